@@ -1,0 +1,1 @@
+"""Connections to outside systems that several rooms share."""

@@ -1,0 +1,1 @@
+"""Jobs: queue, pilots, results."""

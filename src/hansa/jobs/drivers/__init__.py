@@ -1,0 +1,1 @@
+"""Batch drivers: what starts pilots at a site."""

@@ -1,0 +1,232 @@
+"""The node protocol, version 1: what a pilot and a server say to each other.
+
+A pilot makes one kind of call, the *exchange*: `POST /api/v1/pilots/{id}/exchange` with an
+:class:`ExchangeRequest`, answered by an :class:`ExchangeReply`. Files go by
+`GET` and `PUT /api/v1/pilots/{id}/files/{digest}`. Both ends use these dataclasses: the server validates
+them, the node reads and writes them as plain JSON.
+
+Promises:
+
+- **Delivery is at least once, acceptance exactly once.** A pilot repeats a request until it gets an answer,
+  with the same ``session`` and ``sequence``; the server answers a repeated sequence with the same leases.
+  A result is identified by ``(lease, index)`` and is accepted once, whatever is repeated.
+- **A lease is a range of task indices of one job, for one pilot.** The pilot reports every index of it, once.
+  A lease that the server no longer knows is answered in ``dropped``: the pilot stops those tasks and forgets them.
+- **Requests may overlap.** A request with ``wait_s`` is held by the server until there is something to say, or
+  until another request of the same pilot arrives: then the held one is answered at once, with nothing.
+- Times are seconds and measured by the node's monotonic clock; the server turns ages into dates.
+- Unknown fields are ignored by both ends; a server speaks this version and the one before it.
+
+Sizes: a request stays below :data:`EXCHANGE_LIMIT_BYTES`; logs and outputs that do not fit wait for the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+PROTOCOL_VERSION = 1
+EXCHANGE_LIMIT_BYTES = 8 * 1024 * 1024
+INLINE_OUTPUT_LIMIT_BYTES = 64 * 1024
+"""Outputs up to this size travel inside the exchange; larger ones are uploaded first."""
+RESULT_JSON_LIMIT_BYTES = 64 * 1024
+"""A ``result.json`` up to this size becomes the fields of the task's row of results."""
+
+# How a task ended. Only EXITED can be a success (exit code 0).
+EXITED = "exited"  # ran to its end: exit_code, or signal if a signal ended it
+WALL_TIME = "wall_time"  # stopped by the pilot: over its wall time
+MEMORY = "memory"  # stopped by the pilot: over its memory
+KILLED = "killed"  # stopped because the server said so
+NOT_STARTED = "not_started"  # the command could not be started (no such file, no permission): message says why
+SETUP = "setup"  # the job's setup command failed on this node: message and the setup's log say why
+INPUT = "input"  # an input file could not be brought here
+OUTPUT = "output"  # ran, but its outputs break a limit or could not be sent: message says which and what to do
+NODE = "node"  # a fault of the node (spawner died, disk full): the task is innocent and may run again
+
+OUTCOMES = (EXITED, WALL_TIME, MEMORY, KILLED, NOT_STARTED, SETUP, INPUT, OUTPUT, NODE)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file by content. ``path`` is relative, with ``/``, below the task's directory; never ``..``."""
+
+    path: str
+    digest: str  # "sha256:" and 64 hex digits
+    size: int  # bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """An output of a task. Content up to INLINE_OUTPUT_LIMIT_BYTES rides along as base64 in ``data``."""
+
+    path: str
+    digest: str
+    size: int
+    executable: bool = False
+    data: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """What differs between the tasks of an array: the values of the job's ``names``, and files of its own."""
+
+    values: List[str] = field(default_factory=list)
+    inputs: List[File] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """What a pilot needs to know of a job to run its tasks.
+
+    In ``command``, ``env`` values and ``outputs``, ``{i}`` is the task's index, ``{job}`` the job's number,
+    ``{node}`` the directory that ``setup`` prepared, and ``{NAME}`` the task's value for NAME in ``names``.
+    Any other brace is left as it is. No shell is involved, except for ``setup``, which is a shell command.
+    """
+
+    number: int
+    command: List[str]
+    cores: int
+    memory_mib: int
+    wall_time_s: int
+    gpus: int = 0
+    env: Dict[str, str] = field(default_factory=dict)
+    names: List[str] = field(default_factory=list)
+    inputs: List[File] = field(default_factory=list)  # the same for every task
+    outputs: List[str] = field(default_factory=lambda: ["**"])  # globs; "**" is every new or changed file
+    setup: Optional[str] = None
+    output_limit_bytes: int = 2 * 1024**3  # of one file
+    output_limit_files: int = 10_000  # of one task
+    log_limit_bytes: int = 64 * 1024**2  # of one stream of one task; the rest is dropped and counted
+    array: bool = False  # False: a single job; ``{i}`` is then not replaced
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Tasks ``first``..``last`` (inclusive) of a job, given to this pilot."""
+
+    lease: int
+    job: int
+    first: int
+    last: int
+    attempt: int  # 1 for the first attempt
+    rows: Optional[List[TaskRow]] = None  # one per index, or None where the job has no rows
+
+
+@dataclass(frozen=True)
+class RunningTask:
+    """A task whose process is alive: what it used so far."""
+
+    lease: int
+    index: int
+    age_s: float
+    cpu_s: float = 0.0
+    memory_mib: float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """How one task ended, and what it used (getrusage of its process tree; memory is the peak)."""
+
+    lease: int
+    index: int
+    outcome: str
+    exit_code: Optional[int] = None
+    signal: Optional[int] = None
+    message: str = ""
+    ended_ago_s: float = 0.0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    memory_mib: float = 0.0
+    outputs: List[OutputFile] = field(default_factory=list)
+    fields: Optional[Dict[str, Any]] = None  # of result.json, if the task wrote one
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    """Bytes of a task's ``stdout``, ``stderr`` or ``setup`` stream at ``offset``, base64 in ``data``."""
+
+    lease: int
+    index: int
+    stream: str
+    offset: int
+    data: str
+
+
+@dataclass(frozen=True)
+class SetupState:
+    """Progress of a job's setup command on this node: ``running``, ``done`` or ``failed``."""
+
+    job: int
+    state: str
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ExchangeRequest:
+    """From the pilot: what happened since the last answered request, and what it would take now.
+
+    ``held`` names every lease of which the pilot still owes a result; ``running`` only what has been started.
+    ``want`` is the number of one-core tasks that it would take (it keeps a small backlog so that no core idles);
+    ``cores_free``, ``memory_free_mib`` and ``gpus_free`` bound what one task may need to start right now.
+    ``ending`` is set in the last request of a pilot's life: it holds no lease any more.
+    """
+
+    protocol: int
+    session: str
+    sequence: int
+    want: int = 0
+    wait_s: float = 0.0
+    cores_free: int = 0
+    memory_free_mib: int = 0
+    gpus_free: int = 0
+    remaining_s: Optional[float] = None  # of the pilot's own wall time; None: no end
+    held: List[int] = field(default_factory=list)
+    running: List[RunningTask] = field(default_factory=list)
+    results: List[TaskResult] = field(default_factory=list)
+    logs: List[LogChunk] = field(default_factory=list)
+    setups: List[SetupState] = field(default_factory=list)
+    ending: Optional[str] = None  # why the pilot ends: "idle", "stopped", "wall_time", "fault: …"
+    node: Optional[Dict[str, Any]] = None  # once per session: hostname, python, cores, memory_mib, isolation
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Stop these tasks: the whole lease, or one index of it. They are still reported, as KILLED."""
+
+    lease: int
+    index: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class ExchangeReply:
+    """From the server. Everything in the request counts as received once this has arrived."""
+
+    leases: List[Lease] = field(default_factory=list)
+    jobs: List[JobOrder] = field(default_factory=list)  # every job that ``leases`` names
+    kill: List[Kill] = field(default_factory=list)
+    dropped: List[int] = field(default_factory=list)  # leases that are no longer this pilot's: stop, do not report
+    stop: Optional[str] = None  # "drain": take nothing new and end when idle; "now": kill, report and end
+
+
+@dataclass(frozen=True)
+class PilotConfig:
+    """The file, mode 0600, with which a pilot is started: ``node.pyz pilot --config FILE``.
+
+    ``token_file`` holds the pilot's token and nothing else, mode 0600. ``work_dir`` belongs to this pilot alone.
+    ``hide`` are directories that tasks must not see (the server's home): they are covered inside the tasks' mount
+    namespace where the node allows one.
+    """
+
+    pilot: str
+    urls: List[str]  # of the server, tried in this order
+    token_file: str
+    work_dir: str
+    cores: int
+    memory_mib: int
+    gpus: List[str] = field(default_factory=list)  # device indices or UUIDs, as CUDA_VISIBLE_DEVICES takes them
+    wall_time_s: Optional[float] = None
+    idle_timeout_s: float = 300.0
+    server_away_s: float = 604800.0  # an idle pilot ends when it has not reached the server for so long
+    hide: List[str] = field(default_factory=list)
+    ca_file: Optional[str] = None
