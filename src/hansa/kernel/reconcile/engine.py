@@ -1,140 +1,29 @@
-"""The reconcile engine: makes the world follow the store, for every room.
-
-One step of one row, by whoever holds its lease::
-
-    lease -> load -> observe -> decide (pure) -> commit the intent -> act -> apply WHERE key AND lease token
-
-No network call happens inside a transaction. A step that dies anywhere is done again by whoever leases the
-row next, so a room must find what an earlier step may have left (``observe`` searches by tag or name) before
-it creates anything again. Where creation is not idempotent, an act that was given up may still succeed later:
-such a room keeps looking for a minute after creation (``Next(due_at=…)``) and deletes what is surplus.
-"""
+"""The engine: leases rows, runs their steps, keeps the leases, and survives whatever a step does."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
 from hansa.kernel import errors, ids
 from hansa.kernel.clock import Clock
-from hansa.kernel.database import Database, Tx
-from hansa.kernel.queue import Intent, Lease, Queue, reconcile_columns
-
-__all__ = [
-    "Act",
-    "Acted",
-    "Counters",
-    "Engine",
-    "Failed",
-    "Intent",
-    "Next",
-    "Outcome",
-    "Queue",
-    "Room",
-    "Settle",
-    "Settled",
-    "Tuning",
-    "backoff_s",
-    "reconcile_columns",
-]
+from hansa.kernel.database import Database
+from hansa.kernel.reconcile.queue import Intent, Lease
+from hansa.kernel.reconcile.room import Act, Acted, Failed, Outcome, Room, Settle, Settled
 
 log = structlog.get_logger(__name__)
 
 K = TypeVar("K")
-K_contra = TypeVar("K_contra", contravariant=True)
 L = TypeVar("L")
 S = TypeVar("S")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Act:
-    """A decision: do this now. ``arguments`` (JSON) are committed with the intent."""
-
-    operation: str
-    reason: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Settle:
-    """A decision: nothing to do now. A room that wants to say more makes a subclass."""
-
-    reason: str
-    due_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Settled(Generic[S]):
-    """An outcome: there was nothing to do."""
-
-    decision: Settle
-    seen: S
-
-
-@dataclass(frozen=True)
-class Acted(Generic[S, R]):
-    """An outcome: the intent was carried out."""
-
-    intent: Intent
-    result: R
-    seen: S
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An outcome: observing, deciding or acting failed. The room phrases it and says what comes next.
-
-    ``reason`` is ``temporary``, ``permanent`` or ``kernel.bug``. ``retry_at`` is what the engine proposes:
-    the back-off, or None after a permanent failure, which only a new generation can mend.
-    """
-
-    reason: str
-    error: Exception
-    attempt: int
-    """Failures in a row, this one included."""
-    retry_at: datetime | None
-    intent: Intent | None
-    """What was attempted, perhaps with success; None if nothing was."""
-
-
-Outcome = Settled[S] | Acted[S, R] | Failed
-
-
-@dataclass(frozen=True)
-class Next:
-    """When to look at the row again (None: when poked), and the generation that is now reality."""
-
-    due_at: datetime | None
-    observed_generation: int | None = None
-
-
-class Room(Protocol[K_contra, L, S, R]):
-    """What a room tells the engine: how its things are loaded, seen, decided about, changed and noted."""
-
-    queue: Queue
-
-    async def load(self, tx: Tx, key: K_contra) -> L | None:
-        """The thing and all that the step needs; None if it is gone. No I/O but ``tx``."""
-
-    async def observe(self, loaded: L) -> S:
-        """Look at the world, by tag or name. Raises Temporary or Permanent."""
-
-    def decide(self, loaded: L, seen: S, now: datetime) -> Act | Settle:
-        """Pure."""
-
-    async def act(self, loaded: L, intent: Intent) -> R:
-        """Carry out one operation. Raises Temporary or Permanent. May be cancelled at its deadline."""
-
-    async def apply(self, tx: Tx, loaded: L, outcome: Outcome[S, R]) -> Next:
-        """Write the room's columns and events. Runs only while the lease holds. No I/O but ``tx``."""
 
 
 @dataclass(frozen=True)
