@@ -192,7 +192,8 @@ def read_settings(
         if foreign := sorted(set(found) - PROJECT_TABLES):
             raise errors.Fault(
                 errors.SETTING,
-                f"{project} sets {', '.join(foreign)}: a project file may set only {', '.join(sorted(PROJECT_TABLES))}.",
+                f"{project} sets {', '.join(foreign)}: "
+                f"a project file may set only {', '.join(sorted(PROJECT_TABLES))}.",
                 hint=f"Move it to {home / 'config.toml'}.",
             )
         _merge(merged, found)

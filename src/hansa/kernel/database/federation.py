@@ -121,10 +121,13 @@ class FederationDatabase:
                 log.warning("database.listen_failed", error=str(error))
                 await asyncio.sleep(2)
                 continue
+            gone = asyncio.Event()
+            connection.add_termination_listener(lambda _connection, gone=gone: gone.set())
             try:
                 await connection.add_listener(_CHANNEL, heard)
-                while not connection.is_closed():
-                    await asyncio.sleep(1)
+                await gone.wait()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("database.listen_failed", error=str(error))
             finally:
                 with suppress(OSError, asyncpg.PostgresError):
                     await connection.close(timeout=1)
