@@ -422,6 +422,24 @@ def start(server: PostgresServer) -> None:
     )
 
 
+async def test_of_two_units_in_each_others_way_one_is_told_to_try_again(database: Database) -> None:
+    await write(database, 1)
+    await write(database, 2)
+    both_hold_one = asyncio.Barrier(2)
+
+    async def lock(first: int, second: int) -> None:
+        async with database.begin() as tx:
+            for number in (first, second):
+                await tx.execute(sa.update(notes).where(notes.c.id == number).values(text=str(first)))
+                if number == first and database.dialect == "postgresql":
+                    await both_hold_one.wait()
+
+    results = await asyncio.gather(lock(1, 2), lock(2, 1), return_exceptions=True)
+    faults = [result for result in results if isinstance(result, errors.Fault)]
+    assert [fault.retry_after_s for fault in faults] == ([1] if database.dialect == "postgresql" else [])
+    assert len(faults) == len([result for result in results if result is not None])
+
+
 async def test_a_server_that_is_not_there_is_a_fault_without_the_password() -> None:
     with pytest.raises(errors.Fault) as caught:
         await open_database(f"postgresql://hansa:secret@127.0.0.1:{postgres.free_port()}/hansa")

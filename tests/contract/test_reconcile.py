@@ -227,6 +227,60 @@ async def test_nobody_takes_a_row_while_its_lease_is_valid(
     assert (await row_of(database, "a")).due_at == clock.now(), "the poke is not lost"
 
 
+async def test_a_poke_survives_the_renewal_of_the_lease(
+    database: Database, clock: ManualClock, room: Things
+) -> None:
+    await wished(database, clock, "a")
+    engine = engine_of(database, room)
+
+    async def poke_and_renew() -> None:
+        async with database.begin() as tx:
+            await QUEUE.poke(tx, clock.now(), "a")
+        clock.advance(10)
+        await engine.renew()
+
+    await engine.run_once()
+    room.on_observe = poke_and_renew
+    await engine.run_once()
+    row = await row_of(database, "a")
+    assert (row.phase, row.due_at) == ("settled", clock.now())
+
+
+async def test_who_loses_the_lease_before_acting_does_not_act(
+    database: Database, clock: ManualClock, room: Things
+) -> None:
+    await wished(database, clock, "a")
+
+    async def outlive() -> None:
+        room.on_observe = Points(0).hook
+        clock.advance(LEASE_S + 1)
+        heir = Things(Provider(clock), clock)  # what it does is of no interest here
+        assert await engine_of(database, heir).run_once() == 1
+
+    room.on_observe = outlive
+    engine = engine_of(database, room)
+    assert await engine.run_once() == 1
+    assert (room.provider.calls, room.outcomes, engine.counters.lost_leases) == ([], [], 1)
+
+
+async def test_a_renewal_during_apply_harms_nothing(
+    database: Database, clock: ManualClock, room: Things
+) -> None:
+    await wished(database, clock, "a")
+    engine = engine_of(database, room)
+    renewals: list[asyncio.Task[None]] = []
+
+    async def renew() -> None:
+        renewals.append(asyncio.create_task(engine.renew()))
+        await asyncio.sleep(0)  # it waits for the database now
+
+    room.on_apply = renew
+    assert await engine.run_once() == 1
+    await asyncio.gather(*renewals)
+    assert (engine.counters.acted, engine.counters.lost_leases) == (1, 0)
+    assert (await row_of(database, "a")).phase == "working"
+
+
 async def test_a_renewed_lease_is_not_taken_over(
     database: Database, clock: ManualClock, room: Things
 ) -> None:

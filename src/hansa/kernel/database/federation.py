@@ -157,6 +157,13 @@ def _translated(error: BaseException) -> BaseException:
         return errors.Fault(
             errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2
         )
+    if state in ("40001", "40P01"):
+        return errors.Fault(
+            errors.DATABASE_AWAY,
+            "PostgreSQL ended one of two changes that were in each other's way; nothing was changed.",
+            hint="Try again.",
+            retry_after_s=1,
+        )
     if isinstance(error, sa.exc.DBAPIError) and "DiskFull" in type(error.orig).__name__:
         return errors.Fault(
             errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30
