@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from hansa.kernel import errors
 from hansa.kernel.clock import ManualClock, SystemClock
-from hansa.kernel.database import Database
+from hansa.kernel.database import Database, Tx
 from hansa.kernel.reconcile import Acted, Engine, Failed, Settled, Tuning
 from tests.support.mortal import Crash, MortalDatabase, Points
 from tests.support.things import (
@@ -263,20 +263,36 @@ async def test_who_loses_the_lease_before_acting_does_not_act(
     assert (room.provider.calls, room.outcomes, engine.counters.lost_leases) == ([], [], 1)
 
 
-async def test_a_renewal_during_apply_harms_nothing(
+class LingeringDatabase(MortalDatabase):
+    """A database whose commits are slow to return: ``linger``, if set, is awaited once before they do."""
+
+    linger: Callable[[], Awaitable[None]] | None = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Tx]:
+        async with self._database.begin() as tx:
+            yield tx
+        if self.linger:
+            linger, self.linger = self.linger, None
+            await linger()
+
+
+async def test_a_renewal_while_apply_commits_harms_nothing(
     database: Database, clock: ManualClock, room: Things
 ) -> None:
     await wished(database, clock, "a")
-    engine = engine_of(database, room)
-    renewals: list[asyncio.Task[None]] = []
+    slow = LingeringDatabase(database, Points(0))
+    engine = engine_of(slow, room)
 
     async def renew() -> None:
-        renewals.append(asyncio.create_task(engine.renew()))
-        await asyncio.sleep(0)  # it waits for the database now
+        await engine.renew()
+        await asyncio.sleep(0)
 
-    room.on_apply = renew
+    async def commit_slowly() -> None:
+        slow.linger = renew
+
+    room.on_apply = commit_slowly
     assert await engine.run_once() == 1
-    await asyncio.gather(*renewals)
     assert (engine.counters.acted, engine.counters.lost_leases) == (1, 0)
     assert (await row_of(database, "a")).phase == "working"
 
