@@ -74,9 +74,7 @@ class EmbeddedDatabase:
     def __init__(self, url: str) -> None:
         path = make_url(url).database
         if not path or path == ":memory:":
-            raise errors.Fault(
-                errors.SETTING, "An embedded database needs a file.", hint="Use sqlite:///PATH."
-            )
+            raise errors.Fault(errors.SETTING, "An embedded database needs a file.", hint="Use sqlite:///PATH.")
         refuse_network_disk(Path(path))
         self.path = Path(path)
         self.bells = Bells()
@@ -169,9 +167,7 @@ class EmbeddedDatabase:
             writer.exec_driver_sql("ROLLBACK TO unit")
             writer.exec_driver_sql("RELEASE unit")
         else:  # SQLite undid the whole transaction by itself (disk full, I/O error): so all of the group failed
-            group.broken = (
-                error if isinstance(error, Exception) else RuntimeError("the transaction was undone")
-            )
+            group.broken = error if isinstance(error, Exception) else RuntimeError("the transaction was undone")
 
 
 def _engine(url: str) -> Engine:

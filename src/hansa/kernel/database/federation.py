@@ -121,15 +121,9 @@ class FederationDatabase:
 
 
 def _translated(error: BaseException) -> BaseException:
-    lost = isinstance(error, OSError) or (
-        isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-    )
+    lost = isinstance(error, OSError) or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)
     if lost or isinstance(error, sa.exc.InterfaceError):
-        return errors.Fault(
-            errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2
-        )
+        return errors.Fault(errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2)
     if isinstance(error, sa.exc.DBAPIError) and "DiskFull" in type(error.orig).__name__:
-        return errors.Fault(
-            errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30
-        )
+        return errors.Fault(errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30)
     return error
