@@ -197,6 +197,8 @@ class ExchangeService:
         verdict = judge(result.outcome, result.exit_code, result.message, history, limits_of(job, self._settings))
         if job.kill_requested and isinstance(verdict, Again):
             verdict = Final(Phase.KILLED, "Killed on request.")
+        elif pilot.stop and result.outcome == protocol.NODE:  # we stopped it: that is nobody's fault
+            verdict = Again(replace(history, attempt=history.attempt + 1), 0.0, result.message)
         row = {
             "job": job.number,
             "index": result.index,

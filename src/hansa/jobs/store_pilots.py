@@ -51,6 +51,16 @@ async def live_at(tx: Tx, site: str, owner_id: str) -> Sequence[Any]:
     return (await tx.execute(query)).all()
 
 
+async def ask_to_stop(tx: Tx, driver: str, how: str) -> int:
+    """Tell the live pilots of a driver to stop ("drain" or "now"); how many there are."""
+    live = sa.select(pilots.c.id).where(pilots.c.driver == driver, pilots.c.phase.not_in(_FINAL))
+    ids = list((await tx.execute(live)).scalars())
+    await tx.execute(sa.update(pilots).where(pilots.c.id.in_(ids)).values(stop=how))
+    for pilot_id in ids:
+        tx.ring(f"pilot/{pilot_id}")
+    return len(ids)
+
+
 async def tasks_running(tx: Tx, site: str | None = None) -> int:
     query = sa.select(sa.func.coalesce(sa.func.sum(leases.c.running), 0))
     if site is not None:
@@ -108,7 +118,8 @@ async def end(
         generation=pilot.generation + 1,
     )
     await events.record(tx, Event("hansa", f"pilot/{pilot.id}", phase.value, reason, message, pilot.owner_id))
-    tx.ring(f"work/{pilot.owner_id}")
+    tx.ring("reconcile/pilots")
+    tx.ring("demand")
 
 
 async def insert_attempts(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, int, int]]:

@@ -51,6 +51,11 @@ class SiteService:
             )
             await self._events.record(tx, Event("hansa", f"site/{LOCAL}", "ready", "sites.ready", message, owner_id))
 
+    async def remove_local(self) -> None:
+        """This computer runs no jobs (setting local.enabled): forget the site, if it was there."""
+        async with self._database.begin() as tx:
+            await store.delete(tx, LOCAL)
+
     async def offers(self, caller: Caller) -> Sequence[Site]:
         """The sites that serve this caller."""
         async with self._database.read() as tx:

@@ -40,3 +40,7 @@ async def insert(tx: Tx, **values: Any) -> None:
 
 async def update(tx: Tx, name: str, **values: Any) -> None:
     await tx.execute(sa.update(sites).where(sites.c.name == name).values(**values))
+
+
+async def delete(tx: Tx, name: str) -> None:
+    await tx.execute(sa.delete(sites).where(sites.c.name == name))
