@@ -25,7 +25,7 @@ from .spawnlink import SpawnerLink
 from .talker import Talker
 from .transport import Endpoint, Transport
 from .wire import clean_text
-from .workers import Workers, remove_plain, remove_tree
+from .workers import Workers, remove_tree
 
 _log = logging.getLogger("hansa.node")
 
@@ -404,7 +404,7 @@ class Agent:
             self._remove(task.base)
 
     def _remove(self, base: str) -> None:
-        if base and not remove_plain(base):
+        if base and not self._launcher.reuse(base):
             self._removers.do(lambda: remove_tree(base))
 
     def _pause(self, seconds: float) -> bool:

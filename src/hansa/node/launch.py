@@ -13,10 +13,12 @@ from .outbox import Speaker
 from .protocol import File, JobOrder, PilotConfig
 from .spawner import MARK
 from .template import Template, values_of
+from .workers import is_clean
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _MIB = 1 << 20
+_CLEAN_LIMIT = 256
 
 
 class Recipe(NamedTuple):
@@ -57,6 +59,7 @@ class Launcher:
         self._base_env = dict(base_env)
         self._is_bound = is_bound
         self._recipes: Dict[int, Recipe] = {}
+        self._clean: List[str] = []
 
     def forget(self, job: int) -> None:
         """The job's node directory has changed."""
@@ -122,11 +125,23 @@ class Launcher:
 
     def make_directory(self, task: Task) -> None:
         """A fresh private directory: ``work`` (where it runs), ``tmp``, and beside them its logs. OSError: disk."""
-        kind = "setup" if task.is_setup else str(task.index)
-        task.base = f"{self._tasks_dir}/{task.job.order.number}.{kind}-{task.serial}"
+        try:
+            task.base = self._clean.pop()
+        except IndexError:
+            pass
+        else:
+            return
+        task.base = f"{self._tasks_dir}/{task.serial}"
         os.mkdir(task.base, 0o700)
         os.mkdir(task.base + "/work", 0o700)
         os.mkdir(task.base + "/tmp", 0o700)
+
+    def reuse(self, base: str) -> bool:
+        """Keep the directory of a task that has ended for another one, if it is clean. Else it is to be removed."""
+        if len(self._clean) >= _CLEAN_LIMIT or not is_clean(base):
+            return False
+        self._clean.append(base)
+        return True
 
     def lay_inputs(self, task: Task) -> None:
         """Put the inputs into its directory. InputError or OSError."""
