@@ -106,6 +106,7 @@ class Spawner:
             linux.become_subreaper()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             state = isolate(make_plan(command[1], command[2], command[3]))
+            linux.forbid_inspection()
             self._out.append(("hello", state.kind, state.reason))
 
     def _run(
@@ -290,6 +291,7 @@ def _kill_group(pid: int, number: int) -> None:
 def main(arguments: Sequence[str]) -> int:
     """``spawner FD``: serve the agent on an inherited socket."""
     channel = socket.socket(fileno=int(arguments[0]))
+    channel.set_inheritable(False)  # it came by inheritance; no task shall have it
     channel.setblocking(True)
     # Handlers, not SIG_IGN, which tasks would inherit: the agent decides when tasks end.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

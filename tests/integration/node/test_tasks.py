@@ -241,8 +241,7 @@ def test_setup_runs_once_and_its_directory_is_shared(server: FakeServer, pilot: 
     server.wait(lambda: len(server.results) == 10)
     assert len({log(server, index=index) for index in range(10)}) == 1
     assert log(server).startswith("common\n")
-    assert [key for key in server.logs if key[2] == "setup"] == [(1, 0, "setup")]
-    assert log(server, "setup") == "preparing\n"
+    assert [bytes(said) for key, said in server.logs.items() if key[2] == "setup"] == [b"preparing\n"]
 
 
 def test_failed_setup_ends_all_tasks(server: FakeServer, pilot: Pilot) -> None:
@@ -252,3 +251,8 @@ def test_failed_setup_ends_all_tasks(server: FakeServer, pilot: Pilot) -> None:
         assert result["outcome"] == "setup"
         assert "exit code 3" in result["message"]
         assert "no compiler here" in result["message"]
+
+
+def test_tasks_inherit_no_descriptors(server: FakeServer, pilot: Pilot) -> None:
+    run(server, [*PY, "import os; print(sorted(os.listdir('/proc/self/fd'), key=int)[:-1])"])
+    assert log(server).strip() == "['0', '1', '2']"
