@@ -368,7 +368,9 @@ class Agent:
             result = collect(task, result, self._launcher.values(task), self._upload)
         except Exception as error:
             _log.exception("outputs of %d.%d", task.lease, task.index)
-            result = TaskResult(task.lease, task.index, NODE, message=f"outputs could not be collected: {error}")
+            result = TaskResult(
+                task.lease, task.index, NODE, message=f"outputs could not be collected: {error}"
+            )
         self._post(lambda: self._collected(task, result, when))
 
     def _collected(self, task: Task, result: TaskResult, when: float) -> None:
@@ -453,7 +455,11 @@ class Agent:
     # -- watching -------------------------------------------------------------------------------------------------
 
     def _sample(self, now: float) -> None:
-        old = {task.pid: task for task in self.core.active.values() if task.pid and now - task.started > SAMPLE_AGE_S}
+        old = {
+            task.pid: task
+            for task in self.core.active.values()
+            if task.pid and now - task.started > SAMPLE_AGE_S
+        }
         if not old:
             return
         usages = self._sampler.sample(read_processes(), {pid: task.serial for pid, task in old.items()})
@@ -465,7 +471,9 @@ class Agent:
     def _live_speakers(self, now: float) -> List[Speaker]:
         """Those with something new to say."""
         out = []
-        tasks: List[Any] = [task for task in self.core.active.values() if task.pid and now - task.started > SAMPLE_AGE_S]
+        tasks: List[Any] = [
+            task for task in self.core.active.values() if task.pid and now - task.started > SAMPLE_AGE_S
+        ]
         tasks += [task for task in self._setup_speakers.values() if not task.has_room]
         for task in tasks:
             if task.speaker is not None:

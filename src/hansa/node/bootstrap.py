@@ -103,14 +103,19 @@ def fetch(config: Dict[str, Any], token: str) -> bytes:
                 error.close()
                 problems[url] = f"the server answered {error.code}"
                 if error.code in (401, 403, 404, 410):
-                    fail(3, f"{url}: the server answered {error.code}: this pilot is not wanted, or its token is old")
+                    fail(
+                        3,
+                        f"{url}: the server answered {error.code}: this pilot is not wanted, or its token is old",
+                    )
                 continue
             except (OSError, ValueError) as error:
                 problems[url] = str(getattr(error, "reason", error))
                 continue
             if digest_of(content) == config["node_digest"]:
                 return content
-            problems[url] = f"{len(content)} bytes with {digest_of(content)}, expected {config['node_digest']}"
+            problems[url] = (
+                f"{len(content)} bytes with {digest_of(content)}, expected {config['node_digest']}"
+            )
     fail(3, "no program: " + "; ".join(f"{url}: {problem}" for url, problem in problems.items()))
 
 

@@ -60,12 +60,35 @@ class Task:
     """One index of a lease, or (``index`` -1) a job's setup."""
 
     __slots__ = (
-        "attempt", "base", "cores", "cpu_s", "drop", "gpus", "has_room", "index", "inputs", "job", "kill_at",
-        "lease", "memory_mib", "peak_mib", "phase", "pid", "queued_at", "row", "serial", "started", "stop_message",
-        "stop_outcome", "speaker", "told",
+        "attempt",
+        "base",
+        "cores",
+        "cpu_s",
+        "drop",
+        "gpus",
+        "has_room",
+        "index",
+        "inputs",
+        "job",
+        "kill_at",
+        "lease",
+        "memory_mib",
+        "peak_mib",
+        "phase",
+        "pid",
+        "queued_at",
+        "row",
+        "serial",
+        "speaker",
+        "started",
+        "stop_message",
+        "stop_outcome",
+        "told",
     )  # fmt: skip
 
-    def __init__(self, serial: int, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow]) -> None:
+    def __init__(
+        self, serial: int, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow]
+    ) -> None:
         self.serial = serial
         self.job = job
         self.lease = lease
@@ -187,7 +210,9 @@ class Core:
             self.tasks[lease.lease, index] = task
             self._queued_cores += order.cores
             if problem or not order.command:
-                arrivals.refusals.append(self._refuse(task, NODE, problem or "the server sent no order for this job"))
+                arrivals.refusals.append(
+                    self._refuse(task, NODE, problem or "the server sent no order for this job")
+                )
             elif order.inputs or (row is not None and row.inputs):
                 task.phase = Phase.FETCHING
                 arrivals.fetch.append(task)

@@ -71,7 +71,7 @@ def select(
         if not matches(path) or (path in inputs and is_unchanged(inputs[path], status)):
             continue
         if not _is_text(path):
-            note = f"a file whose name is not UTF-8 was left out: {ascii(path)}"
+            note = f"a file whose name is not UTF-8 was left out: {path!a}"
             continue
         if status.st_size > limit_bytes:
             return Selection(

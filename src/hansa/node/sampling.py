@@ -61,9 +61,7 @@ class Sampler:
         owner: Dict[int, int] = {}
         for pid in processes:
             self._find(pid, processes, roots, serials, owner)
-        self._known = {
-            (pid, processes[pid].started): serial for pid, serial in owner.items() if serial >= 0
-        }
+        self._known = {(pid, processes[pid].started): serial for pid, serial in owner.items() if serial >= 0}
         out = dict.fromkeys(serials, Usage(0.0, 0.0))
         for pid, serial in owner.items():
             if serial >= 0:

@@ -183,7 +183,7 @@ class Spawner:
         """Collect all ended children; True if there was one."""
         any_ended = False
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while self._serials or self._orphans or not any_ended:
+        while True:
             try:
                 info = os.waitid(os.P_ALL, 0, flags)
             except ChildProcessError:
@@ -260,9 +260,12 @@ def children_by_scan(parent: int) -> Set[int]:
     out = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as stream:
-                if int(stream.read().rpartition(b")")[2].split()[1]) == parent:
-                    out.add(int(name))
+            try:
+                with open(f"/proc/{name}/stat", "rb") as stream:
+                    if int(stream.read().rpartition(b")")[2].split()[1]) == parent:
+                        out.add(int(name))
+            except (OSError, ValueError, IndexError):
+                continue  # it has ended meanwhile
     return out
 
 

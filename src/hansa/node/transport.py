@@ -85,7 +85,11 @@ class Transport:
                 total += len(piece)
                 write(piece)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            if (
+                isinstance(error, OSError)
+                and error.errno is not None
+                and not isinstance(error, ConnectionError)
+            ):
                 self.close()
                 raise  # most likely the disk
             self.close()
@@ -111,7 +115,7 @@ class Transport:
         self,
         method: str,
         path: str,
-        body: Union[None, bytes, BinaryIO],
+        body: Union[bytes, BinaryIO, None],
         headers: Dict[str, str],
         timeout_s: float,
     ) -> http.client.HTTPResponse:
@@ -138,7 +142,7 @@ class Transport:
         self,
         method: str,
         path: str,
-        body: Union[None, bytes, BinaryIO],
+        body: Union[bytes, BinaryIO, None],
         headers: Dict[str, str],
         timeout_s: float,
     ) -> http.client.HTTPResponse:

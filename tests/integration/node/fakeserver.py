@@ -7,8 +7,9 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable
+from typing import Any
 
 TOKEN = "token-of-the-pilot"
 
@@ -121,7 +122,14 @@ class FakeServer(ThreadingHTTPServer):
 
     def add(self, number: int, command: list[str], count: int = 1, **more: Any) -> None:
         rows = more.pop("rows", None)
-        order = {"number": number, "command": command, "cores": 1, "memory_mib": 256, "wall_time_s": 600, **more}
+        order = {
+            "number": number,
+            "command": command,
+            "cores": 1,
+            "memory_mib": 256,
+            "wall_time_s": 600,
+            **more,
+        }
         with self.lock:
             self.jobs[number] = order
             self.queue.append((number, 0, count - 1, rows))

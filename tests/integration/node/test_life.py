@@ -58,7 +58,9 @@ def test_answers_that_get_lost_are_asked_for_again(server: FakeServer, pilot: Pi
     assert len(set(sequences)) < len(sequences)
 
 
-def test_results_survive_the_pilot(server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]) -> None:
+def test_results_survive_the_pilot(
+    server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]
+) -> None:
     server.add(1, [*SH, "sleep 0.5; echo done"], 2)
     server.wait(lambda: server.leases)
     server.failing = lambda _path: 503
@@ -117,7 +119,9 @@ def test_death_of_the_agent_ends_its_tasks(server: FakeServer, pilot: Pilot) -> 
     until(lambda: not any(alive(pid) for pid in [*pids, spawner]))
 
 
-def test_second_instance_is_refused(server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]) -> None:
+def test_second_instance_is_refused(
+    server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]
+) -> None:
     server.wait(lambda: server.node)
     second = make_pilot().start()
     assert second.wait() == 0
@@ -159,7 +163,10 @@ def test_stop_now_gives_back_what_never_started(server: FakeServer, pilot: Pilot
     else:
         assert terminate(pilot) == 0
     assert not any(alive(pid) for pid in pids)
-    assert {key: result["outcome"] for key, result in server.results.items()} == {(1, 0): "node", (1, 1): "node"}
+    assert {key: result["outcome"] for key, result in server.results.items()} == {
+        (1, 0): "node",
+        (1, 1): "node",
+    }
     assert server.results[1, 0]["message"] == "the pilot was stopped"
     assert server.returned == [(1, 2), (1, 3)]
     assert server.ending == "stopped"
@@ -237,7 +244,7 @@ def test_tasks_see_neither_hidden_directories_nor_the_agent(
         f"nsenter -t {pilot.pid} -m cat {home}/keys/master",
     ]
     for index, script in enumerate(tries, 1):
-        server.add(index, [*SH, script + "; pwd > out; touch \"$TMPDIR/x\""])
+        server.add(index, [*SH, script + '; pwd > out; touch "$TMPDIR/x"'])
     server.wait(lambda: len(server.results) == len(tries))
     for index, script in enumerate(tries, 1):
         said = log(server, job=index)
@@ -256,7 +263,9 @@ def pythons() -> list[str]:
     candidates = [Path(found)] if found else []
     candidates += sorted(Path.home().glob(".pyenv/versions/3.9*/bin/python3.9"))
     checks = [str(path) for path in candidates if path.exists()]
-    return [path for path in checks if subprocess.run([path, "--version"], capture_output=True).returncode == 0]
+    return [
+        path for path in checks if subprocess.run([path, "--version"], capture_output=True).returncode == 0
+    ]
 
 
 @pytest.mark.parametrize("version", ["own", "3.9"])
