@@ -59,7 +59,7 @@ JOB = {
     "show": ("jobs:show", "Show a job, or one of its tasks."),
     "logs": ("jobs:logs", "Print the output of a task."),
     "wait": ("jobs:wait", "Wait for jobs to end."),
-    "fetch": ("jobs:fetch", "Bring the output files here."),
+    "fetch": ("jobs:fetch_files", "Bring the output files here."),
     "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),
     "explain": ("jobs:explain", "Say why a job or task is where it is."),
     "kill": ("jobs:kill", "Stop jobs or tasks."),

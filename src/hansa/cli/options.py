@@ -53,7 +53,7 @@ DECORATORS = (
         "inputs",
         multiple=True,
         metavar="SRC[=DEST]",
-        help="Send a file or directory; {i} and {NAME}: one per task. Files that the command names go anyway.",
+        help="Send a file or directory; {i} and {NAME}: one per task. Files in the command go anyway.",
     ),
     click.option(
         "--output",

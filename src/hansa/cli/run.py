@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hansa.cli import progress
+from hansa.cli import failures, progress
 from hansa.cli.options import job_options
 from hansa.cli.session import note, open_session
 from hansa.client import api, fetch, operations
@@ -18,6 +18,7 @@ from hansa.client.results import save_csv
 from hansa.client.transport import Transport
 from hansa.client.units import show_bytes, show_count, show_time
 from hansa.jobs.wire import Job, Phase
+from hansa.kernel.errors import Fault
 
 OWN = 125
 INTERRUPTED = 130
@@ -72,17 +73,18 @@ def run(
         click.echo(job.number)
         return 0
     try:
-        job = _follow(session, job, quiet=quiet)
+        job = follow(session, job, quiet=quiet)
+        code = _conclude(session, job, quiet=quiet)
         if not no_fetch:
-            _bring(session, job, folder or Path(f"hansa-{job.number}"), quiet=quiet)
+            code = _bring(session, job, folder or Path(f"hansa-{job.number}"), code, quiet=quiet)
+        return code
     except KeyboardInterrupt:
         sys.stderr.write("\n")
-        note(f"job {job.number} {_goes_on(job)}")
+        note(f"job {job.number} {goes_on(job)}")
         return INTERRUPTED
     except BrokenPipeError:
-        note(f"nobody reads the output any more; job {job.number} {_goes_on(job)}")
+        note(f"nobody reads the output any more; job {job.number} {goes_on(job)}")
         raise
-    return _conclude(session, job, quiet=quiet)
 
 
 @click.command(
@@ -127,19 +129,21 @@ def _submit(command: tuple[str, ...], options: Options, *, quiet: bool) -> tuple
     return session, job
 
 
-def _follow(session: Transport, job: Job, *, quiet: bool) -> Job:
+def follow(
+    session: Transport, job: Job, *, quiet: bool, logs: bool = True, timeout_s: float | None = None
+) -> Job:
     """Follow to the end. Output of a single job goes to stdout and stderr as it is."""
     view = progress.view_of(job, note, quiet=quiet)
     patience_s = float(os.environ.get("HANSA_RECONNECT_S") or PATIENCE_S)
     follower = operations.Follower(
-        piece=None if job.array else Output(),
+        piece=Output() if logs and not job.array else None,
         job=view.job,
         poll_s=(1.0 if progress.is_live() else progress.LINE_EVERY_S) if job.array else operations.POLL_S,
         interval_s=ARRAY_INTERVAL_S if job.array else 0.0,
         trying=Trying(patience_s, note),
     )
     try:
-        return session.run(operations.follow(job.number, follower))
+        return session.run(operations.follow(job.number, follower, timeout_s=timeout_s))
     finally:
         view.close()
 
@@ -159,8 +163,22 @@ class Output:
         out.flush()
 
 
-def _bring(session: Transport, job: Job, folder: Path, *, quiet: bool) -> None:
-    """Outputs into the folder, and for an array the table of results beside them."""
+def _bring(session: Transport, job: Job, folder: Path, code: int, *, quiet: bool) -> int:
+    """Outputs into the folder, and for an array the table of results beside them. The exit code of it all."""
+    try:
+        text = bring(session, job, folder)
+    except Fault as error:
+        if code == 0:
+            raise
+        failures.report(error, sys.stderr, os.environ)  # that the job failed is the greater news
+        return code
+    if text and not quiet:
+        note(text)
+    return code
+
+
+def bring(session: Transport, job: Job, folder: Path) -> str:
+    """Fetch a job's outputs; what to say of it, or nothing where there was none."""
     got = session.run(fetch.fetch(job, folder, session.endpoint.url))
     parts = []
     if got.files or got.kept:
@@ -169,8 +187,7 @@ def _bring(session: Transport, job: Job, folder: Path, *, quiet: bool) -> None:
         fetch.claim(folder, job, session.endpoint.url)
         session.run(save_csv(job, folder / "results.csv"))
         parts.append("results.csv")
-    if parts and not quiet:
-        note(f"{' and '.join(parts)} in {folder}/")
+    return f"{' and '.join(parts)} in {folder}/" if parts else ""
 
 
 def _conclude(session: Transport, job: Job, *, quiet: bool) -> int:
@@ -179,7 +196,7 @@ def _conclude(session: Transport, job: Job, *, quiet: bool) -> int:
         if not quiet:
             took = show_time((job.ended - job.created).total_seconds()) if job.ended else ""
             note(f"job {job.number}: {progress.tally(job.counts)}{' in ' + took if took else ''}")
-            _name_failures(session, job)
+            name_failures(session, job)
         return 0 if job.status.phase == Phase.DONE else 1
     if job.status.phase != Phase.DONE:
         note(f"job {job.number} {job.status.phase}: {job.status.message}")
@@ -188,7 +205,7 @@ def _conclude(session: Transport, job: Job, *, quiet: bool) -> int:
     return 0 if job.status.phase == Phase.DONE else OWN
 
 
-def _name_failures(session: Transport, job: Job) -> None:
+def name_failures(session: Transport, job: Job) -> None:
     if not job.counts.failed:
         return
     page = session.run(api.tasks(job.number, limit=SHOWN_FAILURES, phase="failed"))
@@ -202,7 +219,7 @@ def _name_failures(session: Transport, job: Job) -> None:
     note(f"  see why: hansa job logs{first}; run them again: hansa job retry {job.number}")
 
 
-def _goes_on(job: Job) -> str:
+def goes_on(job: Job) -> str:
     if Phase(job.status.phase).is_final:
         return f"has ended: hansa job fetch {job.number}"
     return f"goes on: hansa job wait {job.number}, or stop it: hansa job kill {job.number}"

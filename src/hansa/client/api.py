@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from hansa.accounting.wire import UsagePage
 from hansa.client.effects import (
     FileBody,
     Now,
@@ -20,6 +21,7 @@ from hansa.client.effects import (
     Unreachable,
 )
 from hansa.client.errors import NOT_HANSA, SERVER_AWAY, HansaError, ServerAway, of_response
+from hansa.identity.wire import NewUser, NewUserToken, User
 from hansa.jobs.wire import (
     Explanation,
     FileKey,
@@ -35,6 +37,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
+from hansa.sites.wire import Site, SitePage
 
 T = TypeVar("T")
 PATIENCE_S = 10.0
@@ -172,9 +175,14 @@ def follow(
 
 
 def tasks(
-    number: int, after: str | None = None, limit: int | None = None, phase: str | None = None
+    number: int,
+    after: str | None = None,
+    limit: int | None = None,
+    phase: str | None = None,
+    task: int | None = None,
 ) -> Operation[TaskPage]:
-    return (yield from get(TaskPage, f"/jobs/{number}/tasks", after=after, limit=limit, phase=phase))
+    path = f"/jobs/{number}/tasks"
+    return (yield from get(TaskPage, path, after=after, limit=limit, phase=phase, task=task))
 
 
 def task_files(
@@ -225,6 +233,26 @@ def missing(keys: list[FileKey]) -> Operation[list[str]]:
 def upload(digest: str, body: FileBody | bytes) -> Operation[None]:
     """Send one content. Repeating it does no harm: it is named by its digest."""
     yield from call(Request("PUT", f"/files/{digest}", body=body, timeout_s=300.0))
+
+
+def sites(after: str | None = None) -> Operation[SitePage]:
+    return (yield from get(SitePage, "/sites", after=after))
+
+
+def site(name: str) -> Operation[Site]:
+    return (yield from get(Site, f"/sites/{quote(name, safe='')}"))
+
+
+def whoami() -> Operation[User]:
+    return (yield from get(User, "/whoami"))
+
+
+def add_user(name: str) -> Operation[NewUserToken]:
+    return (yield from post(NewUserToken, "/users", NewUser(name), {"Idempotency-Key": uuid.uuid4().hex}))
+
+
+def usage(after: str | None = None) -> Operation[UsagePage]:
+    return (yield from get(UsagePage, "/usage", after=after))
 
 
 def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:

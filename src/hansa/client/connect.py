@@ -33,6 +33,7 @@ class Endpoint:
     home: Path | None = None
     timeout_s: float = TIMEOUT_S
     ca_file: str | None = None
+    pid: int | None = None
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r})"
@@ -68,13 +69,13 @@ def configured(
 
 
 def running(home: Path) -> Endpoint | None:
-    """The embedded server of a home, if it runs: from ``run/server.json``. Starts nothing, sends nothing."""
+    """The embedded server of a home, if ``run/server.json`` says that it runs. Starts and sends nothing."""
     try:
         found = json.loads((home / "run" / "server.json").read_bytes())
         os.kill(
             int(found["pid"]), 0
         )  # gone, or somebody else's: our token is not for whoever has the port now
-        return Endpoint(found["url"].rstrip("/"), found["token"], home)
+        return Endpoint(found["url"].rstrip("/"), _local_token(home), home, pid=int(found["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -110,6 +111,10 @@ def connect(
         return named, None
     place = folder or default_home(env)
     return running(place) or starter(place), lambda: starter(place)
+
+
+def _local_token(home: Path) -> str:
+    return (home / "keys" / "local.token").read_text(encoding="ascii").strip()
 
 
 def _token(environ: Mapping[str, str]) -> str | None:

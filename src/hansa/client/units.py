@@ -28,6 +28,19 @@ def parse_memory(text: str) -> int:
     return max(1, -int(-value // 1))
 
 
+def parse_bytes(text: str) -> int:
+    """Bytes of ``4K``, ``1M``, ``1000``.
+
+    >>> parse_bytes("4K"), parse_bytes("1000")
+    (4096, 1000)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * (_MIB[match[2].lower()] * 1024**2 if match[2] else 1)) if match else 0
+    if size <= 0:
+        raise HansaError(USAGE, f"{text!r} is no number of bytes.", hint="Write it as 4K, 1M, or 1000.")
+    return size
+
+
 def parse_time(text: str) -> int:
     """Seconds of ``30m``, ``2h``, ``1h30m``, ``1-00:00:00``, ``01:30:00``, ``90`` (s); rounded up.
 
