@@ -78,8 +78,12 @@ TRIES = 3
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--extra", action="append", default=[], metavar="NAME", help="an extra of pyproject.toml")
-    options.add_argument("--group", action="append", default=[], metavar="NAME", help="a dependency group of it")
+    options.add_argument(
+        "--extra", action="append", default=[], metavar="NAME", help="an extra of pyproject.toml"
+    )
+    options.add_argument(
+        "--group", action="append", default=[], metavar="NAME", help="a dependency group of it"
+    )
     options.add_argument("--fetch-uv", action="store_true", help="ignore a uv on PATH")
     chosen = options.parse_args()
     wanted = [part for name in sorted(set(chosen.extra)) for part in ("--extra", name)]
@@ -135,7 +139,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def find_python() -> str:
-    """The running interpreter if it is recent enough, else the newest `python3.N` on PATH."""
+    """The one that `.venv` has, else the running one if it is recent enough, else the newest `python3.N` on PATH."""
+    present = VENV / "bin" / "python"
+    if present.exists() and can_run(str(present)):
+        return str(present)  # another one would throw away what is installed
     if sys.version_info[:2] >= PYTHON_MINIMUM:
         return sys.executable
     for minor in range(20, PYTHON_MINIMUM[1] - 1, -1):
@@ -154,8 +161,9 @@ def find_python() -> str:
 
 
 def can_run(python: str) -> bool:
-    """A pyenv shim may be on PATH for a version that is not active."""
-    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+    """Whether it starts (a pyenv shim may be on PATH for a version that is not active) and is recent enough."""
+    question = "import sys; sys.exit(sys.version_info[:2] < (%d, %d))" % PYTHON_MINIMUM
+    return subprocess.run([python, "-c", question], capture_output=True, check=False).returncode == 0
 
 
 # --- uv -----------------------------------------------------------------------------------------------------
@@ -173,7 +181,9 @@ def find_uv(ignore_path: bool) -> str:
 
 def uv_version(uv: str) -> Optional[Tuple[int, ...]]:
     try:
-        said = subprocess.run([uv, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+        said = subprocess.run(
+            [uv, "--version"], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.match(r"uv (\d+)\.(\d+)\.(\d+)", said)
@@ -187,8 +197,11 @@ def fetch_uv(target: Path) -> None:
     print("bootstrap: fetching uv {} from {} …".format(UV_PINNED, without_password(index_url())), flush=True)
     wheel = download(file_url(index_url(), name))
     if hashlib.sha256(wheel).hexdigest() != digest:
-        fail("{} from {} is not the file that this checkout expects (sha256 differs); not used.".format(
-            name, without_password(index_url())))
+        fail(
+            "{} from {} is not the file that this checkout expects (sha256 differs); not used.".format(
+                name, without_password(index_url())
+            )
+        )
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         binary = archive.read("uv-{}.data/scripts/uv".format(UV_PINNED))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,8 +221,11 @@ def wheel_for_this_machine() -> Tuple[str, str]:
     for key in ((system, machine, libc), (system, machine, "any")):
         if key in UV_WHEELS:
             return UV_WHEELS[key]
-    fail("no uv is known for {} on {}. Install uv {} or newer and put it on PATH.".format(
-        system, machine, ".".join(map(str, UV_MINIMUM))))
+    fail(
+        "no uv is known for {} on {}. Install uv {} or newer and put it on PATH.".format(
+            system, machine, ".".join(map(str, UV_MINIMUM))
+        )
+    )
 
 
 # --- the package index --------------------------------------------------------------------------------------
@@ -235,7 +251,11 @@ def pip_setting(name: str) -> Optional[str]:
 def configured_index() -> Optional[str]:
     for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
         if os.environ.get(variable):
-            return os.environ[variable].split("=", 1)[-1] if variable == "UV_DEFAULT_INDEX" else os.environ[variable]
+            return (
+                os.environ[variable].split("=", 1)[-1]
+                if variable == "UV_DEFAULT_INDEX"
+                else os.environ[variable]
+            )
     return pip_setting("index-url")
 
 
@@ -250,14 +270,18 @@ def certificates() -> Optional[str]:
 def file_url(index: str, name: str) -> str:
     """Where the index says that the file is. JSON (PEP 691) is asked for; an index that only has HTML is read too."""
     page = index + "/uv/"
-    listing = download(page, accept="application/vnd.pypi.simple.v1+json, text/html;q=0.1").decode("utf-8", "replace")
+    listing = download(page, accept="application/vnd.pypi.simple.v1+json, text/html;q=0.1").decode(
+        "utf-8", "replace"
+    )
     if listing.lstrip().startswith("{"):
-        urls = {file["filename"]: file["url"] for file in json.loads(listing)["files"]}
+        urls: Dict[str, str] = {file["filename"]: file["url"] for file in json.loads(listing)["files"]}
     else:
         links = [link.split("#")[0].replace("&amp;", "&") for link in re.findall(r'href="([^"]+)"', listing)]
         urls = {urllib.parse.unquote(link.rsplit("/", 1)[-1]): link for link in links}
     if name not in urls:
-        fail("{} has no {}. Install uv in another way and put it on PATH.".format(without_password(page), name))
+        fail(
+            "{} has no {}. Install uv in another way and put it on PATH.".format(without_password(page), name)
+        )
     found = urllib.parse.urljoin(page, urls[name])
     if urllib.parse.urlsplit(found).hostname == urllib.parse.urlsplit(page).hostname:
         found = with_login_of(page, found)
@@ -282,7 +306,8 @@ def download(url: str, accept: str = "*/*") -> bytes:
                 fail(
                     "could not fetch {}: {}.\nIs there a network? Behind a mirror, set UV_DEFAULT_INDEX; for a "
                     "certificate authority of your own, SSL_CERT_FILE. Or install uv and put it on PATH.".format(
-                        without_password(url), error)
+                        without_password(url), error
+                    )
                 )
             time.sleep(attempt)
     raise AssertionError
@@ -299,7 +324,11 @@ def split_login(url: str) -> Tuple[str, Optional[str]]:
 def with_login_of(page: str, url: str) -> str:
     login = urllib.parse.urlsplit(page).netloc.rpartition("@")[0]
     parts = urllib.parse.urlsplit(url)
-    return parts._replace(netloc=login + "@" + parts.netloc).geturl() if login and "@" not in parts.netloc else url
+    return (
+        parts._replace(netloc=login + "@" + parts.netloc).geturl()
+        if login and "@" not in parts.netloc
+        else url
+    )
 
 
 def without_password(url: str) -> str:
