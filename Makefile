@@ -4,10 +4,11 @@ PYTHON ?= python3
 WORKERS ?= 0  # of pytest: `make test WORKERS=2` runs two tests at a time
 
 BIN := .venv/bin
+export NO_MKDOCS_2_WARNING := 1
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py
 DEVELOP := $(BOOTSTRAP) --extra postgresql --group dev
 PYTEST := $(BIN)/python -m pytest
-PARALLEL = $(MAKE) --no-print-directory --jobs=2 --output-sync=target
+PARALLEL = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target
 
 # Checks that need code of rooms which may not be there yet: `make check OPENAPI=` leaves one out.
 OPENAPI ?= $(if $(wildcard src/hansa/server/app.py),check-openapi)
@@ -57,7 +58,7 @@ check-style:
 	@$(BIN)/ruff format --check --quiet . || { echo "run: .venv/bin/ruff format"; exit 1; }
 
 check-types:
-	@$(BIN)/mypy
+	@$(BIN)/mypy $(wildcard src tests tools benchmarks)
 
 check-layers:
 	@$(BIN)/lint-imports --no-cache

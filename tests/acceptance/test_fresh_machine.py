@@ -20,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHIVE = ROOT / ".cache" / "fresh-machine" / "debian-12.tar"
 PACKAGES = "git,make,python3,ca-certificates"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-PASSED_ON = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "SSL_CERT_FILE", "PIP_CERT")
-PASSED_ON += ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PASSED_ON = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "SSL_CERT_FILE", "PIP_CERT"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
 DEADLINE_S = 600
 
 pytestmark = [
