@@ -61,7 +61,7 @@ check-types:
 	@$(BIN)/mypy $(wildcard src tests tools benchmarks)
 
 check-layers:
-	@$(BIN)/lint-imports --no-cache
+	@said=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }
 
 check-node:  # runs on other people's computers: Python 3.9
 	@$(BIN)/vermin --no-tips --target=3.9- --violations --no-parse-comments -q src/hansa/node
