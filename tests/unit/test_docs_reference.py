@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -13,21 +12,12 @@ import click
 import pytest
 from pydantic import BaseModel, Field
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.support.tools import load_tool
 
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = load("docs_reference")
+    module = load_tool("docs_reference")
     rooms = {"Settings": Settings, "click_app": click_app, "registry": registry}
     monkeypatch.setattr(module, "find", lambda _, name: rooms[name])
     return module
@@ -98,7 +88,7 @@ def test_a_changed_contract_is_shown_and_fails(
     app = ModuleType("hansa.server.app")
     app.create_openapi = lambda: {"paths": {"/health": {}}}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hansa.server.app", app)
-    openapi = load("openapi")
+    openapi = load_tool("openapi")
     monkeypatch.setattr(openapi, "CONTRACT", tmp_path / "openapi.json")
     assert openapi.main(["--check"]) == 1
     assert '+ "paths": {' in capsys.readouterr().out
