@@ -108,11 +108,14 @@ def fail(message: str) -> NoReturn:
 
 def stamp_path(wanted: List[str]) -> Path:
     """One stamp per set of extras and groups: they add up in one `.venv` and do not undo each other."""
-    content = hashlib.sha256()
-    for part in (ROOT / "uv.lock", ROOT / "pyproject.toml"):
-        content.update(part.read_bytes())
-    content.update(repr((str(ROOT), wanted)).encode())  # scripts in .venv hold its absolute path
-    return VENV / (".synced-" + content.hexdigest()[:32])
+    place = [str(ROOT), *wanted]  # scripts in .venv hold its absolute path
+    return VENV / (stamp_prefix() + hashlib.sha256(repr(place).encode()).hexdigest()[:16])
+
+
+def stamp_prefix() -> str:
+    """Changes with what is locked."""
+    content = hashlib.sha256((ROOT / "uv.lock").read_bytes() + (ROOT / "pyproject.toml").read_bytes())
+    return ".synced-" + content.hexdigest()[:16] + "-"
 
 
 def is_current(wanted: List[str]) -> bool:
@@ -342,8 +345,9 @@ def sync(uv: str, python: str, wanted: List[str]) -> None:
     """`--inexact`: what another set of extras or groups has installed stays."""
     command = [uv, "sync", "--frozen", "--inexact", "--no-progress", "--python", python] + wanted
     environment = uv_environment()
-    for stale in VENV.glob(".synced-*"):  # none is true while uv works; the true ones come back one by one
-        stale.unlink()
+    for stamp in VENV.glob(".synced-*"):
+        if not stamp.name.startswith(stamp_prefix()):
+            stamp.unlink()  # what it tells will no longer be true
     print("bootstrap: installing into .venv ({}) …".format(" ".join(wanted) or "no extras"), flush=True)
     started = time.monotonic()
     status = subprocess.run(command + ["--quiet"], cwd=str(ROOT), env=environment, check=False).returncode

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tools import load_tool
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "hansa"
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
@@ -18,9 +20,8 @@ UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 
 @pytest.mark.slow
 def test_the_wheel_holds_everything_that_is_not_tests(tmp_path: Path) -> None:
-    uv = shutil.which("uv") or next(map(str, (ROOT / ".cache" / "tools").glob("uv-*/uv")), None)
-    assert uv is not None, "make install brings one"
-    environment = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
+    bootstrap = load_tool("bootstrap")
+    uv, environment = bootstrap.find_uv(ignore_path=False), bootstrap.uv_environment()
     build = [uv, "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)]
     done = subprocess.run(build, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
