@@ -78,12 +78,8 @@ TRIES = 3
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument(
-        "--extra", action="append", default=[], metavar="NAME", help="an extra of pyproject.toml"
-    )
-    options.add_argument(
-        "--group", action="append", default=[], metavar="NAME", help="a dependency group of it"
-    )
+    options.add_argument("--extra", action="append", default=[], metavar="NAME", help="an extra of pyproject.toml")
+    options.add_argument("--group", action="append", default=[], metavar="NAME", help="a dependency group of it")
     options.add_argument("--fetch-uv", action="store_true", help="ignore a uv on PATH")
     chosen = options.parse_args()
     wanted = [part for name in sorted(set(chosen.extra)) for part in ("--extra", name)]
@@ -184,9 +180,7 @@ def find_uv(ignore_path: bool) -> str:
 
 def uv_version(uv: str) -> Optional[Tuple[int, ...]]:
     try:
-        said = subprocess.run(
-            [uv, "--version"], capture_output=True, text=True, check=True, timeout=30
-        ).stdout
+        said = subprocess.run([uv, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.match(r"uv (\d+)\.(\d+)\.(\d+)", said)
@@ -254,11 +248,7 @@ def pip_setting(name: str) -> Optional[str]:
 def configured_index() -> Optional[str]:
     for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
         if os.environ.get(variable):
-            return (
-                os.environ[variable].split("=", 1)[-1]
-                if variable == "UV_DEFAULT_INDEX"
-                else os.environ[variable]
-            )
+            return os.environ[variable].split("=", 1)[-1] if variable == "UV_DEFAULT_INDEX" else os.environ[variable]
     return pip_setting("index-url")
 
 
@@ -273,18 +263,14 @@ def certificates() -> Optional[str]:
 def file_url(index: str, name: str) -> str:
     """Where the index says that the file is. JSON (PEP 691) is asked for; an index that only has HTML is read too."""
     page = index + "/uv/"
-    listing = download(page, accept="application/vnd.pypi.simple.v1+json, text/html;q=0.1").decode(
-        "utf-8", "replace"
-    )
+    listing = download(page, accept="application/vnd.pypi.simple.v1+json, text/html;q=0.1").decode("utf-8", "replace")
     if listing.lstrip().startswith("{"):
         urls: Dict[str, str] = {file["filename"]: file["url"] for file in json.loads(listing)["files"]}
     else:
         links = [link.split("#")[0].replace("&amp;", "&") for link in re.findall(r'href="([^"]+)"', listing)]
         urls = {urllib.parse.unquote(link.rsplit("/", 1)[-1]): link for link in links}
     if name not in urls:
-        fail(
-            "{} has no {}. Install uv in another way and put it on PATH.".format(without_password(page), name)
-        )
+        fail("{} has no {}. Install uv in another way and put it on PATH.".format(without_password(page), name))
     found = urllib.parse.urljoin(page, urls[name])
     if urllib.parse.urlsplit(found).hostname == urllib.parse.urlsplit(page).hostname:
         found = with_login_of(page, found)
@@ -327,11 +313,7 @@ def split_login(url: str) -> Tuple[str, Optional[str]]:
 def with_login_of(page: str, url: str) -> str:
     login = urllib.parse.urlsplit(page).netloc.rpartition("@")[0]
     parts = urllib.parse.urlsplit(url)
-    return (
-        parts._replace(netloc=login + "@" + parts.netloc).geturl()
-        if login and "@" not in parts.netloc
-        else url
-    )
+    return parts._replace(netloc=login + "@" + parts.netloc).geturl() if login and "@" not in parts.netloc else url
 
 
 def without_password(url: str) -> str:

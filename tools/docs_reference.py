@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import pkgutil
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
@@ -73,14 +75,28 @@ def settings_page() -> str:
     settings = find("hansa.kernel.settings", "Settings")
     if settings is None:
         return not_built("Settings")
-    rows = [
-        (code(name), code(type_name(field)), code(default_of(field)), field.description or "")
-        for name, field in walk_settings(settings)
-    ]
-    return (
-        "# Settings\n\nA flag wins over the environment, that over the project's `hansa.toml`, that over the user's "
-        "and the system's file.\n\n" + table(("setting", "type", "default", "meaning"), rows)
-    )
+    parts = ["# Settings\n\n" + SETTINGS_ORDER]
+    for group, fields in grouped(walk_settings(settings)).items():
+        rows = [
+            (code(name), code(type_name(field)), code(default_of(field)), field.description or "")
+            for name, field in fields
+        ]
+        parts.append(f"## {group}\n\n" + table(("setting", "type", "default", "meaning"), rows))
+    return "\n".join(parts)
+
+
+SETTINGS_ORDER = """\
+A flag wins over the environment (`server.port` is `HANSA_SERVER__PORT`), that over the project's `hansa.toml`, which
+may set `client` and `job` only, that over the user's `config.toml` in HANSA_HOME, and that over
+`/etc/hansa/config.toml`.
+"""
+
+
+def grouped(settings: Iterable[tuple[str, FieldInfo]]) -> dict[str, list[tuple[str, FieldInfo]]]:
+    groups: dict[str, list[tuple[str, FieldInfo]]] = {}
+    for name, field in settings:
+        groups.setdefault(name.rpartition(".")[0] or "general", []).append((name, field))
+    return groups
 
 
 def walk_settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -93,8 +109,10 @@ def walk_settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[st
 
 
 def type_name(field: FieldInfo) -> str:
+    """In the words of Python; that a setting may be absent, its default tells."""
     annotation = field.annotation
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return re.sub(r"typing\.|pathlib\.| \| None|Annotated\[(\w+),.*?\](?=$| )", r"\1", name).replace(" | ", " or ")
 
 
 def default_of(field: FieldInfo) -> str:
@@ -144,41 +162,28 @@ def described_parameters(command: click.Command) -> Iterator[tuple[str, str, str
 # --- errors -------------------------------------------------------------------------------------------------
 
 
-class ErrorEntry(Protocol):
-    """What the page needs of each entry of `hansa.kernel.errors:registry()`."""
-
-    code: str
-    status: int
-    exit_code: int
-    retryable: bool
-    __doc__: str | None
-
-
 def errors_page() -> str:
     registry = find("hansa.kernel.errors", "registry")
     if registry is None:
         return not_built("Errors")
-    found: Any = registry()
-    entries: list[ErrorEntry] = list(found.values() if hasattr(found, "values") else found)
+    import_rooms_errors()
     rows = [
-        (
-            code(entry.code),
-            str(int(entry.status)),
-            str(int(entry.exit_code)),
-            yes(entry.retryable),
-            entry.__doc__ or "",
-        )
-        for entry in sorted(entries, key=lambda entry: entry.code)
+        (code(entry.code), str(entry.status), str(entry.exit_code), entry.title)
+        for _, entry in sorted(registry().items())
     ]
     return (
         "# Errors\n\nEvery error of the API is a problem document (RFC 9457) with one of these codes in `code`; the "
-        "command line ends with the exit code.\n\n"
-        + table(("code", "HTTP status", "exit code", "worth repeating", "meaning"), rows)
+        "command line ends with the exit code, except that `hansa run` passes the job's on and uses one code for all "
+        "of its own.\n\n" + table(("code", "HTTP status", "exit code", "meaning"), rows)
     )
 
 
-def yes(value: bool) -> str:
-    return "yes" if value else "no"
+def import_rooms_errors() -> None:
+    """Rooms register their errors when their `errors.py` is imported."""
+    import hansa
+
+    for room in pkgutil.iter_modules(hansa.__path__, "hansa."):
+        find(f"{room.name}.errors", "")
 
 
 # --- APIs ---------------------------------------------------------------------------------------------------
@@ -196,8 +201,7 @@ def api_page() -> str:
     ]
     return (
         "# HTTP API\n\nThe contract is [openapi.json](openapi.json); a running server shows it at `/docs`. Lists come "
-        "as `{items, next}`, errors as problem documents.\n\n"
-        + table(("method", "path", "what it does"), rows)
+        "as `{items, next}`, errors as problem documents.\n\n" + table(("method", "path", "what it does"), rows)
     )
 
 

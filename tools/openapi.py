@@ -28,9 +28,7 @@ def main(arguments: list[str]) -> int:
     before = CONTRACT.read_text(encoding="utf-8") if CONTRACT.exists() else ""
     if now == before:
         return 0
-    difference = list(
-        difflib.unified_diff(before.splitlines(), now.splitlines(), "contract", "code", lineterm="")
-    )
+    difference = list(difflib.unified_diff(before.splitlines(), now.splitlines(), "contract", "code", lineterm=""))
     print("\n".join(difference[:SHOWN_LINES]))
     print(
         f"\nThe HTTP API differs from docs/reference/openapi.json ({len(difference)} lines of difference).\n"

@@ -62,9 +62,7 @@ class Machine:
             check=False,
             timeout=DEADLINE_S,
         )
-        assert done.returncode == 0, (
-            f"{command!r} as {user} ended with {done.returncode}:\n{done.stdout[-4000:]}"
-        )
+        assert done.returncode == 0, f"{command!r} as {user} ended with {done.returncode}:\n{done.stdout[-4000:]}"
         return done.stdout
 
 
@@ -109,9 +107,7 @@ def machine(archive: Path, tmp_path: Path) -> Iterator[Machine]:
     subprocess.run(["chroot", root, "useradd", "--create-home", "ada"], check=True)
     for home, owner in ((root / "root", "root"), (root / "home" / "ada", "ada")):
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, home / "hansa"], check=True)
-        subprocess.run(
-            ["chroot", root, "chown", "-R", f"{owner}:{owner}", f"/{home.relative_to(root)}"], check=True
-        )
+        subprocess.run(["chroot", root, "chown", "-R", f"{owner}:{owner}", f"/{home.relative_to(root)}"], check=True)
     try:
         yield Machine(root)
     finally:

@@ -31,9 +31,7 @@ def bootstrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 
 def test_pip_configuration_gives_index_and_certificates(bootstrap: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "pip.conf").write_text(
-        "[global]\nindex-url = https://mirror.example/simple/\ncert = /ca.pem\n"
-    )
+    (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://mirror.example/simple/\ncert = /ca.pem\n")
     assert bootstrap.index_url() == "https://mirror.example/simple"
     assert bootstrap.certificates() == "/ca.pem"
 
@@ -56,19 +54,14 @@ def test_the_environment_wins_over_files(
     ],
     ids=["json", "html"],
 )
-def test_both_kinds_of_index_are_read(
-    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, listing: str
-) -> None:
+def test_both_kinds_of_index_are_read(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, listing: str) -> None:
     monkeypatch.setattr(bootstrap, "download", lambda url, accept="": listing.encode())
     found = bootstrap.file_url("https://me:secret@mirror.example/simple", "uv-1-py3-none-any.whl")
     assert found == "https://me:secret@mirror.example/files/uv-1-py3-none-any.whl"
 
 
 def test_a_password_is_never_shown(bootstrap: ModuleType) -> None:
-    assert (
-        bootstrap.without_password("https://me:secret@mirror.example/simple")
-        == "https://mirror.example/simple"
-    )
+    assert bootstrap.without_password("https://me:secret@mirror.example/simple") == "https://mirror.example/simple"
 
 
 def wheel_with(content: bytes, version: str) -> bytes:
@@ -88,13 +81,9 @@ def test_a_wheel_with_another_digest_is_refused(
     assert not (tmp_path / "tools").exists()
 
 
-def test_the_binary_is_put_in_its_place(
-    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_binary_is_put_in_its_place(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wheel = wheel_with(b"#!/bin/sh\necho uv 9.8.7\n", bootstrap.UV_PINNED)
-    monkeypatch.setattr(
-        bootstrap, "wheel_for_this_machine", lambda: ("any", hashlib.sha256(wheel).hexdigest())
-    )
+    monkeypatch.setattr(bootstrap, "wheel_for_this_machine", lambda: ("any", hashlib.sha256(wheel).hexdigest()))
     monkeypatch.setattr(bootstrap, "file_url", lambda index, name: "https://mirror.example/uv.whl")
     monkeypatch.setattr(bootstrap, "download", lambda url: wheel)
     target = tmp_path / "tools" / "uv"

@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import click
 import pytest
 from pydantic import BaseModel, Field
 
+from hansa.kernel.errors import Code
 from tests.support.tools import load_tool
 
 
@@ -19,16 +19,16 @@ from tests.support.tools import load_tool
 def reference(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = load_tool("docs_reference")
     rooms = {"Settings": Settings, "click_app": click_app, "registry": registry}
-    monkeypatch.setattr(module, "find", lambda _, name: rooms[name])
+    monkeypatch.setattr(module, "find", lambda _, name: rooms.get(name))
     return module
 
 
 class Database(BaseModel):
-    busy_timeout_s: float = Field(5.0, description="How long a writer waits | in seconds.")
+    busy_timeout_s: float = Field(default=5.0, description="How long a writer waits | in seconds.")
 
 
 class Settings(BaseModel):
-    port: int | None = Field(None, description="The port.")
+    port: int | None = Field(default=None, description="The port.")
     database: Database = Database()
 
 
@@ -44,17 +44,8 @@ def click_app() -> click.Group:
     return hansa
 
 
-class NotFoundProblem:
-    """There is no such job."""
-
-    code = "jobs.not_found"
-    status = 404
-    exit_code = 4
-    retryable = False
-
-
-def registry() -> dict[str, Any]:
-    return {NotFoundProblem.code: NotFoundProblem}
+def registry() -> dict[str, Code]:
+    return {"jobs.none": Code("jobs.none", 404, 4, "There is no such job.")}
 
 
 def test_settings_are_listed_with_their_groups(reference: ModuleType) -> None:
@@ -70,7 +61,7 @@ def test_commands_are_listed_with_usage_and_options(reference: ModuleType) -> No
 
 
 def test_errors_are_listed_with_their_docstring(reference: ModuleType) -> None:
-    assert "| `jobs.not_found` | 404 | 4 | no | There is no such job. |" in reference.errors_page()
+    assert "| `jobs.none` | 404 | 4 | There is no such job. |" in reference.errors_page()
 
 
 def test_routes_are_listed_from_the_contract(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hansa.kernel.settings import read_settings
 from tests.support.tools import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,9 +68,13 @@ def test_the_server_unit_is_hardened() -> None:
     assert "User=hansa" in unit
 
 
+def test_the_example_of_settings_is_valid(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "deploy" / "config.toml", tmp_path / "config.toml")
+    settings = read_settings(tmp_path, environ={}, system=tmp_path / "none")
+    assert settings.database.url is not None
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
-    commands = [
-        line for line in (ROOT / ".ci" / "run").read_text().splitlines() if re.match(r"(exec )?make\b", line)
-    ]
+    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if re.match(r"(exec )?make\b", line)]
     assert commands == ["exec make test"]
     assert "make test" in (ROOT / "README.md").read_text()

@@ -52,9 +52,7 @@ async def create_table(url: str) -> None:
     await answer(url, "CREATE TABLE kept (n integer)")
 
 
-async def test_the_loopback_port_asks_for_the_password(
-    postgres_server: PostgresServer, postgres_database: str
-) -> None:
+async def test_the_loopback_port_asks_for_the_password(postgres_server: PostgresServer, postgres_database: str) -> None:
     with pytest.raises(DBAPIError, match="password authentication failed"):
         await answer(postgres_database.replace(postgres_server.password, "guess"), "SELECT 1")
 

@@ -1,0 +1,157 @@
+"""PostgreSQL by asyncpg: several servers share one database; bells cross servers by LISTEN and NOTIFY."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import asyncpg
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.engine import URL, CursorResult, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from hansa.kernel import errors
+from hansa.kernel.bells import Bells
+from hansa.kernel.database.base import DialectName, Params
+
+log = structlog.get_logger(__name__)
+_CHANNEL = "hansa_bells"
+
+
+class FederationTx:
+    """A unit of work on PostgreSQL."""
+
+    dialect: DialectName = "postgresql"
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self.topics: set[str] = set()
+        self.calls: list[Callable[[], None]] = []
+
+    async def execute(self, statement: sa.Executable, params: Params = None) -> CursorResult[Any]:
+        with _faults():
+            return await self._connection.execute(statement, params)
+
+    def ring(self, topic: str) -> None:
+        self.topics.add(topic)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+
+class FederationDatabase:
+    """A PostgreSQL database, shared by several servers."""
+
+    dialect: DialectName = "postgresql"
+
+    def __init__(self, engine: AsyncEngine, url: URL) -> None:
+        self.bells = Bells()
+        self._engine = engine
+        self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._ears = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def open(cls, url: str) -> FederationDatabase:
+        parsed = make_url(url).set(drivername="postgresql+asyncpg")
+        engine = create_async_engine(parsed, pool_size=10, max_overflow=10, pool_pre_ping=False)
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(sa.text("SELECT 1"))
+        except (OSError, asyncpg.PostgresError, sa.exc.DBAPIError) as error:
+            await engine.dispose()
+            shown = parsed.render_as_string(hide_password=True)
+            raise errors.Fault(
+                errors.DATABASE_AWAY,
+                f"PostgreSQL at {shown} cannot be used: {error}.",
+                hint="Check database.url and that the server runs.",
+            ) from error
+        return cls(engine, parsed)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[FederationTx]:
+        async with self._connection() as connection:
+            tx = FederationTx(connection)
+            yield tx
+            for topic in sorted(tx.topics):
+                await tx.execute(sa.select(sa.func.pg_notify(_CHANNEL, topic)))
+            with _faults():
+                await connection.commit()
+        for call in tx.calls:
+            call()
+        for topic in tx.topics:
+            self.bells.ring(topic)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[FederationTx]:
+        async with self._connection() as connection:
+            # One snapshot for all its statements, as in SQLite.
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield FederationTx(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of the pool; what was not committed is undone at the end."""
+        with _faults():
+            connection = await self._engine.connect()
+        try:
+            yield connection
+        finally:
+            # To the end even if the caller is cancelled, so that no connection leaks out of the pool.
+            await asyncio.shield(connection.close())
+
+    async def close(self) -> None:
+        self._ears.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._ears
+        await self._engine.dispose()
+
+    async def _listen(self) -> None:
+        """Hear the bells of the other servers; reconnects for ever, as PostgreSQL may restart."""
+
+        def heard(_connection: Any, _pid: int, _channel: str, topic: object) -> None:
+            self.bells.ring(str(topic))
+
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn)
+            except (OSError, asyncpg.PostgresError) as error:
+                log.warning("database.listen_failed", error=str(error))
+                await asyncio.sleep(2)
+                continue
+            try:
+                await connection.add_listener(_CHANNEL, heard)
+                while not connection.is_closed():
+                    await asyncio.sleep(1)
+            finally:
+                with suppress(OSError, asyncpg.PostgresError):
+                    await connection.close(timeout=1)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raise what the network does as a Fault. Only around our own calls: a caller's errors are its own."""
+    try:
+        yield
+    except (sa.exc.DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if (fault := _translated(error)) is not error:
+            raise fault from error
+        raise
+
+
+def _translated(error: BaseException) -> BaseException:
+    """The Fault that ``error`` stands for, or ``error`` itself."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    state = str(getattr(cause, "sqlstate", None) or "")
+    lost = (
+        isinstance(cause, OSError | asyncpg.InterfaceError)
+        or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)
+        or state.startswith(("08", "57P", "53300"))  # connection lost, server stops or starts, too many
+    )
+    if lost or isinstance(error, sa.exc.InterfaceError):
+        return errors.Fault(errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2)
+    if isinstance(error, sa.exc.DBAPIError) and "DiskFull" in type(error.orig).__name__:
+        return errors.Fault(errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30)
+    return error

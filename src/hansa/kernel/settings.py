@@ -1,0 +1,253 @@
+"""Settings: read once at start, passed in, never global.
+
+Order: flag > environment (``HANSA_SERVER__PORT``) > project file ``hansa.toml`` > user
+(``$HANSA_HOME/config.toml``) > system (``/etc/hansa/config.toml``) > default. A project file may set only the
+``client`` and ``job`` tables: a checkout that somebody else wrote must not reconfigure a server.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hansa.kernel import errors
+
+SYSTEM_FILE = Path("/etc/hansa/config.toml")
+PROJECT_TABLES = {"client", "job"}
+
+Seconds = Annotated[float, Gt(0)]
+Bytes = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ServerSettings(_Table):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The embedded server listens on loopback only."""
+
+    port: Annotated[int, Ge(0), Le(65535)] = 0
+    """TCP port. 0: chosen at the first start, written to config.toml and kept."""
+
+    url: str | None = None
+    """The URL that clients and pilots use. Default: made of host and port."""
+
+    tls_certificate: Path | None = None
+    """PEM file of the certificate chain. Default: plain HTTP, for loopback or behind a proxy."""
+
+    tls_key: Path | None = None
+    """PEM file of the private key that belongs to tls_certificate."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose X-Forwarded headers are believed."""
+
+    graceful_s: Seconds = 10.0
+    """Seconds that open requests get at a stop."""
+
+    request_limit_bytes: Bytes = 64 * 1024**2
+    """Bytes that the body of one request may have; uploads of files have their own limit."""
+
+
+class DatabaseSettings(_Table):
+    """The database."""
+
+    url: str | None = None
+    """``postgresql://USER@HOST/NAME`` for a federation. Default: SQLite in HANSA_HOME/db."""
+
+
+class LogSettings(_Table):
+    """Logs of the server."""
+
+    level: str = "info"
+    """``debug``, ``info``, ``warning`` or ``error``."""
+
+    format: str = "auto"
+    """``json``, ``text``, or ``auto``: text on a terminal, JSON otherwise."""
+
+
+class FileSettings(_Table):
+    """Files of jobs."""
+
+    limit_bytes: Bytes = 2 * 1024**3
+    """Bytes of the largest single file that travels with a job."""
+
+    job_limit_bytes: Bytes = 10 * 1024**3
+    """Bytes of all input files of one job together."""
+
+    job_limit_files: Annotated[int, Gt(0)] = 20_000
+    """Number of input files of one job."""
+
+    free_bytes: Count = 256 * 1024**2
+    """Bytes that stay free on the server's disk: uploads are refused below."""
+
+
+class JobSettings(_Table):
+    """Defaults and limits of jobs."""
+
+    cores: Annotated[int, Gt(0)] = 1
+    """Cores of a task, unless it says otherwise."""
+
+    memory_mib: Annotated[int, Gt(0)] = 1024
+    """Memory of a task in MiB, unless it says otherwise."""
+
+    wall_time_s: Annotated[int, Gt(0)] = 3600
+    """Wall time of a task in seconds, unless it says otherwise."""
+
+    array_limit: Annotated[int, Gt(0)] = 10_000_000
+    """Tasks that one array may have."""
+
+    crash_limit: Annotated[int, Gt(0)] = 3
+    """A task whose pilots died under it so many times is stopped."""
+
+    node_retries: Count = 3
+    """How often a task is run again after faults that were not its own."""
+
+    log_limit_bytes: Bytes = 64 * 1024**2
+    """Bytes that are kept of one log stream of one task."""
+
+
+class PilotSettings(_Table):
+    """Pilots, which run the tasks at a site."""
+
+    idle_timeout_s: Seconds = 300.0
+    """Seconds after which a pilot without work ends."""
+
+    silence_s: Seconds = 60.0
+    """Seconds without a word after which the server asks the batch system whether a pilot lives."""
+
+    lost_s: Seconds = 1800.0
+    """Seconds without a word after which a pilot that the batch system calls running counts as lost."""
+
+
+class LocalSettings(_Table):
+    """The embedded site: this computer."""
+
+    enabled: bool = True
+    """Whether jobs of the owner may run here. Off where several people share the server."""
+
+    cores: Annotated[int, Gt(0)] | None = None
+    """Cores offered. Default: all that this process may use."""
+
+    memory_mib: Annotated[int, Gt(0)] | None = None
+    """Memory offered in MiB. Default: all of the computer's."""
+
+
+class RetentionSettings(_Table):
+    """What is deleted when."""
+
+    events_days: Annotated[int, Gt(0)] = 365
+    """Days that events are kept."""
+
+    idempotency_hours: Annotated[int, Gt(0)] = 48
+    """Hours for which the answer to an Idempotency-Key is remembered."""
+
+
+class ClientSettings(_Table):
+    """The command line and the Python API."""
+
+    server: str | None = None
+    """URL of the server. Default: the embedded server of HANSA_HOME, started on first use."""
+
+    timeout_s: Seconds = 30.0
+    """Seconds to wait for an answer of the server."""
+
+
+class Settings(_Table):
+    """All settings."""
+
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    log: LogSettings = LogSettings()
+    files: FileSettings = FileSettings()
+    job: JobSettings = JobSettings()
+    pilot: PilotSettings = PilotSettings()
+    local: LocalSettings = LocalSettings()
+    retention: RetentionSettings = RetentionSettings()
+    client: ClientSettings = ClientSettings()
+
+
+def read_settings(
+    home: Path,
+    *,
+    flags: dict[str, Any] | None = None,
+    environ: dict[str, str] | None = None,
+    project: Path | None = None,
+    system: Path = SYSTEM_FILE,
+) -> Settings:
+    """Merge all sources. Raises Fault ``kernel.setting`` naming the source and the key that is wrong."""
+    merged: dict[str, Any] = {}
+    for file in (system, home / "config.toml"):
+        _merge(merged, _read_file(file))
+    if project is not None:
+        found = _read_file(project)
+        if foreign := sorted(set(found) - PROJECT_TABLES):
+            raise errors.Fault(
+                errors.SETTING,
+                f"{project} sets {', '.join(foreign)}: a project file may set only {', '.join(sorted(PROJECT_TABLES))}.",
+                hint=f"Move it to {home / 'config.toml'}.",
+            )
+        _merge(merged, found)
+    _merge(merged, _from_environment(dict(os.environ) if environ is None else environ))
+    _merge(merged, flags or {})
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise errors.Fault(
+            errors.SETTING,
+            f"The setting {key} is not valid: {first['msg']}.",
+            hint="hansa.toml, config.toml and HANSA_ variables are read; the settings reference lists all keys.",
+        ) from error
+
+
+def find_project_file(start: Path) -> Path | None:
+    """The nearest ``hansa.toml`` at or above ``start``."""
+    for folder in (start, *start.parents):
+        if (folder / "hansa.toml").is_file():
+            return folder / "hansa.toml"
+    return None
+
+
+def default_home(environ: dict[str, str] | None = None) -> Path:
+    """``$HANSA_HOME``, else ``~/.local/share/hansa`` (XDG)."""
+    env = dict(os.environ) if environ is None else environ
+    if home := env.get("HANSA_HOME"):
+        return Path(home).expanduser().absolute()
+    data = env.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "hansa"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise errors.Fault(errors.SETTING, f"{path} cannot be read: {error}.") from error
+
+
+def _from_environment(environ: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in environ.items():
+        table, separator, key = name.removeprefix("HANSA_").lower().partition("__")
+        if name.startswith("HANSA_") and separator and table in Settings.model_fields:
+            found.setdefault(table, {})[key] = value
+    return found
+
+
+def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
+    for table, values in more.items():
+        if isinstance(values, dict) and isinstance(into.get(table), dict):
+            into[table].update(values)
+        else:
+            into[table] = dict(values) if isinstance(values, dict) else values
