@@ -319,7 +319,7 @@ def as_server_user() -> dict[str, Any]:
 
 
 def readable_programs(programs: Path, directory: Path) -> Path:
-    """The wheel's programs in a `.venv` that only root may enter are copied to where the server's user may read them."""
+    """Root's `.venv` may be closed to the server's user: the wheel's programs are copied to where it can read them."""
     if server_user() is None or programs != wheel_programs():
         return programs
     packages, copy = programs.parents[2], directory / "programs"
