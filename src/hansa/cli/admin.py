@@ -30,9 +30,7 @@ def backup(file: Path) -> None:
     click.echo(file)
 
 
-@click.command(
-    epilog=examples("hansa admin restore hansa.tar.gz", "HANSA_HOME=~/elsewhere hansa admin restore …")
-)
+@click.command(epilog=examples("hansa admin restore hansa.tar.gz", "HANSA_HOME=~/elsewhere hansa admin restore …"))
 @click.argument("file", type=FILE)
 def restore(file: Path) -> None:
     """Put a copy back. The server must be down, and HANSA_HOME empty or moved away."""

@@ -135,14 +135,10 @@ def _print_checks(found: Iterable[Any]) -> None:
 
 
 @click.command(
-    epilog=examples(
-        "hansa server", "hansa server --host 0.0.0.0 --port 8443 --tls-certificate c.pem --tls-key k.pem"
-    )
+    epilog=examples("hansa server", "hansa server --host 0.0.0.0 --port 8443 --tls-certificate c.pem --tls-key k.pem")
 )
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. [default: 127.0.0.1]")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port. [default: chosen once and kept]"
-)
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port. [default: chosen once and kept]")
 @click.option("--url", metavar="URL", help="The URL that clients and pilots use. [default: of host and port]")
 @click.option("--tls-certificate", metavar="FILE", help="PEM file of the certificate chain.")
 @click.option("--tls-key", metavar="FILE", help="PEM file of its private key.")

@@ -41,7 +41,7 @@ async def _heads(tx: Tx, queue_id: int, limit: int) -> Sequence[Any]:
     query = (
         sa.select(jobs)
         .where(jobs.c.queue_id == queue_id, jobs.c.open)
-        .order_by(jobs.c.priority.desc(), jobs.c.number)
+        .order_by(jobs.c.rank, jobs.c.number)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
@@ -56,7 +56,7 @@ async def take(tx: Tx, pilot: Any, request: Any, now: datetime) -> list[dict[str
         for queue_id, needs in await eligible_queues(tx, pilot, request)
         for job in await _heads(tx, queue_id, min(want, _HEADS_PER_QUEUE))
     ]
-    candidates.sort(key=lambda pair: (-pair[0].priority, pair[0].number))
+    candidates.sort(key=lambda pair: (pair[0].rank, pair[0].number))
     taken: list[dict[str, Any]] = []
     for job, needs in candidates:
         wanted = min(tasks_wanted(want, request.cores_free, needs), _MOST_IN_ONE_LEASE)

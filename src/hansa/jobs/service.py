@@ -100,7 +100,7 @@ class JobService:
                 "vo": spec.vo,
                 "name": spec.name,
                 "queue_id": await store.queue_for(tx, caller.user_id, needs),
-                "priority": spec.priority,
+                "rank": 10 - spec.priority,
                 "spec": plain,
                 "has_rows": rows is not None,
                 "first": spec.first,

@@ -37,7 +37,7 @@ jobs = sa.Table(
     sa.Column("vo", sa.Text),
     sa.Column("name", sa.Text),
     sa.Column("queue_id", sa.BigInteger, sa.ForeignKey("queues.id"), nullable=False),
-    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),  # 10 - priority: smaller is earlier, so that one index sorts it
     sa.Column("spec", Document, nullable=False),  # a JobSpec without rows; requirements filled in
     sa.Column("has_rows", sa.Boolean, nullable=False),
     sa.Column("first", sa.BigInteger, nullable=False),
@@ -67,7 +67,7 @@ jobs = sa.Table(
     sa.Index(
         "ix_jobs_open",
         "queue_id",
-        sa.text("priority DESC"),
+        "rank",
         "number",
         sqlite_where=sa.text("open"),
         postgresql_where=sa.text("open"),

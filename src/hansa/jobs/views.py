@@ -30,7 +30,7 @@ def job_view(row: Any, running: int) -> Job:
         names=spec["names"],
         requirements=Requirements(**spec["requirements"]),
         retries=spec["retries"],
-        priority=row.priority,
+        priority=10 - row.rank,
         setup=spec["setup"],
         input_files=row.input_files,
         input_bytes=row.input_bytes,

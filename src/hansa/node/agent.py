@@ -368,9 +368,7 @@ class Agent:
             result = collect(task, result, self._launcher.values(task), self._upload)
         except Exception as error:
             _log.exception("outputs of %d.%d", task.lease, task.index)
-            result = TaskResult(
-                task.lease, task.index, NODE, message=f"outputs could not be collected: {error}"
-            )
+            result = TaskResult(task.lease, task.index, NODE, message=f"outputs could not be collected: {error}")
         self._post(lambda: self._collected(task, result, when))
 
     def _collected(self, task: Task, result: TaskResult, when: float) -> None:
@@ -455,11 +453,7 @@ class Agent:
     # -- watching -------------------------------------------------------------------------------------------------
 
     def _sample(self, now: float) -> None:
-        old = {
-            task.pid: task
-            for task in self.core.active.values()
-            if task.pid and now - task.started > SAMPLE_AGE_S
-        }
+        old = {task.pid: task for task in self.core.active.values() if task.pid and now - task.started > SAMPLE_AGE_S}
         if not old:
             return
         usages = self._sampler.sample(read_processes(), {pid: task.serial for pid, task in old.items()})

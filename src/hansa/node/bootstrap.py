@@ -113,9 +113,7 @@ def fetch(config: Dict[str, Any], token: str) -> bytes:
                 continue
             if digest_of(content) == config["node_digest"]:
                 return content
-            problems[url] = (
-                f"{len(content)} bytes with {digest_of(content)}, expected {config['node_digest']}"
-            )
+            problems[url] = f"{len(content)} bytes with {digest_of(content)}, expected {config['node_digest']}"
     fail(3, "no program: " + "; ".join(f"{url}: {problem}" for url, problem in problems.items()))
 
 

@@ -55,9 +55,7 @@ def _read_private(path: str) -> str:
         with open(path, encoding="utf-8") as stream:
             mode = os.fstat(stream.fileno()).st_mode
             if stat.S_IMODE(mode) & 0o077:
-                raise ConfigError(
-                    f"{path} can be read by others (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}"
-                )
+                raise ConfigError(f"{path} can be read by others (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}")
             return stream.read()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error

@@ -86,9 +86,7 @@ class Task:
         "told",
     )  # fmt: skip
 
-    def __init__(
-        self, serial: int, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow]
-    ) -> None:
+    def __init__(self, serial: int, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow]) -> None:
         self.serial = serial
         self.job = job
         self.lease = lease
@@ -210,18 +208,14 @@ class Core:
             self.tasks[lease.lease, index] = task
             self._queued_cores += order.cores
             if problem or not order.command:
-                arrivals.refusals.append(
-                    self._refuse(task, NODE, problem or "the server sent no order for this job")
-                )
+                arrivals.refusals.append(self._refuse(task, NODE, problem or "the server sent no order for this job"))
             elif order.inputs or (row is not None and row.inputs):
                 task.phase = Phase.FETCHING
                 arrivals.fetch.append(task)
             else:
                 self._ready(task, arrivals)
 
-    def _new_task(
-        self, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow], now: float
-    ) -> Task:
+    def _new_task(self, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow], now: float) -> Task:
         self._serial += 1
         task = Task(self._serial, job, lease, index, attempt, row)
         task.queued_at = now

@@ -91,9 +91,7 @@ class Cache:
                 if corrupt >= _CORRUPT_TRIES:
                     raise
             except OSError as error:
-                raise InputError(
-                    f"input {file.path} cannot be stored on this node: {error.strerror}"
-                ) from error
+                raise InputError(f"input {file.path} cannot be stored on this node: {error.strerror}") from error
             if not pause(backoff.next_s()):
                 raise InputError(f"input {file.path}: the pilot ends, and {problem}")
 

@@ -19,7 +19,7 @@ from .wire import clean_text
 _NO_OUTPUTS = (KILLED, NODE)
 
 
-class UploadRefused(Exception):  # noqa: N818
+class UploadRefused(Exception):
     """The server does not take an output; the message says which and why."""
 
 
@@ -136,14 +136,10 @@ def upload_file(
                 transport.put_file(path, stream, output.size)
             return
         except Refused as error:
-            raise UploadRefused(
-                f"output {output.path} ({output.size:,} bytes) was not taken: {error}"
-            ) from error
+            raise UploadRefused(f"output {output.path} ({output.size:,} bytes) was not taken: {error}") from error
         except Unreachable as error:
             if not pause(backoff.next_s()):
-                raise UploadRefused(
-                    f"output {output.path} was not sent before the pilot ended: {error}"
-                ) from error
+                raise UploadRefused(f"output {output.path} was not sent before the pilot ended: {error}") from error
 
 
 def tail_of(paths: Tuple[str, ...], limit: int = 400) -> str:

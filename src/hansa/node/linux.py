@@ -73,9 +73,7 @@ def unshare(flags: int) -> None:
 def mount(source: str, target: str, kind: Optional[str], flags: int, data: str = "") -> None:
     """mount(2)."""
     kind_bytes = kind.encode() if kind is not None else None
-    result = _libc.mount(
-        os.fsencode(source), os.fsencode(target), kind_bytes, ctypes.c_ulong(flags), data.encode()
-    )
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), kind_bytes, ctypes.c_ulong(flags), data.encode())
     _check(result, f"mount {target}")
 
 

@@ -57,9 +57,7 @@ class Parcel:
 
     __slots__ = ("asked", "body", "is_held", "items", "speakers")
 
-    def __init__(
-        self, body: Json, items: List[Item], speakers: List[Speaker], asked: int, is_held: bool
-    ) -> None:
+    def __init__(self, body: Json, items: List[Item], speakers: List[Speaker], asked: int, is_held: bool) -> None:
         self.body = body
         self.items = items
         self.speakers = speakers

@@ -26,9 +26,7 @@ LOG_BYTES = 1 << 20
 def main(arguments: Sequence[str]) -> int:
     """``pilot --config FILE [--detach]``: exit code 0 after an orderly end, 2 for a wrong configuration."""
     parser = argparse.ArgumentParser(prog="node.pyz pilot")
-    parser.add_argument(
-        "--config", required=True, metavar="FILE", help="the pilot's configuration, mode 0600"
-    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="the pilot's configuration, mode 0600")
     parser.add_argument("--detach", action="store_true", help="go on in the background")
     options = parser.parse_args(arguments)
     try:

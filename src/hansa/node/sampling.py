@@ -31,9 +31,7 @@ def parse_stat(pid: int, raw: bytes) -> Process:
     """One line of ``/proc/PID/stat``. The name may hold anything, brackets and blanks too."""
     fields = raw[raw.rindex(b")") + 2 :].split()
     ticks = int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])
-    return Process(
-        pid, int(fields[1]), int(fields[3]), int(fields[19]), ticks * _TICK_S, int(fields[21]) * _PAGE_MIB
-    )
+    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), ticks * _TICK_S, int(fields[21]) * _PAGE_MIB)
 
 
 def read_processes() -> Dict[int, Process]:

@@ -137,9 +137,7 @@ class Spawner:
             (os.POSIX_SPAWN_OPEN, 2, base + "/stderr", _OPEN_FLAGS, 0o600),
         )
         program = self._program(argv[0], env)
-        return os.posix_spawn(
-            program, argv, env, file_actions=actions, setsid=True, setsigdef=_DEFAULT_SIGNALS
-        )
+        return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigdef=_DEFAULT_SIGNALS)
 
     def _program(self, name: str, env: Dict[str, str]) -> str:
         """The file to execute: searched in the task's PATH, remembered."""

@@ -15,9 +15,7 @@ from .frames import Unpacker, pack
 from .spawner import children_by_scan
 
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); from hansa.node.spawner import main; main(sys.argv[2:])"
-_ROOT = os.path.dirname(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-)  # a directory or a zipapp
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # a directory or a zipapp
 
 
 class SpawnerLink:

@@ -68,8 +68,7 @@ class Talker:
         nudge = Nudge()
         path = endpoint.path("exchange")
         self._couriers = [
-            Courier(name, path, Transport(endpoint), self._hear, nudge, rng)
-            for name in ("courier-1", "courier-2")
+            Courier(name, path, Transport(endpoint), self._hear, nudge, rng) for name in ("courier-1", "courier-2")
         ]
         self._idle = list(self._couriers)
         self._flying: Dict[int, Parcel] = {}
@@ -167,12 +166,7 @@ class Talker:
         if self._journal.size and self._away_since is None:
             self._read_back()
         for task in self._core.active.values():
-            if (
-                not task.told
-                and task.phase is Phase.RUNNING
-                and now - task.started > LOG_S
-                and not task.is_setup
-            ):
+            if not task.told and task.phase is Phase.RUNNING and now - task.started > LOG_S and not task.is_setup:
                 self._news = True
         if self._core.active and now - self._usage_at >= USAGE_S:
             self._news = True
@@ -251,9 +245,7 @@ class Talker:
             self._usage_at = now
             body["running"] = running
         if self._setups:
-            body["setups"] = [
-                self._setup_state(number, now) for number in self._setups if number in self._core.jobs
-            ]
+            body["setups"] = [self._setup_state(number, now) for number in self._setups if number in self._core.jobs]
             self._setups = {}
 
     def _setup_state(self, number: int, now: float) -> Json:

@@ -18,11 +18,11 @@ CHUNK_BYTES = 1 << 20
 _GONE = (401, 403, 404, 410)
 
 
-class Unreachable(Exception):  # noqa: N818
+class Unreachable(Exception):
     """No answer, or one that says to try again: a broken connection, a 5xx, a redirect."""
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """The server understood and said no (4xx)."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -85,11 +85,7 @@ class Transport:
                 total += len(piece)
                 write(piece)
         except (OSError, http.client.HTTPException) as error:
-            if (
-                isinstance(error, OSError)
-                and error.errno is not None
-                and not isinstance(error, ConnectionError)
-            ):
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 self.close()
                 raise  # most likely the disk
             self.close()

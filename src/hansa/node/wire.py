@@ -37,9 +37,7 @@ def _order(data: Json) -> JobOrder:
 
 
 def _row(data: Json) -> TaskRow:
-    return TaskRow(
-        values=[str(value) for value in data.get("values") or ()], inputs=_files(data.get("inputs"))
-    )
+    return TaskRow(values=[str(value) for value in data.get("values") or ()], inputs=_files(data.get("inputs")))
 
 
 def _lease(data: Json) -> Lease:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SOURCES, Pilot, alive, terminate, until
 from fakeserver import TOKEN, FakeServer
 
+from conftest import SOURCES, Pilot, alive, terminate, until
 from hansa.node.pack import bootstrap_source, build_node_zipapp, node_digest
 
 PY = [sys.executable, "-c"]
@@ -58,9 +58,7 @@ def test_answers_that_get_lost_are_asked_for_again(server: FakeServer, pilot: Pi
     assert len(set(sequences)) < len(sequences)
 
 
-def test_results_survive_the_pilot(
-    server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]
-) -> None:
+def test_results_survive_the_pilot(server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]) -> None:
     server.add(1, [*SH, "sleep 0.5; echo done"], 2)
     server.wait(lambda: server.leases)
     server.failing = lambda _path: 503
@@ -119,9 +117,7 @@ def test_death_of_the_agent_ends_its_tasks(server: FakeServer, pilot: Pilot) -> 
     until(lambda: not any(alive(pid) for pid in [*pids, spawner]))
 
 
-def test_second_instance_is_refused(
-    server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]
-) -> None:
+def test_second_instance_is_refused(server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]) -> None:
     server.wait(lambda: server.node)
     second = make_pilot().start()
     assert second.wait() == 0
@@ -263,9 +259,7 @@ def pythons() -> list[str]:
     candidates = [Path(found)] if found else []
     candidates += sorted(Path.home().glob(".pyenv/versions/3.9*/bin/python3.9"))
     checks = [str(path) for path in candidates if path.exists()]
-    return [
-        path for path in checks if subprocess.run([path, "--version"], capture_output=True).returncode == 0
-    ]
+    return [path for path in checks if subprocess.run([path, "--version"], capture_output=True).returncode == 0]
 
 
 @pytest.mark.parametrize("version", ["own", "3.9"])

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Pilot, alive, until
 from fakeserver import FakeServer
+
+from conftest import Pilot, alive, until
 
 PY = [sys.executable, "-c"]
 SH = ["/bin/sh", "-c"]
@@ -29,9 +30,7 @@ def log(server: FakeServer, stream: str = "stdout", index: int = 0) -> str:
 def test_many_tasks_each_once(server: FakeServer, pilot: Pilot) -> None:
     server.add(1, ["/bin/echo", "{i}", "{job}", "{x}"], 300, array=True)
     server.wait(lambda: len(server.results) == 300)
-    assert all(
-        result["outcome"] == "exited" and result["exit_code"] == 0 for result in server.results.values()
-    )
+    assert all(result["outcome"] == "exited" and result["exit_code"] == 0 for result in server.results.values())
     assert log(server, index=123) == "123 1 {x}\n"
 
 
@@ -220,11 +219,7 @@ def test_disk_of_an_endless_log_is_given_back(server: FakeServer, pilot: Pilot, 
 
     def is_punched() -> bool:
         files = list(tasks.glob("*/stdout"))
-        return (
-            bool(files)
-            and files[0].stat().st_size == 40_000_000
-            and files[0].stat().st_blocks * 512 < 8_000_000
-        )
+        return bool(files) and files[0].stat().st_size == 40_000_000 and files[0].stat().st_blocks * 512 < 8_000_000
 
     until(is_punched)
     go.touch()

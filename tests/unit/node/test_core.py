@@ -10,9 +10,7 @@ from hansa.node.protocol import ExchangeReply, File, JobOrder, Kill, Lease
 FILE = File("a", "sha256:" + "0" * 64, 1)
 
 
-def order(
-    number: int = 1, cores: int = 1, memory_mib: int = 100, wall_time_s: int = 60, **more: Any
-) -> JobOrder:
+def order(number: int = 1, cores: int = 1, memory_mib: int = 100, wall_time_s: int = 60, **more: Any) -> JobOrder:
     return JobOrder(number, ["true"], cores, memory_mib, wall_time_s, **more)
 
 

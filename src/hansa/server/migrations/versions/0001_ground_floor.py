@@ -238,7 +238,7 @@ def upgrade() -> None:
         sa.Column("vo", sa.Text(), nullable=True),
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("queue_id", sa.BigInteger(), nullable=False),
-        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("spec", Document, nullable=False),
         sa.Column("has_rows", sa.Boolean(), nullable=False),
         sa.Column("first", sa.BigInteger(), nullable=False),
@@ -270,6 +270,13 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_jobs_open",
+            ["queue_id", "rank", "number"],
+            unique=False,
+            sqlite_where=sa.text("open"),
+            postgresql_where=sa.text("open"),
+        )
         batch_op.create_index("ix_jobs_owner", ["owner_id", "number"], unique=False)
 
     op.create_table(
