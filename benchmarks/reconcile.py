@@ -125,9 +125,7 @@ async def main(counts: list[int]) -> None:
                     await tx.execute(sa.schema.CreateIndex(index))
             seconds = await measure(database, count)
             await database.close()
-        results.append(
-            {"resources": count, "seconds": round(seconds, 3), "per_second": round(count / seconds)}
-        )
+        results.append({"resources": count, "seconds": round(seconds, 3), "per_second": round(count / seconds)})
         print(
             f"{count:>6} resources created and settled in {seconds:6.2f} s = {count / seconds:5.0f}/s"
             f" (budget: {BUDGET_S_PER_1000 * count / 1000:g} s)",

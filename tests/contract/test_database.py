@@ -66,9 +66,7 @@ async def test_a_unit_that_raises_is_undone(database: Database) -> None:
 
 
 async def test_a_unit_that_fails_does_not_undo_others_of_the_same_moment(database: Database) -> None:
-    results = await asyncio.gather(
-        *(write(database, n, fails=n % 3 == 0) for n in range(30)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(write(database, n, fails=n % 3 == 0) for n in range(30)), return_exceptions=True)
     assert [isinstance(result, OopsError) for result in results] == [n % 3 == 0 for n in range(30)]
     assert await ids_in(database) == [n for n in range(30) if n % 3]
 

@@ -16,9 +16,7 @@ from hansa.kernel.events import Event, EventLog, StoredEvent, events
 
 
 def event(number: int, owner_id: str | None = "anna", subject: str = "job/1") -> Event:
-    return Event(
-        "user:anna", subject, "running", f"test.{number}", f"Number {number}.", owner_id, "vo", {"n": number}
-    )
+    return Event("user:anna", subject, "running", f"test.{number}", f"Number {number}.", owner_id, "vo", {"n": number})
 
 
 @pytest.fixture
@@ -51,9 +49,7 @@ async def sequenced(log: EventLog) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def read(
-    log: EventLog, count: int, position: int = 0, owner_id: str | None = None
-) -> list[StoredEvent]:
+async def read(log: EventLog, count: int, position: int = 0, owner_id: str | None = None) -> list[StoredEvent]:
     """The next ``count`` events of the live stream."""
     found: list[StoredEvent] = []
     stream = log.stream(position, owner_id)
@@ -85,9 +81,7 @@ async def test_an_event_comes_back_as_it_was(database: Database, log: EventLog, 
     await record(database, log, event(1))
     await settle(database, log)
     [found] = await log.after(0, "anna")
-    assert found == StoredEvent(
-        1, clock.now(), "user:anna", "job/1", "running", "test.1", "Number 1.", {"n": 1}
-    )
+    assert found == StoredEvent(1, clock.now(), "user:anna", "job/1", "running", "test.1", "Number 1.", {"n": 1})
     assert await log.last_position() == 1
 
 
@@ -115,9 +109,7 @@ async def test_pages_of_the_stream(database: Database, log: EventLog) -> None:
     assert [one.data["n"] for one in (*first, *second)] == list(range(5))
 
 
-async def test_a_live_reader_gets_all_once_and_in_order_while_many_write(
-    database: Database, log: EventLog
-) -> None:
+async def test_a_live_reader_gets_all_once_and_in_order_while_many_write(database: Database, log: EventLog) -> None:
     async def writer(first: int) -> None:
         for n in range(first, first + 20):
             async with database.begin() as tx:
@@ -136,9 +128,7 @@ async def test_a_live_reader_gets_all_once_and_in_order_while_many_write(
         assert of_one == sorted(of_one)
 
 
-async def test_an_older_unit_that_commits_late_is_not_skipped(
-    postgres_database: str, clock: ManualClock
-) -> None:
+async def test_an_older_unit_that_commits_late_is_not_skipped(postgres_database: str, clock: ManualClock) -> None:
     database = await open_database(postgres_database)
     async with database.begin() as tx:
         await tx.execute(sa.schema.CreateTable(events))

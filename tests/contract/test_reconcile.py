@@ -126,9 +126,7 @@ async def test_a_crash_at_any_point_leaves_nothing_behind(database: Database) ->
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_crash_after_crash_with_steps_in_parallel_and_late_creation(
-    database: Database, seed: int
-) -> None:
+async def test_crash_after_crash_with_steps_in_parallel_and_late_creation(database: Database, seed: int) -> None:
     chance = random.Random(seed)
     clock = ManualClock()
     provider = Provider(clock, create_takes=timedelta(seconds=chance.choice([0, 10])))
@@ -227,9 +225,7 @@ async def test_nobody_takes_a_row_while_its_lease_is_valid(
     assert (await row_of(database, "a")).due_at == clock.now(), "the poke is not lost"
 
 
-async def test_a_poke_survives_the_renewal_of_the_lease(
-    database: Database, clock: ManualClock, room: Things
-) -> None:
+async def test_a_poke_survives_the_renewal_of_the_lease(database: Database, clock: ManualClock, room: Things) -> None:
     await wished(database, clock, "a")
     engine = engine_of(database, room)
 
@@ -297,9 +293,7 @@ async def test_a_renewal_while_apply_commits_harms_nothing(
     assert (await row_of(database, "a")).phase == "working"
 
 
-async def test_a_renewed_lease_is_not_taken_over(
-    database: Database, clock: ManualClock, room: Things
-) -> None:
+async def test_a_renewed_lease_is_not_taken_over(database: Database, clock: ManualClock, room: Things) -> None:
     await wished(database, clock, "a")
     acting, go_on = asyncio.Event(), asyncio.Event()
 
@@ -359,9 +353,7 @@ async def test_who_loses_the_lease_writes_nothing(
     assert [one.id for one in provider.exists] == [before.external_id]
 
 
-async def test_a_server_that_is_alone_takes_over_at_once(
-    database: Database, clock: ManualClock, room: Things
-) -> None:
+async def test_a_server_that_is_alone_takes_over_at_once(database: Database, clock: ManualClock, room: Things) -> None:
     await wished(database, clock, "a")
 
     async def die() -> None:
@@ -394,9 +386,7 @@ async def test_a_temporary_failure_is_tried_again_with_the_same_key_after_a_back
     await wished(database, clock, "a")
     room.before_act = raises(errors.Temporary("busy"))
     engine = engine_of(database, room)
-    for attempt, delay_s in enumerate(
-        [0.5, 1, 2, 4], 1
-    ):  # base 1 s, doubled; the jitter is fixed to one half
+    for attempt, delay_s in enumerate([0.5, 1, 2, 4], 1):  # base 1 s, doubled; the jitter is fixed to one half
         assert await engine.run_once() == 1
         row = await row_of(database, "a")
         assert (row.phase, row.reason, row.attempt) == ("failing", "temporary", attempt)
@@ -661,9 +651,7 @@ async def test_no_more_steps_than_allowed_run_at_once(database: Database) -> Non
     assert most == 3
 
 
-async def test_the_lease_statement_respects_its_limit_and_order(
-    database: Database, clock: ManualClock
-) -> None:
+async def test_the_lease_statement_respects_its_limit_and_order(database: Database, clock: ManualClock) -> None:
     for n in range(10):
         clock.advance(1)
         await wished(database, clock, f"thing-{n}")

@@ -25,11 +25,7 @@ def leftovers(run: str, directories: Iterable[Path]) -> list[psutil.Process]:
     """The processes of a run that are alive, without this one and its ancestors."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     places = tuple(str(directory) for directory in directories)
-    return [
-        process
-        for process in psutil.process_iter()
-        if process.pid not in own and belongs(process, run, places)
-    ]
+    return [process for process in psutil.process_iter() if process.pid not in own and belongs(process, run, places)]
 
 
 def belongs(process: psutil.Process, run: str, places: tuple[str, ...]) -> bool:

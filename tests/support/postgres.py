@@ -73,9 +73,7 @@ def system_programs() -> Path | None:
     )
     candidates = [*installed, *(Path(entry) for entry in os.get_exec_path() if entry)]
     if pg_config := shutil.which("pg_config"):
-        said = subprocess.run(
-            [pg_config, "--bindir"], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        said = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False).stdout.strip()
         candidates.append(Path(said or "/nonexistent"))
     return next((candidate for candidate in candidates if is_usable(candidate)), None)
 
@@ -95,9 +93,7 @@ def is_usable(programs: Path) -> bool:
 
 
 def major_version(programs: Path) -> int:
-    said = subprocess.run(
-        [programs / "postgres", "--version"], capture_output=True, text=True, check=False
-    ).stdout
+    said = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
     match = re.search(r"\) (\d+)", said)
     return int(match.group(1)) if match else 0
 
@@ -193,9 +189,7 @@ class PostgresServer:
     def stop(self) -> None:
         """At once and for sure; may be called again."""
         if self.process.poll() is None:
-            self.process.send_signal(
-                signal.SIGQUIT
-            )  # "immediate shutdown"; our child, so the pid is still its own
+            self.process.send_signal(signal.SIGQUIT)  # "immediate shutdown"; our child, so the pid is still its own
             try:
                 self.process.wait(STOP_DEADLINE_S)
             except subprocess.TimeoutExpired:
@@ -325,7 +319,7 @@ def as_server_user() -> dict[str, Any]:
 
 
 def readable_programs(programs: Path, directory: Path) -> Path:
-    """The wheel's programs in a `.venv` that only root may enter are copied to where the server's user may read them."""
+    """Root's `.venv` may be closed to the server's user: the wheel's programs are copied to where it can read them."""
     if server_user() is None or programs != wheel_programs():
         return programs
     packages, copy = programs.parents[2], directory / "programs"

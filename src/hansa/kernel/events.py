@@ -140,17 +140,13 @@ class EventLog:
         """Give positions to committed events that have none (PostgreSQL); the number given."""
         async with self._database.begin() as tx:
             await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_SEQUENCER_LOCK)))
-            waiting = (
-                sa.select(events.c.id).where(events.c.position.is_(None)).order_by(events.c.id).limit(limit)
-            )
+            waiting = sa.select(events.c.id).where(events.c.position.is_(None)).order_by(events.c.id).limit(limit)
             ids = (await tx.execute(waiting)).scalars().all()
             if not ids:
                 return 0
             top = (await tx.execute(sa.select(sa.func.max(events.c.position)))).scalar() or 0
             update = (
-                sa.update(events)
-                .where(events.c.id == sa.bindparam("event"))
-                .values(position=sa.bindparam("place"))
+                sa.update(events).where(events.c.id == sa.bindparam("event")).values(position=sa.bindparam("place"))
             )
             await tx.execute(update, [{"event": event, "place": top + n} for n, event in enumerate(ids, 1)])
             tx.ring(TOPIC)
@@ -182,6 +178,4 @@ class EventLog:
 
 
 def _stored(row: Any) -> StoredEvent:
-    return StoredEvent(
-        row.position, row.time, row.actor, row.subject, row.phase, row.reason, row.message, row.data
-    )
+    return StoredEvent(row.position, row.time, row.actor, row.subject, row.phase, row.reason, row.message, row.data)

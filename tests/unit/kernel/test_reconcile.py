@@ -33,9 +33,7 @@ def test_back_off_is_full_jitter(attempt: int, chance: float) -> None:
 
 
 @given(attempt=st.integers(1, 100), retry_after_s=st.floats(0, 10**6), chance=st.floats(0, 1))
-def test_nothing_is_tried_before_the_driver_allows_it(
-    attempt: int, retry_after_s: float, chance: float
-) -> None:
+def test_nothing_is_tried_before_the_driver_allows_it(attempt: int, retry_after_s: float, chance: float) -> None:
     delay_s = backoff_s(attempt, TUNING, lambda: chance, retry_after_s)
     assert retry_after_s <= delay_s <= retry_after_s + TUNING.backoff_base_s
 

@@ -80,9 +80,7 @@ class EmbeddedDatabase:
     def __init__(self, url: str) -> None:
         path = make_url(url).database
         if not path or path == ":memory:":
-            raise errors.Fault(
-                errors.SETTING, "An embedded database needs a file.", hint="Use sqlite:///PATH."
-            )
+            raise errors.Fault(errors.SETTING, "An embedded database needs a file.", hint="Use sqlite:///PATH.")
         refuse_network_disk(Path(path))
         self.path = Path(path)
         self.bells = Bells()

@@ -154,9 +154,7 @@ def _translated(error: BaseException) -> BaseException:
         or state.startswith(("08", "57P", "53300"))  # connection lost, server stops or starts, too many
     )
     if lost or isinstance(error, sa.exc.InterfaceError):
-        return errors.Fault(
-            errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2
-        )
+        return errors.Fault(errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2)
     if state in ("40001", "40P01"):
         return errors.Fault(
             errors.DATABASE_AWAY,
@@ -165,7 +163,5 @@ def _translated(error: BaseException) -> BaseException:
             retry_after_s=1,
         )
     if isinstance(error, sa.exc.DBAPIError) and "DiskFull" in type(error.orig).__name__:
-        return errors.Fault(
-            errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30
-        )
+        return errors.Fault(errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30)
     return error

@@ -82,9 +82,7 @@ class _Step(Generic[K]):
     is_lost: bool = False
 
 
-def backoff_s(
-    attempt: int, tuning: Tuning, chance: Callable[[], float], retry_after_s: float | None = None
-) -> float:
+def backoff_s(attempt: int, tuning: Tuning, chance: Callable[[], float], retry_after_s: float | None = None) -> float:
     """Seconds to wait after the ``attempt``-th failure in a row: full jitter, not below ``retry_after_s``."""
     if retry_after_s is not None:
         return retry_after_s + chance() * tuning.backoff_base_s

@@ -78,14 +78,10 @@ class Queue:
         self._key = key
         columns = table.c
         self._mine = sa.and_(key == sa.bindparam("which"), columns.lease_token == sa.bindparam("token"))
-        self._is_free = sa.or_(
-            columns.lease_until.is_(None), columns.lease_until <= sa.bindparam("now", type_=Moment)
-        )
+        self._is_free = sa.or_(columns.lease_until.is_(None), columns.lease_until <= sa.bindparam("now", type_=Moment))
         # Extending a lease keeps due_at where a poke has put it.
         self._until = sa.bindparam("until", type_=Moment)
-        self._due_unless_poked = sa.case(
-            (columns.due_at == columns.lease_until, self._until), else_=columns.due_at
-        )
+        self._due_unless_poked = sa.case((columns.due_at == columns.lease_until, self._until), else_=columns.due_at)
         self._statements = {
             "lease": self._lease_statement(),
             "renew": self._renew_statement(),
@@ -139,9 +135,7 @@ class Queue:
         due_at: datetime | None = (await tx.execute(self._statements["next_due"], {"now": now})).scalar()
         return due_at
 
-    async def lease(
-        self, tx: Tx, token: str, now: datetime, until: datetime, most: int
-    ) -> Sequence[Lease[Any]]:
+    async def lease(self, tx: Tx, token: str, now: datetime, until: datetime, most: int) -> Sequence[Lease[Any]]:
         """Take up to ``most`` due rows, longest due first. Rows that others are taking are skipped."""
         params = {"token": token, "now": now, "until": until, "most": most}
         rows = (await tx.execute(self._statements["lease"], params)).all()
@@ -157,9 +151,7 @@ class Queue:
             for row in rows
         ]
 
-    async def renew(
-        self, tx: Tx, leases: Sequence[Lease[Any]], until: datetime
-    ) -> frozenset[tuple[Any, str]]:
+    async def renew(self, tx: Tx, leases: Sequence[Lease[Any]], until: datetime) -> frozenset[tuple[Any, str]]:
         """Extend leases; the (key, token) of those that still hold."""
         params = {
             "keys": [lease.key for lease in leases],

@@ -1,0 +1,110 @@
+"""The tree of commands. A command's module is imported when it is used.
+
+Plain click throughout, one kind of command for the hot paths and the others: recent Typer carries a private
+copy of click, whose commands cannot live in one tree with click's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+import click
+
+from hansa.version import __version__
+
+Where = tuple[str, str]
+"""Module and name of a command in it, and its line in the help of its group."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports its commands when they are asked for, and suggests the nearest for a wrong one."""
+
+    def __init__(self, *args: Any, lazy: dict[str, Where], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in self.commands and cmd_name in self._lazy:
+            module, name = self._lazy[cmd_name][0].split(":")
+            self.add_command(getattr(importlib.import_module(f"hansa.cli.{module}"), name), cmd_name)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if self.get_command(ctx, word) is None and not word.startswith("-"):
+            close = difflib.get_close_matches(word, self._lazy, 3, 0.5)
+            hint = f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(self._lazy)}."
+            raise click.UsageError(f"There is no command {word!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, where[1]) for name, where in self._lazy.items()])
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+JOB = {
+    "submit": ("run:submit", "Submit a job and print its number."),
+    "list": ("jobs:list_jobs", "List jobs, the newest first."),
+    "show": ("jobs:show", "Show a job, or one of its tasks."),
+    "logs": ("jobs:logs", "Print the output of a task."),
+    "wait": ("jobs:wait", "Wait for jobs to end."),
+    "fetch": ("jobs:fetch_files", "Bring the output files here."),
+    "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),
+    "explain": ("jobs:explain", "Say why a job or task is where it is."),
+    "kill": ("jobs:kill", "Stop jobs or tasks."),
+    "retry": ("jobs:retry", "Run failed and killed tasks again."),
+}
+SITE = {"list": ("sites:list_sites", "List sites."), "show": ("sites:show", "Show a site.")}
+PILOT = {"list": ("sites:list_pilots", "List pilots, which run the tasks at a site.")}
+ADMIN = {
+    "backup": ("admin:backup", "Write a copy of the embedded server's data to a file."),
+    "restore": ("admin:restore", "Put such a copy back."),
+    "user": ("app:user", "Users of this server."),
+}
+USER = {"add": ("admin:add_user", "Add a user and print the token that signs in.")}
+DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
+TOP = {
+    "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
+    "job": ("app:job", "Jobs: submit, list, show, logs, fetch, results, kill, retry, …"),
+    "site": ("app:site", "Sites: where jobs can run."),
+    "pilot": ("app:pilot", "Pilots."),
+    "up": ("local:up", "Start the embedded server."),
+    "down": ("local:down", "Stop the embedded server."),
+    "status": ("local:status", "Show the server, its sites, and jobs by phase."),
+    "doctor": ("local:doctor", "Look for what may be wrong, and say what to do."),
+    "whoami": ("account:whoami", "Show who you are to the server."),
+    "usage": ("account:usage", "Show what was used, where."),
+    "server": ("local:server", "Run a server in the foreground."),
+    "admin": ("app:admin", "Backup, restore, users."),
+    "db": ("app:db", "The server's database."),
+    "completion": ("completion:completion", "Print the completion script of a shell."),
+}
+
+job = LazyGroup("job", lazy=JOB, context_settings=SETTINGS, help="Jobs. A job is a command and its tasks.")
+site = LazyGroup("site", lazy=SITE, context_settings=SETTINGS, help="Sites: where jobs can run.")
+pilot = LazyGroup("pilot", lazy=PILOT, context_settings=SETTINGS, help="Pilots run the tasks at a site.")
+user = LazyGroup("user", lazy=USER, context_settings=SETTINGS, help="Users of this server.")
+admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
+db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
+hansa = LazyGroup(
+    "hansa",
+    lazy=TOP,
+    context_settings=SETTINGS,
+    help="""One front door to all your compute: say what should run, watch it, get the results back.
+
+\b
+  hansa run -- echo hello
+  hansa run --array 0-99 -- python fit.py --seed {i}
+  hansa run --params sweep.csv -- python train.py --rate {rate}
+""",
+)
+hansa = click.version_option(__version__, "--version", "-V", prog_name="hansa", message="%(prog)s %(version)s")(hansa)

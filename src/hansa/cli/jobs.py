@@ -1,0 +1,342 @@
+"""``hansa job …``: look at jobs, get what is theirs, stop them, run them again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from hansa.cli import completion, output, refs, run
+from hansa.cli.output import ago, emit, emit_one, output_option
+from hansa.cli.progress import describe, ended, tally
+from hansa.cli.session import note, open_session
+from hansa.client import api, fetch, operations
+from hansa.client.errors import USAGE, HansaError
+from hansa.client.results import Spool, walk, write_csv
+from hansa.client.transport import Transport
+from hansa.client.units import parse_bytes, parse_time, show_bytes, show_time
+from hansa.jobs.wire import Explanation, Job, Phase, Task
+from hansa.kernel.errors import NOT_FOUND, Exit
+
+PHASES = click.Choice([phase.value for phase in Phase])
+LIST_LIMIT = 20
+FOLLOW_POLL_S = 10.0
+
+
+def examples(*lines: str) -> str:
+    """An epilog of examples."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _job_argument(*, many: bool = False, name: str = "JOB") -> Callable[[Any], Any]:
+    metavar = f"{name}..." if many else name
+    return click.argument(
+        "jobs" if many else "job",
+        nargs=-1 if many else 1,
+        required=True,
+        metavar=metavar,
+        shell_complete=completion.jobs,
+    )
+
+
+def job_cells(job: Job) -> dict[str, Any]:
+    return {
+        "job": job.number,
+        "name": job.name or " ".join(job.command)[:30],
+        "phase": job.status.phase,
+        "tasks": f"{ended(job.counts):,}/{job.count:,}",
+        "failed": job.counts.failed,
+        "submitted": ago(job.created),
+        "why": job.status.message,
+    }
+
+
+def _job_details(job: Job) -> dict[str, Any]:
+    took = (job.ended - job.started).total_seconds() if job.started and job.ended else None
+    return {
+        "job": job.number,
+        "name": job.name,
+        "phase": job.status.phase,
+        "why": job.status.message,
+        "waits for": None if job.status.waiting_on == "nobody" else job.status.waiting_on,
+        "tasks": tally(job.counts) if job.array else None,
+        "exit code": job.exit_code,
+        "command": " ".join(job.command),
+        "needs": describe(job).partition(": ")[2],
+        "parameters": ", ".join(job.names),
+        "setup": job.setup,
+        "inputs": f"{job.input_files} files, {show_bytes(job.input_bytes)}" if job.input_files else None,
+        "outputs": ", ".join(job.outputs),
+        "owner": job.owner,
+        "vo": job.vo,
+        "submitted": job.created,
+        "started": job.started,
+        "ended": job.ended,
+        "took": show_time(took) if took is not None else None,
+    }
+
+
+def task_cells(task: Task) -> dict[str, Any]:
+    return {
+        "task": f"{task.job}.{task.index}",
+        **task.values,
+        "phase": task.phase.value,
+        "exit": task.exit_code,
+        "cpu_s": task.cpu_s,
+        "memory_mib": task.memory_mib,
+        "wall_s": task.wall_s,
+        "site": task.site,
+        "node": task.node,
+        "message": task.message,
+    }
+
+
+def print_job(job: Job, form: str) -> None:
+    emit_one(job, form, _job_details, lambda item: item.number)
+
+
+@click.command(epilog=examples("hansa job list", "hansa job list --phase failed -o json"))
+@click.option("--phase", type=PHASES, help="Only jobs in this phase.")
+@click.option("--name", metavar="NAME", help="Only jobs with this name.")
+@click.option("--limit", type=click.IntRange(1), default=LIST_LIMIT, show_default=True, help="How many.")
+@click.option("--all", "every", is_flag=True, help="All of them.")
+@output_option()
+def list_jobs(*, phase: str | None, name: str | None, limit: int, every: bool, form: str) -> None:
+    """List jobs, the newest first."""
+    session = open_session()
+    items: list[Job] = []
+    after = None
+    while every or len(items) < limit:
+        page = session.run(api.jobs(phase, name, 500 if every else limit - len(items), after))
+        items += page.items
+        after = page.next
+        if after is None:
+            break
+    emit(items, form, job_cells, lambda job: job.number)
+    if not items:
+        note("there is no such job" if phase or name else "there is no job yet; try: hansa run -- echo hello")
+    elif after is not None:
+        note(f"these are the newest {len(items)}; there are more (--all)")
+
+
+@click.command(epilog=examples("hansa job show 12", "hansa job show 12.17", "hansa job show last --failed"))
+@_job_argument(name="JOB[.TASK]")
+@click.option("--tasks", is_flag=True, help="List the job's tasks.")
+@click.option("--failed", is_flag=True, help="List the tasks that failed.")
+@click.option("--phase", type=PHASES, help="List the tasks in this phase.")
+@output_option()
+def show(job: str, *, tasks: bool, failed: bool, phase: str | None, form: str) -> None:
+    """Show a job, one of its tasks, or a list of them."""
+    session = open_session()
+    ref = refs.one(session, job)
+    if ref.task is not None:
+        task = find_task(session, ref.number, ref.task)
+        emit_one(task, form, task_cells, lambda item: f"{item.job}.{item.index}")
+    elif tasks or failed or phase:
+        found = session.run(api.job(ref.number))
+        items: list[Task] = []
+        session.run(walk(found, items.append, "failed" if failed else phase))
+        emit(items, form, task_cells, lambda item: f"{item.job}.{item.index}")
+    else:
+        print_job(session.run(api.job(ref.number)), form)
+
+
+def find_task(session: Transport, number: int, index: int) -> Task:
+    """One task of a job. Raises HansaError where there is none."""
+    after = None
+    while True:
+        page = session.run(api.tasks(number, after, task=index))
+        for task in page.items:
+            if task.index == index:
+                return task
+        after = page.next
+        if after is None:
+            raise HansaError(
+                NOT_FOUND, f"Job {number} has no task {index}.", hint=f"See: hansa job show {number} --tasks"
+            )
+
+
+@click.command(epilog=examples("hansa job logs 12", "hansa job logs 12.17 --stream stderr", "hansa job logs -f last"))
+@_job_argument(name="JOB[.TASK]")
+@click.option(
+    "--stream",
+    type=click.Choice(["both", "stdout", "stderr", "setup"]),
+    default="both",
+    help="Which. [default: stdout to stdout, stderr to stderr]",
+)
+@click.option("--tail", metavar="SIZE", help="Only the end: 4K, 1M.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of an earlier attempt. [default: the last]")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
+def logs(job: str, *, stream: str, tail: str | None, attempt: int | None, follow: bool) -> None:
+    """Print the output of a task, byte for byte."""
+    session = open_session()
+    ref = refs.one(session, job)
+    found = session.run(api.job(ref.number))
+    if found.array and ref.task is None:
+        raise HansaError(
+            USAGE,
+            f"Job {found.number} is an array of {found.count:,} tasks: whose output?",
+            hint=f"Say: hansa job logs {found.number}.{found.first}. Failed ones: hansa job show {found.number} --failed",
+        )
+    wanted = ("stdout", "stderr") if stream == "both" else (stream,)
+    if follow:
+        _follow_logs(session, found, ref.task, wanted)
+        return
+    tail_bytes = parse_bytes(tail) if tail else None
+    for name in wanted:
+        out = sys.stderr.buffer if stream == "both" and name == "stderr" else sys.stdout.buffer
+        session.run(api.log(ref.number, ref.task, name, _writer(out), tail_bytes, attempt))
+        out.flush()
+
+
+def _writer(out: BinaryIO) -> Callable[[bytes], None]:
+    def write(piece: bytes) -> None:
+        out.write(piece)
+
+    return write
+
+
+def _follow_logs(session: Transport, job: Job, task: int | None, wanted: Sequence[str]) -> None:
+    def hear(index: int, attempt: int, stream: str, data: bytes) -> None:  # noqa: ARG001
+        if stream in wanted and task in (None, index):
+            out = sys.stderr.buffer if stream != "stdout" and len(wanted) > 1 else sys.stdout.buffer
+            out.write(data)
+            out.flush()
+
+    session.run(operations.follow(job.number, operations.Follower(piece=hear)))
+
+
+@click.command(epilog=examples("hansa job wait 12", "hansa job wait 12 13 --timeout 2h"))
+@_job_argument(many=True)
+@click.option("--timeout", metavar="TIME", help="Give up after this time, as in 30m; the job goes on.")
+@click.option("-q", "--quiet", is_flag=True, help="No words but errors.")
+def wait(jobs: tuple[str, ...], *, timeout: str | None, quiet: bool) -> int:
+    """Wait for jobs to end. The exit code is 0 if all are done, else 1."""
+    session = open_session()
+    timeout_s = parse_time(timeout) if timeout else None
+    code = 0
+    for ref in refs.resolve(session, jobs):
+        job = session.run(api.job(ref.number))
+        try:
+            job = run.follow(session, job, quiet=quiet, logs=False, timeout_s=timeout_s)
+        except KeyboardInterrupt:
+            sys.stderr.write("\n")
+            note(f"job {job.number} {run.goes_on(job)}")
+            return run.INTERRUPTED
+        if not quiet:
+            note(f"job {job.number} {job.status.phase}: {job.status.message}")
+        if job.status.phase != Phase.DONE:
+            code = Exit.FAILED
+    return code
+
+
+@click.command("fetch", epilog=examples("hansa job fetch 12", "hansa job fetch 12.17 --to best"))
+@_job_argument(many=True, name="JOB[.TASK]")
+@click.option("--to", "folder", metavar="DIR", type=click.Path(path_type=Path), help="[default: hansa-JOB]")
+def fetch_files(jobs: tuple[str, ...], *, folder: Path | None) -> None:
+    """Bring the output files here, and print the folder. Files that are there already are kept."""
+    session = open_session()
+    found = refs.resolve(session, jobs)
+    if folder is not None and len({ref.number for ref in found}) > 1:
+        raise HansaError(USAGE, "--to takes one job at a time.", hint="Leave it out: each job gets its own folder.")
+    for ref in found:
+        job = session.run(api.job(ref.number))
+        target = folder or Path(f"hansa-{ref.number}")
+        if ref.task is None:
+            text = run.bring(session, job, target)
+        else:
+            got = session.run(fetch.fetch(job, target, session.endpoint.url, ref.task))
+            text = f"{got.files + got.kept} files in {target}/" if got.folder else ""
+        note(text or f"job {ref.number} has no output files")
+        if text:
+            click.echo(target)
+
+
+@click.command(epilog=examples("hansa job results 12", "hansa job results 12 -o csv > sweep.csv"))
+@_job_argument()
+@click.option("--phase", type=PHASES, help="Only tasks in this phase.")
+@output_option("csv")
+def results(job: str, *, phase: str | None, form: str) -> None:
+    """Print a row per task: parameters, state, exit code, resources used, fields of its result.json."""
+    session = open_session()
+    found = session.run(api.job(refs.one(session, job).number))
+    spool = Spool(found.names)
+    try:
+        session.run(walk(found, spool.add, phase))
+        _print_results(spool, form)
+    finally:
+        spool.close()
+
+
+def _print_results(spool: Spool, form: str) -> None:
+    columns = spool.table.columns
+    if form == "csv":
+        write_csv(columns, spool.rows(), sys.stdout)
+    elif form == "id":
+        for row in spool.rows():
+            click.echo(f"{row['job']}.{row['task']}")
+    elif form == "table":
+        output.write_table(list(spool.rows()), columns)
+    elif form == "yaml":
+        import yaml
+
+        for row in spool.rows():
+            click.echo(yaml.safe_dump([row], sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        click.echo("[", nl=False)
+        for number, row in enumerate(spool.rows()):
+            click.echo(("," if number else "") + "\n" + json.dumps(row, ensure_ascii=False), nl=False)
+        click.echo("\n]")
+
+
+@click.command(epilog=examples("hansa job explain 12", "hansa job explain 12.17"))
+@_job_argument(name="JOB[.TASK]")
+@output_option()
+def explain(job: str, *, form: str) -> None:
+    """Say why a job or task is where it is, and who must act."""
+    session = open_session()
+    ref = refs.one(session, job)
+    found = session.run(api.explain(ref.number, ref.task))
+    if form == "table":
+        print_explanation(found)
+    else:
+        emit_one(found, form, lambda _: {}, lambda item: item.subject)
+
+
+def print_explanation(found: Explanation) -> None:
+    status = found.status
+    click.echo(f"{output.show(found.subject)} {status.phase}: {output.show(status.message)}")
+    if status.waiting_on != "nobody":
+        click.echo(f"  it waits for: {status.waiting_on} (since {ago(status.since)}, {status.reason})")
+    for line in found.lines:
+        click.echo(f"  {output.show(line)}")
+
+
+@click.command(epilog=examples("hansa job kill 12", "hansa job kill 12.17 12.18"))
+@_job_argument(many=True, name="JOB[.TASK]")
+@output_option(default="id")
+def kill(jobs: tuple[str, ...], *, form: str) -> None:
+    """Stop jobs, or single tasks of them."""
+    _act(jobs, form, api.kill)
+
+
+@click.command(epilog=examples("hansa job retry 12", "hansa job retry 12.17"))
+@_job_argument(many=True, name="JOB[.TASK]")
+@output_option(default="id")
+def retry(jobs: tuple[str, ...], *, form: str) -> None:
+    """Run failed and killed tasks again: all of a job, or those named."""
+    _act(jobs, form, api.retry)
+
+
+def _act(jobs: Sequence[str], form: str, act: Callable[[int, list[int] | None], Any]) -> None:
+    session = open_session()
+    done: list[Job] = []
+    for number, tasks in refs.by_job(refs.resolve(session, jobs)).items():
+        job = session.run(act(number, tasks))
+        done.append(job)
+        note(f"job {number} is {job.status.phase}: {job.status.message}")
+    emit(done, form, job_cells, lambda job: job.number)

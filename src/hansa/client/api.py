@@ -1,0 +1,257 @@
+"""One operation per route: what to ask, how often to try, what the answer means. No input and output here."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from hansa.accounting.wire import UsagePage
+from hansa.client.effects import (
+    FileBody,
+    Now,
+    Operation,
+    Pause,
+    Reconnect,
+    Request,
+    Response,
+    Unreachable,
+)
+from hansa.client.errors import NOT_HANSA, SERVER_AWAY, HansaError, ServerAway, of_response
+from hansa.identity.wire import NewUser, NewUserToken, User
+from hansa.jobs.wire import (
+    Explanation,
+    FileKey,
+    FileKeys,
+    Following,
+    Job,
+    JobPage,
+    JobSpec,
+    MissingFiles,
+    PilotPage,
+    Selection,
+    TaskFilePage,
+    TaskPage,
+)
+from hansa.kernel.wire import decode, encode
+from hansa.sites.wire import Site, SitePage
+
+T = TypeVar("T")
+PATIENCE_S = 10.0
+"""How long a request that may be repeated is repeated before the server counts as away."""
+FIRST_DELAY_S = 0.1
+LAST_DELAY_S = 5.0
+LONG_POLL_SLACK_S = 15.0
+
+Note = Callable[[str], None]
+
+
+@dataclass
+class Trying:
+    """How patient to be, and who hears of it."""
+
+    patience_s: float = PATIENCE_S
+    note: Note | None = None
+    is_noted: bool = field(default=False, init=False)
+
+
+def call(request: Request, trying: Trying | None = None) -> Operation[Response]:
+    """Ask until there is an answer: refused and broken connections and 503 are repeated with back-off.
+
+    Raises ServerAway when patience ends, HansaError for an answer that is an error.
+    """
+    how = trying or Trying()
+    began: float = yield Now()
+    delay = FIRST_DELAY_S
+    while True:
+        cause: Exception | None = None
+        try:
+            response: Response = yield request
+        except Unreachable as error:
+            cause, arrived, wait_s = error, error.arrived, delay
+        else:
+            if response.status != 503:
+                return _checked(request, response)
+            arrived, wait_s = False, _retry_after(response, delay)
+        now: float = yield Now()
+        left = how.patience_s - (now - began)
+        if left <= 0 or (arrived and not request.repeatable):
+            raise _away(request, cause, response if cause is None else None) from cause
+        _tell(how)
+        if cause is not None:
+            yield Reconnect()
+        yield Pause(min(wait_s, max(left, 0.01)))
+        delay = min(delay * 2, LAST_DELAY_S)
+
+
+def _tell(how: Trying) -> None:
+    if how.note is not None and not how.is_noted:
+        how.is_noted = True
+        how.note("the server does not answer; trying again (what it has accepted goes on)")
+
+
+def _checked(request: Request, response: Response) -> Response:
+    if response.status >= 400:
+        raise of_response(response.status, response.body, f"{request.method} {request.path}")
+    return response
+
+
+def _retry_after(response: Response, default_s: float) -> float:
+    try:
+        return max(0.0, float(response.headers.get("retry-after", default_s)))
+    except ValueError:
+        return default_s
+
+
+def _away(request: Request, cause: Exception | None, response: Response | None) -> HansaError:
+    if response is not None:
+        return of_response(response.status, response.body, f"{request.method} {request.path}")
+    return ServerAway(
+        SERVER_AWAY,
+        f"The server does not answer: {cause}.",
+        hint="Look at: hansa status. An embedded server starts with: hansa up.",
+    )
+
+
+def get(kind: type[T], path: str, trying: Trying | None = None, **query: Any) -> Operation[T]:
+    """GET an object of the API."""
+    response = yield from call(Request("GET", path, query), trying)
+    return _read(kind, response)
+
+
+def post(kind: type[T], path: str, body: Any, headers: dict[str, str] | None = None) -> Operation[T]:
+    """POST an object; all our POSTs do no harm when repeated, those that create carry a key."""
+    request = Request("POST", path, body=_json(body), headers=headers or {}, timeout_s=120.0)
+    response = yield from call(request)
+    return _read(kind, response)
+
+
+def _json(body: Any) -> bytes:
+    return json.dumps(encode(body), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _read(kind: type[T], response: Response) -> T:
+    try:
+        return decode(kind, json.loads(response.body))
+    except (ValueError, KeyError, TypeError) as error:
+        raise HansaError(
+            NOT_HANSA,
+            f"The answer of the server is not what was expected ({error}).",
+            hint="Check the address (HANSA_SERVER), and the server's version: hansa status.",
+        ) from error
+
+
+def health() -> Operation[dict[str, Any]]:
+    """How the server is; needs no token."""
+    return (yield from get(dict, "/health"))
+
+
+def submit(spec: JobSpec, key: str | None = None) -> Operation[Job]:
+    """Submit a job. The Idempotency-Key makes it safe to repeat."""
+    return (yield from post(Job, "/jobs", spec, {"Idempotency-Key": key or uuid.uuid4().hex}))
+
+
+def job(number: int | str) -> Operation[Job]:
+    return (yield from get(Job, f"/jobs/{quote(str(number), safe='')}"))
+
+
+def jobs(
+    phase: str | None = None, name: str | None = None, limit: int | None = None, after: str | None = None
+) -> Operation[JobPage]:
+    return (yield from get(JobPage, "/jobs", phase=phase, name=name, limit=limit, after=after))
+
+
+def follow(
+    number: int, cursor: str, wait_s: float, *, logs: bool, trying: Trying | None = None
+) -> Operation[Following]:
+    """The job and what is new since the cursor; held by the server for up to ``wait_s``."""
+    query = {"cursor": cursor, "wait_s": f"{wait_s:.3f}", "logs": None if logs else "false"}
+    request = Request("GET", f"/jobs/{number}/follow", query, timeout_s=wait_s + LONG_POLL_SLACK_S)
+    response = yield from call(request, trying)
+    return _read(Following, response)
+
+
+def tasks(
+    number: int,
+    after: str | None = None,
+    limit: int | None = None,
+    phase: str | None = None,
+    task: int | None = None,
+) -> Operation[TaskPage]:
+    path = f"/jobs/{number}/tasks"
+    return (yield from get(TaskPage, path, after=after, limit=limit, phase=phase, task=task))
+
+
+def task_files(
+    number: int, task: int | None = None, after: str | None = None, limit: int | None = None
+) -> Operation[TaskFilePage]:
+    return (yield from get(TaskFilePage, f"/jobs/{number}/files", task=task, after=after, limit=limit))
+
+
+def download(number: int, index: int, path: str, sink: Callable[[bytes], None]) -> Operation[None]:
+    """The content of an output file, piece by piece."""
+    address = f"/jobs/{number}/tasks/{index}/files/{quote(path)}"
+    yield from call(Request("GET", address, sink=sink, repeatable=False))
+
+
+def log(
+    number: int,
+    task: int | None,
+    stream: str,
+    sink: Callable[[bytes], None],
+    tail_bytes: int | None = None,
+    attempt: int | None = None,
+) -> Operation[None]:
+    """One stream of one task, piece by piece."""
+    query = {"task": task, "stream": stream, "tail_bytes": tail_bytes, "attempt": attempt}
+    yield from call(Request("GET", f"/jobs/{number}/logs", query, sink=sink, repeatable=False))
+
+
+def kill(number: int, tasks: list[int] | None = None) -> Operation[Job]:
+    return (yield from post(Job, f"/jobs/{number}/kill", Selection(tasks)))
+
+
+def retry(number: int, tasks: list[int] | None = None) -> Operation[Job]:
+    return (yield from post(Job, f"/jobs/{number}/retry", Selection(tasks), {"Idempotency-Key": uuid.uuid4().hex}))
+
+
+def explain(number: int, task: int | None = None) -> Operation[Explanation]:
+    return (yield from get(Explanation, f"/jobs/{number}/explain", task=task))
+
+
+def missing(keys: list[FileKey]) -> Operation[list[str]]:
+    """Which of these contents the server lacks."""
+    found = yield from post(MissingFiles, "/files/missing", FileKeys(keys))
+    return found.missing
+
+
+def upload(digest: str, body: FileBody | bytes) -> Operation[None]:
+    """Send one content. Repeating it does no harm: it is named by its digest."""
+    yield from call(Request("PUT", f"/files/{digest}", body=body, timeout_s=300.0))
+
+
+def sites(after: str | None = None) -> Operation[SitePage]:
+    return (yield from get(SitePage, "/sites", after=after))
+
+
+def site(name: str) -> Operation[Site]:
+    return (yield from get(Site, f"/sites/{quote(name, safe='')}"))
+
+
+def whoami() -> Operation[User]:
+    return (yield from get(User, "/whoami"))
+
+
+def add_user(name: str) -> Operation[NewUserToken]:
+    return (yield from post(NewUserToken, "/users", NewUser(name), {"Idempotency-Key": uuid.uuid4().hex}))
+
+
+def usage(after: str | None = None) -> Operation[UsagePage]:
+    return (yield from get(UsagePage, "/usage", after=after))
+
+
+def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:
+    return (yield from get(PilotPage, "/pilots", limit=limit, after=after))

@@ -1,0 +1,149 @@
+"""Which server, and with which token: arguments, environment, config files, else the embedded server.
+
+The settings of :mod:`hansa.kernel.settings` are the truth; here the few keys that a client needs are read
+without pydantic, whose import alone takes longer than a job on a warm server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hansa.client.errors import SERVER_AWAY, USAGE, HansaError, ServerAway
+
+TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0
+
+Starter = Callable[[Path], "Endpoint"]
+"""Makes sure that the embedded server of a home runs, and says where it is."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server: URL, token, and the home where it is the embedded server of that."""
+
+    url: str
+    token: str | None = None
+    home: Path | None = None
+    timeout_s: float = TIMEOUT_S
+    ca_file: str | None = None
+    pid: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.url!r})"
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """``$HANSA_HOME``, else ``~/.local/share/hansa`` (XDG); as hansa.kernel.settings.default_home."""
+    if home := environ.get("HANSA_HOME"):
+        return Path(home).expanduser().absolute()
+    return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "hansa"
+
+
+def configured(server: str | None, token: str | None, home: Path | None, environ: Mapping[str, str]) -> Endpoint | None:
+    """The server that somebody named, or None: then it is the embedded one of the home."""
+    folder = home or default_home(environ)
+    client = {} if home and not server else _client_table(folder)
+    url = server or (None if home else environ.get("HANSA_SERVER") or environ.get("HANSA_CLIENT__SERVER"))
+    url = url or client.get("server")
+    if not url:
+        return None
+    if not url.startswith(("http://", "https://")):
+        raise HansaError(
+            USAGE,
+            f"The address of the server is not a URL: {url}.",
+            hint="Write it with its scheme, as in https://hansa.example.org or http://127.0.0.1:8642.",
+        )
+    timeout_s = float(environ.get("HANSA_CLIENT__TIMEOUT_S") or client.get("timeout_s") or TIMEOUT_S)
+    return Endpoint(url.rstrip("/"), token or _token(environ), None, timeout_s, environ.get("HANSA_CA_FILE") or None)
+
+
+def running(home: Path) -> Endpoint | None:
+    """The embedded server of a home, if ``run/server.json`` says that it runs. Starts and sends nothing."""
+    try:
+        found = json.loads((home / "run" / "server.json").read_bytes())
+        os.kill(int(found["pid"]), 0)  # gone, or somebody else's: our token is not for whoever has the port now
+        return Endpoint(found["url"].rstrip("/"), _local_token(home), home, pid=int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def start(home: Path) -> Endpoint:
+    """Start the embedded server with ``hansa up`` of the same Python, unless it runs."""
+    command = [sys.executable, "-m", "hansa.cli.main", "up"]
+    environ = dict(os.environ) | {"HANSA_HOME": str(home)}
+    try:
+        done = subprocess.run(
+            command, env=environ, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _no_start(home, str(error)) from error
+    endpoint = running(home)
+    if done.returncode or endpoint is None:
+        raise _no_start(home, done.stderr.strip()[-500:])
+    return endpoint
+
+
+def connect(
+    server: str | None = None,
+    token: str | None = None,
+    home: str | Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    starter: Starter = start,
+) -> tuple[Endpoint, Callable[[], Endpoint] | None]:
+    """The endpoint, and how to bring it back when it does not answer (None: nothing but waiting helps)."""
+    env = dict(os.environ) if environ is None else environ
+    folder = Path(home).expanduser().absolute() if home else None
+    if named := configured(server, token, folder, env):
+        return named, None
+    place = folder or default_home(env)
+    return running(place) or starter(place), lambda: starter(place)
+
+
+def _local_token(home: Path) -> str:
+    return (home / "keys" / "local.token").read_text(encoding="ascii").strip()
+
+
+def _token(environ: Mapping[str, str]) -> str | None:
+    if token := environ.get("HANSA_TOKEN"):
+        return token.strip()
+    if file := environ.get("HANSA_TOKEN_FILE"):
+        try:
+            return Path(file).expanduser().read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise HansaError(
+                USAGE,
+                f"The token file {file} cannot be read: {error.strerror}.",
+                hint="HANSA_TOKEN_FILE names it.",
+            ) from error
+    return None
+
+
+def _client_table(home: Path) -> dict[str, Any]:
+    # Not hansa.toml: a checkout that somebody else wrote must not choose who gets this user's token.
+    merged: dict[str, Any] = {}
+    for file in (Path("/etc/hansa/config.toml"), home / "config.toml"):
+        if file.is_file():
+            import tomllib
+
+            try:
+                table = tomllib.loads(file.read_text(encoding="utf-8")).get("client", {})
+            except (OSError, ValueError) as error:
+                raise HansaError(USAGE, f"{file} cannot be read: {error}.", hint="Correct it, or remove it.") from error
+            merged |= table if isinstance(table, dict) else {}
+    return merged
+
+
+def _no_start(home: Path, why: str) -> ServerAway:
+    return ServerAway(
+        SERVER_AWAY,
+        f"The embedded server of {home} could not be started{': ' + why if why else '.'}",
+        hint="Run: hansa up, and look at hansa doctor.",
+    )

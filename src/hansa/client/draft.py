@@ -1,0 +1,166 @@
+"""A job before it is submitted: the options of people made into a JobSpec and a list of files to send."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hansa.client.arrays import Array, parse_array, read_params, unknown_words
+from hansa.client.errors import USAGE, HansaError
+from hansa.client.files import Source, tree
+from hansa.client.scan import Found, add_inputs, merge_found, scan_command
+from hansa.client.units import parse_memory, parse_time, show_bytes, show_count
+from hansa.jobs.wire import JobSpec, Requirements
+from hansa.node.protocol import File, TaskRow
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be said of a job, in the words of the command line and of the Python API."""
+
+    name: str | None = None
+    array: str | Array | None = None
+    params: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+    workdir: Path | None = None
+    setup: str | None = None
+    cores: int | None = None
+    memory: str | int | None = None
+    wall_time: str | int | float | None = None
+    gpus: int = 0
+    site: str | None = None
+    retries: int = 0
+    priority: int = 5
+    vo: str | None = None
+    scan: bool = True
+    """Whether files named in the command travel by themselves."""
+
+
+@dataclass
+class Draft:
+    """A JobSpec whose files are still here."""
+
+    spec: JobSpec
+    shared: list[Source]
+    per_task: list[list[Source]] | None
+    notes: list[str]
+    array: Array | None
+
+    def sources(self) -> list[Source]:
+        """All files, one per path."""
+        every = [*self.shared, *(one for mine in self.per_task or () for one in mine)]
+        return list({found.path: found for found in every}.values())
+
+    def finish(self, digests: Mapping[Path, str]) -> JobSpec:
+        """The JobSpec with the files' digests."""
+
+        def files(sources: Iterable[Source]) -> list[File]:
+            return [File(s.dest, digests[s.path], s.size, s.executable) for s in sources]
+
+        rows = None
+        if self.array is not None and (self.array.rows is not None or self.per_task is not None):
+            values = self.array.rows or [[] for _ in range(self.array.count)]
+            mine = self.per_task or [[] for _ in range(self.array.count)]
+            rows = [TaskRow(value, files(own)) for value, own in zip(values, mine, strict=True)]
+        return replace(self.spec, inputs=files(self.shared), rows=rows)
+
+
+def prepare(command: Sequence[str], options: Options, base: Path | None = None) -> Draft:
+    """Check what can be checked here, and find the files. Reads no file's content, sends nothing."""
+    here = base or Path.cwd()
+    words = _command(command)
+    array = _array(options)
+    root = here / options.workdir if options.workdir is not None else here
+    found = Found(words)
+    if options.scan:
+        found = scan_command(words, array, root)
+    if options.workdir is not None:
+        whole = tree(root)
+        found.shared = [*whole.sources, *found.shared]
+        found.notes += whole.notes
+        found.notes.append(
+            f"sending {options.workdir}: {show_count(len(whole.sources), 'file')}, {show_bytes(whole.size)}"
+        )
+    add_inputs(found, options.inputs, array, here)
+    merge_found(found)
+    if array is not None:
+        found.notes += unknown_words([*words, *options.env.values()], array)
+    spec = JobSpec(
+        command=found.command,
+        name=options.name,
+        vo=options.vo,
+        array=array is not None,
+        first=array.first if array else 0,
+        count=array.count if array else 1,
+        names=array.names if array else [],
+        env=dict(options.env),
+        outputs=list(options.outputs) or ["**"],
+        setup=options.setup,
+        requirements=_requirements(options),
+        retries=_between("retries", options.retries, 0, 100),
+        priority=_between("priority", options.priority, 0, 10),
+    )
+    return Draft(spec, found.shared, found.per_task, found.notes, array)
+
+
+def _command(command: Sequence[str]) -> list[str]:
+    words = [str(word) for word in command]
+    if not words or not words[0]:
+        raise HansaError(USAGE, "There is no command to run.", hint="As in: hansa run -- echo hello")
+    if any("\x00" in word for word in words):
+        raise HansaError(USAGE, "The command has a NUL character in it.", hint="No program can be given one.")
+    return words
+
+
+def _array(options: Options) -> Array | None:
+    if options.array is not None and options.params is not None:
+        raise HansaError(
+            USAGE,
+            "An array comes from --array or from --params, not from both.",
+            hint="Add the index as a column of the parameter file; {i} counts its rows from 0.",
+        )
+    if options.params is not None:
+        return read_params(options.params)
+    return parse_array(options.array) if isinstance(options.array, str) else options.array
+
+
+def _requirements(options: Options) -> Requirements:
+    memory, time = options.memory, options.wall_time
+    return Requirements(
+        cores=None if options.cores is None else _between("cores", options.cores, 1, 4096),
+        memory_mib=None if memory is None else parse_memory(str(memory)),
+        gpus=_between("gpus", options.gpus, 0, 1024),
+        wall_time_s=None if time is None else parse_time(str(time)),
+        site=options.site,
+    )
+
+
+def _between(name: str, value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise HansaError(USAGE, f"{name} is {value}.", hint=f"It goes from {low} to {high}.")
+    return value
+
+
+def parse_env(texts: Iterable[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables from ``K=V``, or ``K`` for the value that it has here.
+
+    >>> parse_env(["A=1", "B"], {"B": "2"})
+    {'A': '1', 'B': '2'}
+    """
+    here = os.environ if environ is None else environ
+    found = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not _VARIABLE.fullmatch(name):
+            raise HansaError(USAGE, f"{name!r} is no name of a variable.", hint="Write it as NAME=VALUE or NAME.")
+        if not separator and name not in here:
+            raise HansaError(USAGE, f"The variable {name} is not set here.", hint=f"Write {name}=VALUE.")
+        found[name] = value if separator else here[name]
+    return found

@@ -1,0 +1,180 @@
+"""Outputs of a job into a folder here: never outside it, never over another file, never half a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from hansa.client import api
+from hansa.client.effects import Operation, Pause, Work
+from hansa.client.errors import NOT_HANSA, TARGET, UNSAFE_PATH, HansaError, ServerAway
+from hansa.jobs.wire import Job, TaskFile
+
+MARK = ".hansa-job"
+"""The file in a folder of outputs that says whose they are."""
+ATTEMPTS = 4
+PAGE = 1_000
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came: the folder (None: nothing to bring), files and bytes, files that were there already."""
+
+    folder: Path | None
+    files: int
+    size: int
+    kept: int
+
+
+def fetch(
+    job: Job,
+    folder: Path,
+    server: str,
+    task: int | None = None,
+    progress: Callable[[TaskFile], None] | None = None,
+) -> Operation[Fetched]:
+    """Bring the outputs of a job, or of one of its tasks. Files that are there with the same content stay.
+
+    An array's files go into a folder per task. Raises HansaError ``client.target`` for a folder that is not
+    this job's, or a file there that differs.
+    """
+    number = size = kept = 0
+    after = None
+    is_ready = False
+    while True:
+        page = yield from api.task_files(job.number, task, after, PAGE)
+        for file in page.items:
+            if not is_ready:
+                yield Work(lambda: claim(folder, job, server))
+                is_ready = True
+            target = place(folder, f"{file.index}/{file.path}" if job.array else file.path)
+            if (yield Work(_comparer(target, file))):
+                kept += 1
+                continue
+            yield from _bring(job.number, file, target)
+            number, size = number + 1, size + file.size
+            if progress is not None:
+                progress(file)
+        after = page.next
+        if after is None:
+            return Fetched(folder if is_ready else None, number, size, kept)
+
+
+def _comparer(target: Path, file: TaskFile) -> Callable[[], bool]:
+    return lambda: is_there(target, file)
+
+
+def claim(folder: Path, job: Job, server: str) -> None:
+    """Make the folder this job's, or see that it is. Raises HansaError if it is something else."""
+    mine = {"job": job.number, "id": job.id, "server": server}
+    mark = folder / MARK
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise _not_ours(folder, "is no folder")
+    try:
+        if mark.is_file():
+            if json.loads(mark.read_bytes()).get("id") != job.id:
+                raise _not_ours(folder, "has the outputs of another job")
+            return
+        if folder.is_dir() and any(folder.iterdir()):
+            raise _not_ours(folder, "has other files in it")
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+    except ValueError as error:
+        raise _not_ours(folder, "has other files in it") from error
+    except OSError as error:
+        raise HansaError(
+            TARGET,
+            f"The outputs cannot be written to {folder}: {error.strerror}.",
+            hint="Choose another: --to DIR",
+        ) from error
+
+
+def _not_ours(folder: Path, what: str) -> HansaError:
+    return HansaError(
+        TARGET,
+        f"{folder} {what}; nothing was written.",
+        hint="Move it away, or choose another folder: hansa job fetch JOB --to DIR",
+    )
+
+
+def place(folder: Path, path: str) -> Path:
+    """The path of an output below the folder. Raises HansaError for one that would lead out of it.
+
+    >>> place(Path("out"), "a/b.txt").as_posix()
+    'out/a/b.txt'
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or any(part in ("..", MARK) or "\x00" in part for part in parts):
+        raise HansaError(UNSAFE_PATH, f"The server named an output {path!r}; it was not written.")
+    target = folder
+    for part in parts[:-1]:
+        target = target / part
+        if target.is_symlink():
+            raise HansaError(UNSAFE_PATH, f"{target} is a link; nothing was written through it.")
+    return target / parts[-1]
+
+
+def is_there(target: Path, file: TaskFile) -> bool:
+    """Whether the output is there already. Raises HansaError where another file is in its place."""
+    if not target.is_symlink() and not target.exists():
+        return False
+    if not target.is_symlink() and target.is_file() and target.stat().st_size == file.size:
+        with target.open("rb") as stream:
+            if f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}" == file.digest:
+                return True
+    raise HansaError(
+        TARGET,
+        f"{target} is there already and differs; it was not written over.",
+        hint="Move it away, or fetch into another folder: hansa job fetch JOB --to DIR",
+    )
+
+
+def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
+    """Download beside the target, check the digest, then rename: what has the name is whole."""
+    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+    try:
+        yield Work(lambda: _mkdir(target.parent))
+        for attempt in range(ATTEMPTS):
+            hasher = hashlib.sha256()
+            with part.open("wb") as stream:
+                try:
+                    yield from api.download(number, file.index, file.path, _writer(stream, hasher.update))
+                except ServerAway:
+                    if attempt == ATTEMPTS - 1:
+                        raise
+                    yield Pause(0.2 * 2**attempt)
+                    continue
+            break
+        if f"sha256:{hasher.hexdigest()}" != file.digest:
+            raise HansaError(
+                NOT_HANSA, f"{file.path} did not arrive as it was sent; it was not kept.", hint="Fetch again."
+            )
+        if file.executable:
+            part.chmod(part.stat().st_mode | 0o111)
+        part.rename(target)
+    except OSError as error:
+        raise HansaError(
+            TARGET,
+            f"{target} cannot be written: {error.strerror}.",
+            hint="Free some space, or choose --to DIR.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _mkdir(folder: Path) -> None:
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as fast as it gets, for many small files
+
+
+def _writer(stream: BinaryIO, update: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    def write(piece: bytes) -> None:
+        update(piece)
+        stream.write(piece)
+
+    return write

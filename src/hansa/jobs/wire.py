@@ -1,0 +1,265 @@
+"""Wire models of jobs: what the API takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+
+from hansa.kernel.status import Status
+from hansa.kernel.wire import STRICT
+from hansa.node.protocol import File, TaskRow
+
+Name = Annotated[str, MaxLen(200)]
+
+
+class Phase(StrEnum):
+    """Where a job, or a task, is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    KILLED = "killed"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Phase.DONE, Phase.FAILED, Phase.KILLED)
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What one task needs."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    cores: Annotated[int, Ge(1), Le(4096)] | None = None
+    """Cores. Default: the server's setting job.cores."""
+    memory_mib: Annotated[int, Ge(1)] | None = None
+    """Memory in MiB. Default: the server's setting job.memory_mib."""
+    gpus: Annotated[int, Ge(0), Le(1024)] = 0
+    """Number of GPUs."""
+    wall_time_s: Annotated[int, Ge(1)] | None = None
+    """Wall time in seconds. Default: the server's setting job.wall_time_s."""
+    site: Name | None = None
+    """Run only at this site. Default: Hansa chooses."""
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A job to submit. In command, env, outputs: ``{i}`` and ``{NAME}`` as in hansa.node.protocol.JobOrder."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    command: Annotated[list[str], MinLen(1), MaxLen(10_000)]
+    """The program and its arguments; no shell is involved."""
+    name: Name | None = None
+    """A name for people; need not be unique."""
+    vo: Name | None = None
+    """The virtual organisation that the job is run for. Default: the only one, or none."""
+    array: bool = False
+    """Whether this is an array, even if of one task."""
+    first: Annotated[int, Ge(0)] = 0
+    """Index of the array's first task."""
+    count: Annotated[int, Ge(1)] = 1
+    """Number of tasks; their indices are first … first + count - 1."""
+    names: list[Annotated[str, MinLen(1), MaxLen(100)]] = field(default_factory=list)
+    """Names of the parameters whose values ``rows`` hold."""
+    rows: list[TaskRow] | None = None
+    """One per task, in order of index: values for ``names``, and input files of that task alone."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables of the tasks."""
+    inputs: list[File] = field(default_factory=list)
+    """Files that every task finds in its directory. Their content is uploaded before (PUT /files/{digest})."""
+    outputs: list[str] = field(default_factory=lambda: ["**"])
+    """Globs of files to bring back, relative to the task's directory. ``**``: all that is new or changed."""
+    setup: Annotated[str, MaxLen(65_536)] | None = None
+    """A shell command, run once per node in a directory with the job's inputs (``{node}``, HANSA_NODE_DIR)."""
+    requirements: Requirements = field(default_factory=Requirements)
+    retries: Annotated[int, Ge(0), Le(100)] = 0
+    """How often a task that failed is run again. Faults of nodes do not count."""
+    priority: Annotated[int, Ge(0), Le(10)] = 5
+    """0 to 10, among the owner's own jobs; more is earlier."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tasks by phase."""
+
+    waiting: int
+    running: int
+    done: int
+    failed: int
+    killed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the API shows it."""
+
+    number: int
+    id: str
+    name: str | None
+    owner: str
+    vo: str | None
+    status: Status
+    counts: Counts
+    command: list[str]
+    array: bool
+    first: int
+    count: int
+    names: list[str]
+    requirements: Requirements
+    retries: int
+    priority: int
+    setup: str | None
+    input_files: int
+    input_bytes: int
+    outputs: list[str]
+    created: datetime
+    version: int
+    """Counts up with every change; the ETag."""
+    started: datetime | None = None
+    ended: datetime | None = None
+    exit_code: int | None = None
+    """Of a single job that has ended: what ``hansa run`` exits with. A signal n is 128 + n; 137 also for a limit."""
+
+
+@dataclass(frozen=True)
+class JobPage:
+    items: list[Job]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its parameters, how it went, what it used."""
+
+    job: int
+    index: int
+    phase: Phase
+    attempt: int
+    values: dict[str, str] = field(default_factory=dict)
+    outcome: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    site: str | None = None
+    node: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    memory_mib: float | None = None
+    fields: dict[str, Any] | None = None
+    """Of the task's result.json."""
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    items: list[Task]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """An output file of a task; its content is at GET /jobs/{job}/tasks/{index}/files/{path}."""
+
+    index: int
+    path: str
+    digest: str
+    size: int
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class TaskFilePage:
+    items: list[TaskFile]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class LogPiece:
+    """Bytes of one stream of one task, base64, at ``offset`` of that stream."""
+
+    index: int
+    attempt: int
+    stream: str
+    offset: int
+    data: str
+
+
+@dataclass(frozen=True)
+class Following:
+    """The job now, log pieces since the cursor, and the cursor to ask with next."""
+
+    job: Job
+    logs: list[LogPiece]
+    cursor: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a thing is where it is: its status, and what stands behind it, a sentence each."""
+
+    subject: str
+    status: Status
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some tasks of a job, by index; None: all that the operation is about."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    tasks: Annotated[list[int], MinLen(1), MaxLen(100_000)] | None = None
+
+
+@dataclass(frozen=True)
+class FileKey:
+    """A file by content. ``digest`` is ``sha256:`` and 64 hex digits; ``size`` in bytes."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class FileKeys:
+    __pydantic_config__: ClassVar = STRICT
+
+    files: Annotated[list[FileKey], MaxLen(20_000)]
+
+
+@dataclass(frozen=True)
+class MissingFiles:
+    """Digests that the server does not have from this user: upload them."""
+
+    missing: list[str]
+
+
+@dataclass(frozen=True)
+class PilotView:
+    """A pilot as its owner and the operator see it."""
+
+    id: str
+    site: str
+    status: Status
+    cores: int
+    memory_mib: int
+    created: datetime
+    node: str | None = None
+    isolation: str | None = None
+    last_seen: datetime | None = None
+    tasks: int = 0
+
+
+@dataclass(frozen=True)
+class PilotPage:
+    items: list[PilotView]
+    next: str | None = None
