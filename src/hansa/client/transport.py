@@ -122,6 +122,7 @@ class Transport:
             body_in = b""
             if answer.length:
                 raise http.client.IncompleteRead(b"", answer.length)
+            answer.close()  # read1 leaves it open at the end, and with it the connection busy
         else:
             body_in = answer.read()
         if found.get("connection") == "close":
