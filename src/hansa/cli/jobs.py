@@ -186,7 +186,7 @@ def logs(job: str, *, stream: str, tail: str | None, attempt: int | None, follow
         raise HansaError(
             USAGE,
             f"Job {found.number} is an array of {found.count:,} tasks: whose output?",
-            hint=f"Say: hansa job logs {found.number}.{found.first}. Failed: hansa job show {found.number} --failed",
+            hint=f"Say: hansa job logs {found.number}.{found.first}, for one of its tasks.",
         )
     wanted = ("stdout", "stderr") if stream == "both" else (stream,)
     if follow:

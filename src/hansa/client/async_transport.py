@@ -65,7 +65,8 @@ class AsyncTransport:
         if isinstance(effect, Request):
             return await self._ask(effect)
         if isinstance(effect, Pause):
-            return await asyncio.sleep(effect.seconds)
+            await asyncio.sleep(effect.seconds)
+            return None
         if isinstance(effect, Work):
             return await asyncio.to_thread(effect.run)
         if isinstance(effect, Now):

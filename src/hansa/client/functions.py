@@ -1,4 +1,4 @@
-"""Python functions as tasks: the function and its values travel as pickles, results and exceptions come back so.
+"""Python functions as tasks: function and values travel as pickles, results and exceptions come back so.
 
 Values go in packs, so that a thousand small ones are a few files. The worker needs the same Python and
 cloudpickle; it does not need Hansa: :data:`RUNNER` travels along.
@@ -6,7 +6,6 @@ cloudpickle; it does not need Hansa: :data:`RUNNER` travels along.
 
 from __future__ import annotations
 
-import io
 import pickle
 import sys
 import tempfile
@@ -24,10 +23,10 @@ from hansa.client.files import Source, source
 from hansa.jobs.wire import Job, Phase, Task
 
 PACK_BYTES = 256 * 1024
-FOLDER = ".hansa"
+FOLDER = "_hansa"
 RESULT = f"{FOLDER}/result.pkl"
 
-RUNNER = '''"""Runs one call of a mapped function: reads the function and the value, writes the result or the error."""
+RUNNER = '''"""Runs one call of a mapped function: reads function and value, writes the result or error."""
 
 import pickle
 import sys
@@ -37,9 +36,9 @@ import cloudpickle
 
 
 def main(index):
-    with open(".hansa/function.pkl", "rb") as file:
+    with open("_hansa/function.pkl", "rb") as file:
         function = pickle.load(file)
-    with open(".hansa/values.pkl", "rb") as file:
+    with open("_hansa/values.pkl", "rb") as file:
         value = pickle.loads(pickle.load(file)[index])
     try:
         outcome = (True, function(value), "")
@@ -51,7 +50,7 @@ def main(index):
         except Exception:
             error = RuntimeError(f"{type(error).__name__}: {error}")
         outcome = (False, error, text)
-    with open(".hansa/result.pkl", "wb") as file:
+    with open("_hansa/result.pkl", "wb") as file:
         cloudpickle.dump(outcome, file)
     return 0 if outcome[0] else 1
 
@@ -145,31 +144,25 @@ def returned(job: Job) -> Operation[list[Any]]:
             break
     results = []
     for task in sorted(tasks, key=lambda one: one.index):
-        results.append((yield from _one(job, task)))
+        result = yield from _one(job, task)
+        results.append(result)
     return results
 
 
 def _one(job: Job, task: Task) -> Operation[Any]:
     if task.phase != Phase.DONE and (task.exit_code != 1 or task.outcome not in (None, "exited")):
         raise _broken(job, task)
-    data = io.BytesIO()
+    pieces: list[bytes] = []
     try:
-        yield from api.download(job.number, task.index, RESULT, _sink(data))
+        yield from api.download(job.number, task.index, RESULT, pieces.append, pieces.clear)
     except HansaError as error:
         if task.phase == Phase.DONE:
             raise
         raise _broken(job, task) from error
-    is_good, value, text = pickle.loads(data.getvalue())  # noqa: S301 - written by the caller's own function
+    is_good, value, text = pickle.loads(b"".join(pieces))  # noqa: S301 - written by the caller's own function
     if not is_good:
         raise value from RemoteTraceback(text)
     return value
-
-
-def _sink(data: io.BytesIO) -> Callable[[bytes], None]:
-    def write(piece: bytes) -> None:
-        data.write(piece)
-
-    return write
 
 
 def _broken(job: Job, task: Task) -> HansaError:
@@ -187,8 +180,6 @@ def rows_of(values: Sequence[Any]) -> Array:
     if isinstance(values[0], dict):
         names = [str(name) for name in values[0]]
         if any(not isinstance(value, dict) or list(map(str, value)) != names for value in values):
-            raise HansaError(
-                FUNCTION, "The values do not all have the same names.", hint=f"The first: {names}"
-            )
+            raise HansaError(FUNCTION, "The values have different names.", hint=f"The first: {names}")
         return Array(len(values), 0, names, [[str(item) for item in value.values()] for value in values])
     return Array(len(values), 0, ["value"], [[str(value)] for value in values])

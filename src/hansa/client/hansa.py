@@ -1,4 +1,4 @@
-"""The Python API: :class:`Hansa`. It only performs operations; what is done is in :mod:`hansa.client.verbs`."""
+"""The Python API: :class:`Hansa`. It performs operations; what is done is in :mod:`hansa.client.verbs`."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class JobHandle(KnownJob):
 class Hansa:
     """A connection to a server.
 
-    Without arguments: the server of HANSA_SERVER (with HANSA_TOKEN or HANSA_TOKEN_FILE) or of the config file,
-    else the embedded server of HANSA_HOME, which is started when it does not run. Not for several threads at once.
+    Without arguments: the server of HANSA_SERVER (with HANSA_TOKEN or HANSA_TOKEN_FILE) or a config file,
+    else the embedded server of HANSA_HOME, started when it does not run. Not for several threads at once.
 
     Example:
         >>> from hansa import Hansa
@@ -99,7 +99,7 @@ class Hansa:
     ) -> JobHandle:
         """Submit a job; its files are sent before. A command is a list of words, or a line without a shell.
 
-        Options are those of :class:`JobOptions`. Raises HansaError and submits nothing where something is wrong.
+        Options are those of :class:`JobOptions`. Raises HansaError and submits nothing if something is wrong.
 
         Example:
             >>> job = Hansa().submit("python train.py --seed {i}", array="0-9")  # doctest: +SKIP
@@ -129,9 +129,9 @@ class Hansa:
     ) -> list[Any]:
         """Do something for each value, one task each; returns a list in the order of the values.
 
-        A function is called with each value, and what it returns comes back; an exception is raised here, with
-        the traceback from there as its cause. In a command, ``{}`` is the value (``{name}``, if values are
-        mappings), and rows of results come back; JobFailed is raised if a task failed.
+        A function is called with each value, and what it returns comes back; an exception is raised here,
+        with the traceback from there as its cause. In a command, ``{}`` is the value (``{name}``, if
+        values are mappings), and rows of results come back; JobFailed is raised if a task failed.
 
         Example:
             >>> Hansa().map(len, ["one", "three"])                               # doctest: +SKIP

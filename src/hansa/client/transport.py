@@ -89,8 +89,7 @@ class Transport:
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             self.close()
             # A kept connection that the server had closed meanwhile is no news: once more on a fresh one.
-            repeatable = request.repeatable or (request.method == "GET" and not self._has_delivered)
-            if not (kept and repeatable):
+            if not kept or self._has_delivered or not (request.repeatable or request.method == "GET"):
                 raise Unreachable(f"the connection broke off ({error})", arrived=True) from error
         except (OSError, http.client.HTTPException) as error:
             self.close()

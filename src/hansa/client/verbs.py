@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from hansa.client import api, fetch, operations, results
 from hansa.client.arrays import Array
@@ -89,7 +89,7 @@ def run_map(
 ) -> Operation[list[Any]]:
     if callable(work):
         return (yield from _map_function(work, values, options, timeout, progress))
-    words = [word.replace("{}", "{value}") for word in make_words(cast("Command", work))]
+    words = [word.replace("{}", "{value}") for word in make_words(work)]
     array = rows_of(list(values))
     draft: Draft = yield Work(lambda: prepare(words, make_options(options, array)))
     job = yield from operations.submit(draft)
