@@ -6,6 +6,7 @@ without pydantic, whose import alone takes longer than a job on a warm server.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -46,7 +47,9 @@ def default_home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "hansa"
 
 
-def configured(server: str | None, token: str | None, home: Path | None, environ: Mapping[str, str]) -> Endpoint | None:
+def configured(
+    server: str | None, token: str | None, home: Path | None, environ: Mapping[str, str]
+) -> Endpoint | None:
     """The server that somebody named, or None: then it is the embedded one of the home."""
     folder = home or default_home(environ)
     client = {} if home and not server else _client_table(folder)
@@ -61,17 +64,30 @@ def configured(server: str | None, token: str | None, home: Path | None, environ
             hint="Write it with its scheme, as in https://hansa.example.org or http://127.0.0.1:8642.",
         )
     timeout_s = float(environ.get("HANSA_CLIENT__TIMEOUT_S") or client.get("timeout_s") or TIMEOUT_S)
-    return Endpoint(url.rstrip("/"), token or _token(environ), None, timeout_s, environ.get("HANSA_CA_FILE") or None)
+    return Endpoint(
+        url.rstrip("/"), token or _token(environ), None, timeout_s, environ.get("HANSA_CA_FILE") or None
+    )
 
 
 def running(home: Path) -> Endpoint | None:
-    """The embedded server of a home, if ``run/server.json`` says that it runs. Starts and sends nothing."""
+    """The embedded server of a home, if it lives: a lock that no crash leaves behind says so.
+
+    A port alone proves nothing: after a crash somebody else may have it, whom our token is not for.
+    """
+    run = home / "run"
     try:
-        found = json.loads((home / "run" / "server.json").read_bytes())
-        os.kill(int(found["pid"]), 0)  # gone, or somebody else's: our token is not for whoever has the port now
-        return Endpoint(found["url"].rstrip("/"), _local_token(home), home, pid=int(found["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        with (run / "server.lock").open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
+    except BlockingIOError:
+        pass
+    except OSError:
+        return None
+    try:
+        found = json.loads((run / "server.json").read_bytes())
+        return Endpoint(found["url"].rstrip("/"), found["token"], home, pid=int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it is only just starting
 
 
 def start(home: Path) -> Endpoint:
@@ -107,10 +123,6 @@ def connect(
     return running(place) or starter(place), lambda: starter(place)
 
 
-def _local_token(home: Path) -> str:
-    return (home / "keys" / "local.token").read_text(encoding="ascii").strip()
-
-
 def _token(environ: Mapping[str, str]) -> str | None:
     if token := environ.get("HANSA_TOKEN"):
         return token.strip()
@@ -136,7 +148,9 @@ def _client_table(home: Path) -> dict[str, Any]:
             try:
                 table = tomllib.loads(file.read_text(encoding="utf-8")).get("client", {})
             except (OSError, ValueError) as error:
-                raise HansaError(USAGE, f"{file} cannot be read: {error}.", hint="Correct it, or remove it.") from error
+                raise HansaError(
+                    USAGE, f"{file} cannot be read: {error}.", hint="Correct it, or remove it."
+                ) from error
             merged |= table if isinstance(table, dict) else {}
     return merged
 
