@@ -88,7 +88,7 @@ class Agent:
         self._link = self._new_link()
         self._selector = selectors.DefaultSelector()
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
         """Serve until the end; returns the reason."""
@@ -193,7 +193,7 @@ class Agent:
         if is_quiet or (self._deadline is not None and now >= self._deadline):
             self._is_over = True
 
-    # -- the spawner ----------------------------------------------------------------------------------------------
+    # -- the spawner -----------------------------------------------------------------------------------------
 
     def _new_link(self) -> SpawnerLink:
         hide = [*self._config.hide, self._places.root]
@@ -268,7 +268,7 @@ class Agent:
             self._finishing.add(serial)
             self._handlers.do(lambda: self._collect(task, result, when))
 
-    # -- starting -------------------------------------------------------------------------------------------------
+    # -- starting --------------------------------------------------------------------------------------------
 
     def _start(self, task: Task) -> None:
         files = inputs_of(task)
@@ -326,7 +326,7 @@ class Agent:
         result = TaskResult(task.lease, task.index, refusal.outcome, message=clean_text(refusal.message))
         self._deliver(task, result, self._clock())
 
-    # -- setups ---------------------------------------------------------------------------------------------------
+    # -- setups ----------------------------------------------------------------------------------------------
 
     def _begin_setup(self, setup: Task) -> None:
         job = setup.job
@@ -360,7 +360,7 @@ class Agent:
                 self._refuse(refusal)
         self.talker.setup_changed(job.order.number)
 
-    # -- ending ---------------------------------------------------------------------------------------------------
+    # -- ending ----------------------------------------------------------------------------------------------
 
     def _collect(self, task: Task, result: TaskResult, when: float) -> None:
         """In a worker thread: fields and outputs."""
@@ -416,7 +416,7 @@ class Agent:
             time.sleep(min(0.1, seconds))
         return not self._is_over
 
-    # -- what the server says -------------------------------------------------------------------------------------
+    # -- what the server says --------------------------------------------------------------------------------
 
     def _apply(self, arrivals: Arrivals) -> None:
         for task in arrivals.fetch:
@@ -452,7 +452,7 @@ class Agent:
         for refusal in arrivals.refusals:
             self._refuse(refusal)
 
-    # -- watching -------------------------------------------------------------------------------------------------
+    # -- watching --------------------------------------------------------------------------------------------
 
     def _sample(self, now: float) -> None:
         old = {
@@ -487,8 +487,9 @@ class Agent:
 def choose_cpus(config: PilotConfig) -> Tuple[List[int], bool]:
     """The cores that tasks get, and whether they are bound to them.
 
-    They are when the pilot was given all the cores that it may use, or fewer: then from a place that depends on
-    its name, so that pilots side by side do not all take the first ones. With more than there are, nothing is bound.
+    They are when the pilot was given all the cores that it may use, or fewer: then from a place that
+    depends on its name, so that pilots side by side do not all take the first ones. With more than there
+    are, nothing is bound.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if config.cores > len(allowed):

@@ -18,7 +18,8 @@ class ConfigError(Exception):
 
 
 def load_config(path: str) -> PilotConfig:
-    """Read the configuration. Unknown keys are ignored: the bootstrap and later versions have keys of their own."""
+    """Read the configuration. Unknown keys are ignored: the bootstrap and later versions have keys of
+    their own."""
     raw = _read_private(path)
     try:
         data = json.loads(raw)

@@ -1,4 +1,5 @@
-"""The pilot's state: what is leased, waits, runs and stops. No I/O; the clock is an argument (monotonic seconds)."""
+"""The pilot's state: what is leased, waits, runs and stops. No I/O; the clock is an argument (monotonic
+seconds)."""
 
 from __future__ import annotations
 
@@ -172,7 +173,7 @@ class Core:
         self._serial = 0
         self._blocked: Optional[Tuple[Task, float]] = None
 
-    # -- what the server says -------------------------------------------------------------------------------------
+    # -- what the server says --------------------------------------------------------------------------------
 
     def accept(self, reply: ExchangeReply, now: float) -> Arrivals:
         """Take in an answer. Tasks whose inputs may be missing are returned in ``fetch``; the others wait."""
@@ -244,7 +245,7 @@ class Core:
             return [task] if task is not None else []
         return [task for (number, _), task in self.tasks.items() if number == lease]
 
-    # -- from leased to running -----------------------------------------------------------------------------------
+    # -- from leased to running ------------------------------------------------------------------------------
 
     def fetched(self, task: Task) -> Arrivals:
         """Its inputs are in the cache."""
@@ -365,7 +366,7 @@ class Core:
         else:
             del self.owed[lease]
 
-    # -- stopping -------------------------------------------------------------------------------------------------
+    # -- stopping --------------------------------------------------------------------------------------------
 
     def stop(self, task: Task, outcome: str, message: str, now: float) -> Arrivals:
         """End a task with this outcome."""
@@ -422,7 +423,7 @@ class Core:
             return []
         return self.stop(task, MEMORY, f"used {used_mib:,.0f} MiB, asked for {asked:,} MiB", now).signals
 
-    # -- what to ask for ------------------------------------------------------------------------------------------
+    # -- what to ask for -------------------------------------------------------------------------------------
 
     def want(self, now: float) -> int:
         """The number of one-core tasks to ask for now."""

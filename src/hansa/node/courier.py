@@ -27,7 +27,8 @@ class Poster(Protocol):
 
 @dataclass
 class Report:
-    """What a courier tells the agent: an answer, a refusal, or that an attempt failed (and will be repeated)."""
+    """What a courier tells the agent: an answer, a refusal, or that an attempt failed (and will be
+    repeated)."""
 
     parcel: Parcel
     reply: Optional[ExchangeReply] = None

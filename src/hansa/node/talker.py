@@ -87,7 +87,7 @@ class Talker:
         self.told_to_stop = False
         self._read_back(first=True)
 
-    # -- what there is to say -------------------------------------------------------------------------------------
+    # -- what there is to say --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the couriers."""
@@ -150,7 +150,7 @@ class Talker:
         elif self._journal.size and not self._journal.unread and not len(self.outbox):
             self._journal.clear()
 
-    # -- when to say it -------------------------------------------------------------------------------------------
+    # -- when to say it --------------------------------------------------------------------------------------
 
     def due_in(self, now: float) -> float:
         """Seconds until ``talk`` may have something to do; it is called after every event too."""
@@ -193,7 +193,8 @@ class Talker:
 
     def _send(self, now: float, wait_s: float) -> None:
         if self._held is not None:
-            # The server answers it with nothing as soon as this request arrives: it asks for nothing any more.
+            # The server answers it with nothing as soon as this request arrives: it asks for nothing any
+            # more.
             self._core.asked -= self._held.asked
             self._held.asked = 0
         parcel = self._compose(now, wait_s)
@@ -261,7 +262,7 @@ class Talker:
         state = {SetupPhase.DONE: "done", SetupPhase.FAILED: "failed"}.get(job.setup, "running")
         return {"job": number, "state": state, "age_s": round(max(0.0, now - job.setup_started), 3)}
 
-    # -- what comes back ------------------------------------------------------------------------------------------
+    # -- what comes back -------------------------------------------------------------------------------------
 
     def _hear(self, report: Report) -> None:
         """From a courier's thread."""
