@@ -101,3 +101,5 @@ class Places:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         for path in (self.cache, self.tasks):
             os.makedirs(path, mode=0o700, exist_ok=True)
+            os.chmod(path, 0o700)
+        os.chmod(self.root, 0o700)

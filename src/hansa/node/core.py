@@ -162,6 +162,7 @@ class Core:
         self.free_memory_mib = memory_mib
         self.ends_at = ends_at
         self.jobs: Dict[int, Job] = {}
+        self._with_setup: Dict[int, Job] = {}
         self.tasks: Dict[Tuple[int, int], Task] = {}  # that have not ended
         self.active: Dict[int, Task] = {}  # by serial: starting or running, setups too
         self.waiting: Deque[Task] = deque()
@@ -180,7 +181,9 @@ class Core:
         arrivals = Arrivals([], [], [], [])
         for order in reply.jobs:
             if order.number not in self.jobs:
-                self.jobs[order.number] = Job(order)
+                job = self.jobs[order.number] = Job(order)
+                if job.setup is SetupPhase.WANTED:
+                    self._with_setup[order.number] = job
         for lease in reply.leases:
             self._take(lease, arrivals, now)
         for kill in reply.kill:
@@ -219,6 +222,17 @@ class Core:
                 arrivals.fetch.append(task)
             else:
                 self._ready(task, arrivals)
+
+    def prune(self) -> List[int]:
+        """Forget jobs of which nothing is here; returns their numbers. Every lease brings its job along.
+
+        A job with a setup stays: what its setup made may be of use again.
+        """
+        used = {task.job.order.number for task in self.tasks.values()}
+        gone = [number for number in self.jobs if number not in used and number not in self._with_setup]
+        for number in gone:
+            del self.jobs[number]
+        return gone
 
     def _new_task(
         self, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow], now: float
@@ -270,7 +284,7 @@ class Core:
         out: List[Task] = []
         if not self.free_cores:
             return out
-        for job in self.jobs.values() if any(self._wants_setup(job) for job in self.jobs.values()) else ():
+        for job in self._with_setup.values():
             if self._wants_setup(job) and self._fits(job.order, now):
                 setup = self._new_task(job, job.parked[0].lease, -1, 1, None, now)
                 job.setup = SetupPhase.RUNNING

@@ -103,6 +103,8 @@ class Courier(threading.Thread):
                 problem = str(error)
             except (Unreachable, WireError) as error:
                 problem = str(error)
+            except Exception as error:  # whatever it is: a courier that stops is a pilot that is lost
+                problem = f"{type(error).__name__}: {error}"
             else:
                 self._backoff.reset()
                 self._nudge.all()

@@ -75,7 +75,7 @@ class Talker:
         self._flying: Dict[int, Parcel] = {}
         self._of: Dict[int, Courier] = {}
         self._held: Optional[Parcel] = None
-        self._sent_at = clock() - 60.0
+        self._sent_at = self._held_at = clock() - 60.0
         self._logs_at = 0.0
         self._usage_at = clock()
         self._setups: Dict[int, bool] = {}
@@ -189,6 +189,8 @@ class Talker:
             self._send(now, HOLD_S)
 
     def _may_hold(self, now: float) -> bool:
+        if now - self._held_at < REPORT_S:
+            return False  # a server that does not hold requests must not be flooded with them
         return not self._core.waiting or now - self._sent_at >= QUIET_S
 
     def _send(self, now: float, wait_s: float) -> None:
@@ -204,6 +206,7 @@ class Talker:
         self._of[id(parcel)] = courier
         if parcel.is_held:
             self._held = parcel
+            self._held_at = now
         else:
             self._sent_at = now
         courier.carry(parcel)
