@@ -69,9 +69,7 @@ def _job_details(job: Job) -> dict[str, Any]:
         "needs": describe(job).partition(": ")[2],
         "parameters": ", ".join(job.names),
         "setup": job.setup,
-        "inputs": f"{show_count(job.input_files, 'file')}, {show_bytes(job.input_bytes)}"
-        if job.input_files
-        else None,
+        "inputs": f"{show_count(job.input_files, 'file')}, {show_bytes(job.input_bytes)}" if job.input_files else None,
         "outputs": ", ".join(job.outputs),
         "owner": job.owner,
         "vo": job.vo,

@@ -70,7 +70,7 @@ def read_backup(home_path: Path, source: Path) -> None:
         unpacked.mkdir(mode=0o700)
         try:
             with tarfile.open(source, "r:gz") as archive:
-                archive.extractall(unpacked, filter="data")  # noqa: S202 - the filter checks paths and links
+                archive.extractall(unpacked, filter="data")
         except (OSError, tarfile.TarError, EOFError) as error:
             raise _refused(f"{source} is not a backup that can be read: {error}", "Take another copy.") from error
         if not (unpacked / "config.toml").is_file() or not (unpacked / _DATABASE).is_file():
@@ -83,4 +83,6 @@ def read_backup(home_path: Path, source: Path) -> None:
 
 
 def _refused(what: str, hint: str) -> Fault:
-    return Fault(errors.BACKUP, f"No backup: {what}." if "backup" not in what else f"{what[0].upper()}{what[1:]}.", hint=hint)
+    return Fault(
+        errors.BACKUP, f"No backup: {what}." if "backup" not in what else f"{what[0].upper()}{what[1:]}.", hint=hint
+    )

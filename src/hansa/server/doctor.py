@@ -16,7 +16,7 @@ from pathlib import Path
 from hansa.kernel.database.embedded import refuse_network_disk
 from hansa.kernel.errors import Fault
 from hansa.kernel.settings import read_settings
-from hansa.node.isolation import probe_isolation
+from hansa.node.isolation import NONE, probe_isolation
 from hansa.server.launch import server_runs, server_status
 from hansa.sites.local import discover
 
@@ -138,16 +138,16 @@ def _port(home: Path) -> Check:
 
 
 def _isolation(_: Path) -> Check:
-    kind, reason = probe_isolation()
-    if kind == "none":
+    found = probe_isolation()
+    if found.kind == NONE:
         return Check(
             "isolation",
             State.WARN,
-            f"tasks cannot be kept from reading HANSA_HOME: {reason}",
+            f"tasks cannot be kept from reading HANSA_HOME: {found.reason}",
             "Allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
             "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces).",
         )
-    return Check("isolation", State.OK, f"tasks cannot read HANSA_HOME ({kind})")
+    return Check("isolation", State.OK, f"tasks cannot read HANSA_HOME ({found.kind})")
 
 
 def _computer(home: Path) -> Check:
@@ -155,5 +155,3 @@ def _computer(home: Path) -> Check:
     runtimes = ", ".join(found.container_runtimes) or "none"
     said = f"{found.cores} cores, {found.memory_mib:,} MiB, {len(found.gpus)} GPUs; container runtimes: {runtimes}"
     return Check("computer", State.OK, said)
-
-

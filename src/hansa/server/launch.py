@@ -29,7 +29,7 @@ from hansa.server import errors
 from hansa.server.app import create_app
 from hansa.server.home import Home, locked, open_home
 from hansa.server.rooms import build_rooms
-from hansa.server.schema import prepare_schema
+from hansa.server.schema import back_up_file, prepare_schema, upgrade
 from hansa.version import __version__
 
 log = structlog.get_logger(__name__)
@@ -57,13 +57,19 @@ class StopReport:
     server: bool
     pilots: int
 
+    @property
+    def message(self) -> str:
+        if not self.server:
+            return "no server was running" + (f"; {self.pilots} pilots were stopped" if self.pilots else "")
+        return "the server has stopped; waiting and interrupted tasks go on at the next start"
 
-def serve(home_path: Path) -> None:
-    """Run the server of a home in the foreground until SIGTERM or SIGINT.
+
+def serve(home_path: Path, flags: dict[str, Any] | None = None) -> None:
+    """Run the server of a home in the foreground until SIGTERM or SIGINT. ``flags`` override its settings.
 
     Raises Fault ``server.runs`` if one runs already, and what :func:`open_home` and the schema raise.
     """
-    home = open_home(home_path)
+    home = open_home(home_path, flags)
     configure_logging(home.settings.log)
     if not home.is_embedded and os.geteuid() == 0 and not os.environ.get("HANSA_ALLOW_ROOT"):
         raise Fault(
@@ -215,6 +221,23 @@ def _await_start(home: Home, process: subprocess.Popen[bytes], output: Path, sta
     raise Fault(
         errors.NO_START, f"The server of {home.path} did not start: {words or 'no word'}", hint=f"Its log: {output}"
     )
+
+
+def upgrade_database(home_path: Path) -> str:
+    """Bring the schema up to this server's, with a copy of an embedded database before; what happened, in words.
+
+    Raises Fault ``server.runs`` while a server of this home runs, ``kernel.schema`` where the schema is newer.
+    """
+    home = open_home(home_path)
+    lock = _take_server_lock(home)
+    try:
+        copy = back_up_file(home.database_file) if home.is_embedded and home.database_file.exists() else None
+        before, after = upgrade(home)
+    finally:
+        os.close(lock)
+    if before == after:
+        return f"the schema is {after} already"
+    return f"the schema is now {after}" + (f"; the database as it was: {copy}" if copy else "")
 
 
 def stop_server(home_path: Path) -> StopReport:

@@ -119,8 +119,8 @@ def make_pilot(tmp_path: Path, server: FakeServer) -> Iterator[Callable[..., Pil
 
 
 @pytest.fixture
-def pilot(make_pilot: Callable[..., Pilot]) -> Iterator[Pilot]:
-    yield make_pilot().start()
+def pilot(make_pilot: Callable[..., Pilot]) -> Pilot:
+    return make_pilot().start()
 
 
 def terminate(pilot: Pilot) -> int:
