@@ -146,7 +146,7 @@ def _print_checks(found: Iterable[Any]) -> None:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def server(*, log_level: str | None, **flags: Any) -> None:
     """Run a server in the foreground, for a service manager or a container."""
-    from hansa.server.launch import serve
+    from hansa.server.serve import serve
 
     # A flag is the strongest setting, and the environment is the strongest that is read below.
     given = {f"HANSA_SERVER__{name.upper()}": value for name, value in flags.items()}
