@@ -30,9 +30,7 @@ def backup(file: Path) -> None:
     click.echo(file)
 
 
-@click.command(
-    epilog=examples("hansa admin restore hansa.tar.gz", "HANSA_HOME=~/elsewhere hansa admin restore …")
-)
+@click.command(epilog=examples("hansa admin restore hansa.tar.gz", "HANSA_HOME=~/elsewhere hansa admin restore …"))
 @click.argument("file", type=FILE)
 def restore(file: Path) -> None:
     """Put a copy back. The server must be down, and HANSA_HOME empty or moved away."""
@@ -59,6 +57,6 @@ def add_user(name: str, *, form: str) -> None:
 @click.command(epilog=examples("hansa db upgrade"))
 def upgrade() -> None:
     """Bring the database's schema up to this version. The embedded one is copied before."""
-    from hansa.server.launch import upgrade_database
+    from hansa.server.serve import upgrade_database
 
     note(upgrade_database(home()))

@@ -40,9 +40,7 @@ class LazyGroup(click.Group):
         word = args[0]
         if self.get_command(ctx, word) is None and not word.startswith("-"):
             close = difflib.get_close_matches(word, self._lazy, 3, 0.5)
-            hint = (
-                f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(self._lazy)}."
-            )
+            hint = f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(self._lazy)}."
             raise click.UsageError(f"There is no command {word!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -109,6 +107,4 @@ hansa = LazyGroup(
   hansa run --params sweep.csv -- python train.py --rate {rate}
 """,
 )
-hansa = click.version_option(
-    __version__, "--version", "-V", prog_name="hansa", message="%(prog)s %(version)s"
-)(hansa)
+hansa = click.version_option(__version__, "--version", "-V", prog_name="hansa", message="%(prog)s %(version)s")(hansa)

@@ -69,9 +69,7 @@ def _job_details(job: Job) -> dict[str, Any]:
         "needs": describe(job).partition(": ")[2],
         "parameters": ", ".join(job.names),
         "setup": job.setup,
-        "inputs": f"{show_count(job.input_files, 'file')}, {show_bytes(job.input_bytes)}"
-        if job.input_files
-        else None,
+        "inputs": f"{show_count(job.input_files, 'file')}, {show_bytes(job.input_bytes)}" if job.input_files else None,
         "outputs": ", ".join(job.outputs),
         "owner": job.owner,
         "vo": job.vo,
@@ -162,9 +160,7 @@ def find_task(session: Transport, number: int, index: int) -> Task:
             )
 
 
-@click.command(
-    epilog=examples("hansa job logs 12", "hansa job logs 12.17 --stream stderr", "hansa job logs -f last")
-)
+@click.command(epilog=examples("hansa job logs 12", "hansa job logs 12.17 --stream stderr", "hansa job logs -f last"))
 @_job_argument(name="JOB[.TASK]")
 @click.option(
     "--stream",
@@ -173,9 +169,7 @@ def find_task(session: Transport, number: int, index: int) -> Task:
     help="Which. [default: stdout to stdout, stderr to stderr]",
 )
 @click.option("--tail", metavar="SIZE", help="Only the end: 4K, 1M.")
-@click.option(
-    "--attempt", type=click.IntRange(1), metavar="N", help="Of an earlier attempt. [default: the last]"
-)
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of an earlier attempt. [default: the last]")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
 def logs(job: str, *, stream: str, tail: str | None, attempt: int | None, follow: bool) -> None:
     """Print the output of a task, byte for byte."""
@@ -248,9 +242,7 @@ def fetch_files(jobs: tuple[str, ...], *, folder: Path | None) -> None:
     session = open_session()
     found = refs.resolve(session, jobs)
     if folder is not None and len({ref.number for ref in found}) > 1:
-        raise HansaError(
-            USAGE, "--to takes one job at a time.", hint="Leave it out: each job gets its own folder."
-        )
+        raise HansaError(USAGE, "--to takes one job at a time.", hint="Leave it out: each job gets its own folder.")
     for ref in found:
         job = session.run(api.job(ref.number))
         target = folder or Path(f"hansa-{ref.number}")

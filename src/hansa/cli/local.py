@@ -136,21 +136,17 @@ def _print_checks(found: Iterable[Any]) -> None:
 
 
 @click.command(
-    epilog=examples(
-        "hansa server", "hansa server --host 0.0.0.0 --port 8443 --tls-certificate c.pem --tls-key k.pem"
-    )
+    epilog=examples("hansa server", "hansa server --host 0.0.0.0 --port 8443 --tls-certificate c.pem --tls-key k.pem")
 )
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. [default: 127.0.0.1]")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port. [default: chosen once and kept]"
-)
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port. [default: chosen once and kept]")
 @click.option("--url", metavar="URL", help="The URL that clients and pilots use. [default: of host and port]")
 @click.option("--tls-certificate", metavar="FILE", help="PEM file of the certificate chain.")
 @click.option("--tls-key", metavar="FILE", help="PEM file of its private key.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def server(*, log_level: str | None, **flags: Any) -> None:
     """Run a server in the foreground, for a service manager or a container."""
-    from hansa.server.launch import serve
+    from hansa.server.serve import serve
 
     # A flag is the strongest setting, and the environment is the strongest that is read below.
     given = {f"HANSA_SERVER__{name.upper()}": value for name, value in flags.items()}

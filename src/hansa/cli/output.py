@@ -34,9 +34,7 @@ def output_option(*more: str, default: str = "table") -> Callable[[Any], Any]:
     )
 
 
-def emit(
-    items: Sequence[Any], form: str, cells: Callable[[Any], Cells], identify: Callable[[Any], object]
-) -> None:
+def emit(items: Sequence[Any], form: str, cells: Callable[[Any], Cells], identify: Callable[[Any], object]) -> None:
     """Print a list. ``cells`` makes the row of the table, ``identify`` the id."""
     if form == "table":
         write_table([cells(item) for item in items])

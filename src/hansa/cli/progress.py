@@ -111,11 +111,7 @@ class Waiting:
 
     def job(self, job: Job) -> None:
         text = job.status.message
-        if (
-            job.status.phase == Phase.WAITING
-            and text != self._said
-            and self._clock() - self._began > PATIENT_S
-        ):
+        if job.status.phase == Phase.WAITING and text != self._said and self._clock() - self._began > PATIENT_S:
             self._said = text
             self._say(f"job {job.number} waits: {text}")
 
@@ -149,9 +145,7 @@ class Lines:
 class Bar:
     """Progress of an array on a terminal: one line, drawn again and again."""
 
-    def __init__(
-        self, out: IO[str], width: Callable[[], int], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, out: IO[str], width: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._width = width
         self._clock = clock

@@ -50,9 +50,7 @@ def resolve(session: Transport, texts: Iterable[str]) -> list[Ref]:
         if word == "last":
             newest = session.run(api.jobs(limit=1)).items
             if not newest:
-                raise HansaError(
-                    NOT_FOUND, "There is no job yet.", hint="Submit one: hansa run -- echo hello"
-                )
+                raise HansaError(NOT_FOUND, "There is no job yet.", hint="Submit one: hansa run -- echo hello")
             text = f"{newest[0].number}{dot}{task}"
         found += parse(text)
     return list(dict.fromkeys(found))

@@ -96,9 +96,7 @@ Examples:
 """,
 )
 @job_options
-@click.option(
-    "-o", "form", type=click.Choice(["id", "table", "json", "yaml"]), default="id", help="What to print."
-)
+@click.option("-o", "form", type=click.Choice(["id", "table", "json", "yaml"]), default="id", help="What to print.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but errors.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND...")
 def submit(command: tuple[str, ...], options: Options, *, form: str, quiet: bool) -> None:
@@ -129,9 +127,7 @@ def _submit(command: tuple[str, ...], options: Options, *, quiet: bool) -> tuple
     return session, job
 
 
-def follow(
-    session: Transport, job: Job, *, quiet: bool, logs: bool = True, timeout_s: float | None = None
-) -> Job:
+def follow(session: Transport, job: Job, *, quiet: bool, logs: bool = True, timeout_s: float | None = None) -> Job:
     """Follow to the end. Output of a single job goes to stdout and stderr as it is."""
     view = progress.view_of(job, note, quiet=quiet)
     patience_s = float(os.environ.get("HANSA_RECONNECT_S") or PATIENCE_S)

@@ -219,9 +219,7 @@ def kill(number: int, tasks: list[int] | None = None) -> Operation[Job]:
 
 
 def retry(number: int, tasks: list[int] | None = None) -> Operation[Job]:
-    return (
-        yield from post(Job, f"/jobs/{number}/retry", Selection(tasks), {"Idempotency-Key": uuid.uuid4().hex})
-    )
+    return (yield from post(Job, f"/jobs/{number}/retry", Selection(tasks), {"Idempotency-Key": uuid.uuid4().hex}))
 
 
 def explain(number: int, task: int | None = None) -> Operation[Explanation]:

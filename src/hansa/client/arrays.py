@@ -98,9 +98,7 @@ def read_params(path: Path) -> Array:
     }
     reader = kinds.get(path.suffix.lower())
     if reader is None:
-        raise HansaError(
-            USAGE, f"{path}: the kind of parameter file is not known.", hint="Use .csv, .tsv or .jsonl."
-        )
+        raise HansaError(USAGE, f"{path}: the kind of parameter file is not known.", hint="Use .csv, .tsv or .jsonl.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -113,9 +111,7 @@ def read_params(path: Path) -> Array:
         ) from error
     names, rows = reader(path, text)
     if not rows:
-        raise HansaError(
-            USAGE, f"{path} has no row: an array needs at least one task.", hint="One row makes one task."
-        )
+        raise HansaError(USAGE, f"{path} has no row: an array needs at least one task.", hint="One row makes one task.")
     return Array(len(rows), 0, names, rows)
 
 
@@ -172,9 +168,7 @@ def _read_jsonl(path: Path, text: str) -> tuple[list[str], list[list[str]]]:
             names = _names(path, number, list(row))
         if set(row) != set(names):
             odd = ", ".join(sorted(set(row) ^ set(names)))
-            raise _wrong(
-                path, number, f"has other names than the first ({odd})", "Give each line the same names."
-            )
+            raise _wrong(path, number, f"has other names than the first ({odd})", "Give each line the same names.")
         rows.append([_text(row[name]) for name in names])
     return names, rows
 
@@ -199,9 +193,7 @@ def _names(path: Path, line: int, names: list[str]) -> list[str]:
                 "Give the column another name.",
             )
         if len(name) > 100 or re.search(r"[{}\x00-\x1f]", name):
-            raise _wrong(
-                path, line, f"has a bad name in column {position + 1}", "No braces, 100 characters at most."
-            )
+            raise _wrong(path, line, f"has a bad name in column {position + 1}", "No braces, 100 characters at most.")
     return names
 
 

@@ -76,9 +76,7 @@ class AsyncHansa:
         ...         print(await job.results())
     """
 
-    def __init__(
-        self, server: str | None = None, token: str | None = None, home: str | Path | None = None
-    ) -> None:
+    def __init__(self, server: str | None = None, token: str | None = None, home: str | Path | None = None) -> None:
         self._place = (server, token, home)
         self._transport: AsyncTransport | None = None
 
@@ -137,9 +135,7 @@ class AsyncHansa:
         transport = await self._connect()
         return AsyncJobHandle(transport, await transport.run(api.job(number)))
 
-    async def jobs(
-        self, phase: str | None = None, name: str | None = None, limit: int = 100
-    ) -> list[AsyncJobHandle]:
+    async def jobs(self, phase: str | None = None, name: str | None = None, limit: int = 100) -> list[AsyncJobHandle]:
         """Jobs, the newest first."""
         transport = await self._connect()
         page = await transport.run(api.jobs(phase, name, limit))

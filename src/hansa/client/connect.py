@@ -47,9 +47,7 @@ def default_home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "hansa"
 
 
-def configured(
-    server: str | None, token: str | None, home: Path | None, environ: Mapping[str, str]
-) -> Endpoint | None:
+def configured(server: str | None, token: str | None, home: Path | None, environ: Mapping[str, str]) -> Endpoint | None:
     """The server that somebody named, or None: then it is the embedded one of the home."""
     folder = home or default_home(environ)
     client = {} if home and not server else _client_table(folder)
@@ -64,9 +62,7 @@ def configured(
             hint="Write it with its scheme, as in https://hansa.example.org or http://127.0.0.1:8642.",
         )
     timeout_s = float(environ.get("HANSA_CLIENT__TIMEOUT_S") or client.get("timeout_s") or TIMEOUT_S)
-    return Endpoint(
-        url.rstrip("/"), token or _token(environ), None, timeout_s, environ.get("HANSA_CA_FILE") or None
-    )
+    return Endpoint(url.rstrip("/"), token or _token(environ), None, timeout_s, environ.get("HANSA_CA_FILE") or None)
 
 
 def running(home: Path) -> Endpoint | None:
@@ -148,9 +144,7 @@ def _client_table(home: Path) -> dict[str, Any]:
             try:
                 table = tomllib.loads(file.read_text(encoding="utf-8")).get("client", {})
             except (OSError, ValueError) as error:
-                raise HansaError(
-                    USAGE, f"{file} cannot be read: {error}.", hint="Correct it, or remove it."
-                ) from error
+                raise HansaError(USAGE, f"{file} cannot be read: {error}.", hint="Correct it, or remove it.") from error
             merged |= table if isinstance(table, dict) else {}
     return merged
 

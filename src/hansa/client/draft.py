@@ -159,9 +159,7 @@ def parse_env(texts: Iterable[str], environ: Mapping[str, str] | None = None) ->
     for text in texts:
         name, separator, value = text.partition("=")
         if not _VARIABLE.fullmatch(name):
-            raise HansaError(
-                USAGE, f"{name!r} is no name of a variable.", hint="Write it as NAME=VALUE or NAME."
-            )
+            raise HansaError(USAGE, f"{name!r} is no name of a variable.", hint="Write it as NAME=VALUE or NAME.")
         if not separator and name not in here:
             raise HansaError(USAGE, f"The variable {name} is not set here.", hint=f"Write {name}=VALUE.")
         found[name] = value if separator else here[name]

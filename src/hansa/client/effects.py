@@ -81,7 +81,7 @@ Effect = Request | Pause | Work | Reconnect | Now
 Operation = Generator[Effect, Any, T]
 
 
-class Unreachable(Exception):  # noqa: N818 - thrown into operations, which decide what it means
+class Unreachable(Exception):
     """No answer: refused, broken off, or not in time. ``arrived`` says whether the server may have got it."""
 
     def __init__(self, message: str, *, arrived: bool) -> None:

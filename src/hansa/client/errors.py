@@ -14,12 +14,8 @@ SERVER_AWAY = register("client.server_away", 503, Exit.AWAY, "The server does no
 NOT_HANSA = register("client.not_hansa", 502, Exit.AWAY, "What answers at this address is no Hansa server.")
 USAGE = register("client.usage", 422, Exit.USAGE, "A value is not valid.")
 INPUT = register("client.input", 422, Exit.USAGE, "An input file cannot be sent.")
-INPUT_CHANGED = register(
-    "client.input_changed", 409, Exit.REFUSED, "An input file changed while it was sent."
-)
-INPUT_LIMIT = register(
-    "client.input_limit", 413, Exit.LIMIT, "The input files are larger than the server takes."
-)
+INPUT_CHANGED = register("client.input_changed", 409, Exit.REFUSED, "An input file changed while it was sent.")
+INPUT_LIMIT = register("client.input_limit", 413, Exit.LIMIT, "The input files are larger than the server takes.")
 TARGET = register("client.target", 409, Exit.REFUSED, "Files cannot be written where they should go.")
 UNSAFE_PATH = register("client.unsafe_path", 502, Exit.REFUSED, "The server named a path outside the folder.")
 JOB_FAILED = register("client.job_failed", 409, Exit.FAILED, "The job failed.")
@@ -37,11 +33,11 @@ class HansaError(Fault):
     """
 
 
-class ServerAway(HansaError):  # noqa: N818 - the design's word
+class ServerAway(HansaError):
     """The server could not be reached, or not in time. What it has accepted goes on."""
 
 
-class JobFailed(HansaError):  # noqa: N818
+class JobFailed(HansaError):
     """A job ended otherwise than done. ``job`` is the job as the server showed it last."""
 
     def __init__(self, job: Job, detail: str, hint: str | None = None) -> None:
@@ -49,7 +45,7 @@ class JobFailed(HansaError):  # noqa: N818
         self.job = job
 
 
-class Timeout(HansaError):  # noqa: N818
+class Timeout(HansaError):
     """A wait with a time limit came to its end before the job did. The job goes on."""
 
 
@@ -72,7 +68,5 @@ def of_response(status: int, body: bytes, what: str) -> HansaError:
         str(problem.get("detail") or problem["title"]),
         hint=problem.get("hint"),
         retry_after_s=problem.get("retry_after_s"),
-        **{
-            name: value for name, value in ids.items() if name.isidentifier() and name not in ("self", "code")
-        },
+        **{name: value for name, value in ids.items() if name.isidentifier() and name not in ("self", "code")},
     )

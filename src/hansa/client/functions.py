@@ -86,9 +86,7 @@ class Calls:
             raise HansaError(FUNCTION, "There is no value to call the function with.")
         root = Path(self._folder.name)
         command = [sys.executable, f"{FOLDER}/run.py", "{i}"]
-        draft = prepare(
-            command, replace(options, array=Array(self.count), outputs=[RESULT], scan=False), Path.cwd()
-        )
+        draft = prepare(command, replace(options, array=Array(self.count), outputs=[RESULT], scan=False), Path.cwd())
         draft.shared += [source(root / name, f"{FOLDER}/{name}") for name in ("run.py", "function.pkl")]
         own: list[list[Source]] = draft.per_task or [[] for _ in range(self.count)]
         for path, indices in self._packs:
@@ -101,9 +99,7 @@ class Calls:
     def close(self) -> None:
         self._folder.cleanup()
 
-    def _pack(
-        self, root: Path, values: Iterable[Any], dump: Callable[[Any], bytes]
-    ) -> list[tuple[Path, list[int]]]:
+    def _pack(self, root: Path, values: Iterable[Any], dump: Callable[[Any], bytes]) -> list[tuple[Path, list[int]]]:
         packs: list[tuple[Path, list[int]]] = []
         pack: dict[int, bytes] = {}
         size = 0
@@ -125,7 +121,7 @@ class Calls:
         return packs
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it only carries text
+class RemoteTraceback(Exception):
     """The traceback of an exception where it happened; the cause of the exception that is raised here."""
 
     def __str__(self) -> str:

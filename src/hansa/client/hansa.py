@@ -79,9 +79,7 @@ class Hansa:
         ...     squares = hansa.map(lambda x: x * x, range(10))
     """
 
-    def __init__(
-        self, server: str | None = None, token: str | None = None, home: str | Path | None = None
-    ) -> None:
+    def __init__(self, server: str | None = None, token: str | None = None, home: str | Path | None = None) -> None:
         self._transport = Transport(*connect(server, token, home))
 
     def __enter__(self) -> Hansa:
@@ -94,9 +92,7 @@ class Hansa:
         """Close the connection. Jobs go on."""
         self._transport.close()
 
-    def submit(
-        self, command: Command, *, upload: Progress | None = None, **options: Unpack[JobOptions]
-    ) -> JobHandle:
+    def submit(self, command: Command, *, upload: Progress | None = None, **options: Unpack[JobOptions]) -> JobHandle:
         """Submit a job; its files are sent before. A command is a list of words, or a line without a shell.
 
         Options are those of :class:`JobOptions`. Raises HansaError and submits nothing if something is wrong.

@@ -95,9 +95,7 @@ class Follower:
     trying: Trying = field(default_factory=Trying)
 
 
-def follow(
-    number: int, follower: Follower, cursor: str = "", timeout_s: float | None = None
-) -> Operation[Job]:
+def follow(number: int, follower: Follower, cursor: str = "", timeout_s: float | None = None) -> Operation[Job]:
     """Follow a job to its end, and its output to its last byte. Returns the ended job.
 
     Raises Timeout when ``timeout_s`` is over; the job goes on.

@@ -89,9 +89,7 @@ def _scan_program(word: str, array: Array | None, base: Path, found: Found) -> s
 
 
 def _interpreter(word: str) -> str:
-    program = {".py": "python", ".sh": "sh", ".R": "Rscript", ".jl": "julia", ".pl": "perl"}.get(
-        Path(word).suffix
-    )
+    program = {".py": "python", ".sh": "sh", ".R": "Rscript", ".jl": "julia", ".pl": "perl"}.get(Path(word).suffix)
     return f", or run it as: {program} {word}" if program else ""
 
 
@@ -106,9 +104,7 @@ def _scan_word(word: str, array: Array | None, base: Path, found: Found) -> None
         if path.is_file():
             _take_file(word, path, found)
         elif path.is_dir() and not word.startswith("/") and word.strip("./"):
-            note = (
-                f"{word} is a directory and is not sent; send it with --input {word}, or all with --workdir ."
-            )
+            note = f"{word} is a directory and is not sent; send it with --input {word}, or all with --workdir ."
             found.notes.append(note)
     except OSError:
         return  # a word that no file can have as its name
@@ -132,9 +128,7 @@ def _is_inside(word: str) -> bool:
 def _scan_template(word: str, array: Array, base: Path, found: Found) -> None:
     if not _is_inside(word) or not _may_exist(word, array, base):
         return
-    files = [
-        one if one and one.dest == _normal(one, base) else None for one in _of_tasks(word, word, array, base)
-    ]
+    files = [one if one and one.dest == _normal(one, base) else None for one in _of_tasks(word, word, array, base)]
     number = sum(one is not None for one in files)
     if not number:
         return

@@ -105,9 +105,7 @@ class Transport:
         connection = self._connect(request.timeout_s or self._endpoint.timeout_s)
         body = _pieces(request.body) if isinstance(request.body, FileBody) else request.body
         try:
-            connection.request(
-                request.method, address(self._endpoint, request), body, headers(self._endpoint, request)
-            )
+            connection.request(request.method, address(self._endpoint, request), body, headers(self._endpoint, request))
         except (BrokenPipeError, ConnectionResetError):
             # A server that refuses a body may answer before it has read it; getresponse tells.
             if not isinstance(request.body, FileBody):
@@ -136,9 +134,7 @@ class Transport:
                 import ssl
 
                 context = ssl.create_default_context(cafile=self._endpoint.ca_file)
-                self._connection = http.client.HTTPSConnection(
-                    host, parts.port, timeout=timeout_s, context=context
-                )
+                self._connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context)
             else:
                 self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
         self._connection.timeout = timeout_s

@@ -22,9 +22,7 @@ def parse_memory(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     value = float(match[1]) * _MIB[match[2].lower()] if match else 0.0
     if not match or value <= 0 or (match[3] and not match[2]):
-        raise HansaError(
-            USAGE, f"{text!r} is no amount of memory.", hint="Write it as 512M, 2G, or 1024 (MiB)."
-        )
+        raise HansaError(USAGE, f"{text!r} is no amount of memory.", hint="Write it as 512M, 2G, or 1024 (MiB).")
     return max(1, -int(-value // 1))
 
 

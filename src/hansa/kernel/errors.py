@@ -74,7 +74,7 @@ class DriverError(Exception):
     """What a driver raises: exactly one of the two below, with the cause chained."""
 
 
-class Temporary(DriverError):  # noqa: N818 - the design's word
+class Temporary(DriverError):
     """It may work later: the engine tries again after ``retry_after_s`` (its own back-off where None)."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
@@ -82,7 +82,7 @@ class Temporary(DriverError):  # noqa: N818 - the design's word
         self.retry_after_s = retry_after_s
 
 
-class Permanent(DriverError):  # noqa: N818
+class Permanent(DriverError):
     """It will not work, however often it is tried: somebody has to change something."""
 
 

@@ -1,22 +1,26 @@
 """Events: every change of phase, once. Timeline of a thing, live pages and audit log are this one table.
 
-``position`` orders the stream. It is given after commit, so that a reader who has seen position n never misses a
-smaller one that commits late. SQLite has one writer, so there the insert itself may give it; on PostgreSQL
+``position`` orders the stream. It is given after commit, so that a reader who has seen position n never misses
+a smaller one that commits late. SQLite has one writer, so there the insert itself may give it; on PostgreSQL
 :meth:`EventLog.sequence` does, one server at a time.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
+from hansa.kernel import errors
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Document, Moment, Tx, metadata
 
+log = structlog.get_logger(__name__)
 TOPIC = "events"
 _SEQUENCER_LOCK = 0x48414E5341  # "HANSA": pg_advisory_xact_lock
 _LOOK_AGAIN_S = 15.0
@@ -136,17 +140,13 @@ class EventLog:
         """Give positions to committed events that have none (PostgreSQL); the number given."""
         async with self._database.begin() as tx:
             await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_SEQUENCER_LOCK)))
-            waiting = (
-                sa.select(events.c.id).where(events.c.position.is_(None)).order_by(events.c.id).limit(limit)
-            )
+            waiting = sa.select(events.c.id).where(events.c.position.is_(None)).order_by(events.c.id).limit(limit)
             ids = (await tx.execute(waiting)).scalars().all()
             if not ids:
                 return 0
             top = (await tx.execute(sa.select(sa.func.max(events.c.position)))).scalar() or 0
             update = (
-                sa.update(events)
-                .where(events.c.id == sa.bindparam("event"))
-                .values(position=sa.bindparam("place"))
+                sa.update(events).where(events.c.id == sa.bindparam("event")).values(position=sa.bindparam("place"))
             )
             await tx.execute(update, [{"event": event, "place": top + n} for n, event in enumerate(ids, 1)])
             tx.ring(TOPIC)
@@ -158,18 +158,24 @@ class EventLog:
             return
         with self._database.bells.listen(TOPIC) as bell:
             while True:
-                given = await self.sequence()
+                try:
+                    given = await self.sequence()
+                except errors.Fault as fault:  # live pages must outlive a restart of PostgreSQL
+                    log.warning("events.sequencer_waits", error=str(fault))
+                    await asyncio.sleep(fault.retry_after_s or 1)
+                    continue
                 if not given:
                     await bell.wait(_LOOK_AGAIN_S)
 
     async def forget(self, older_than: timedelta) -> int:
         """Delete events older than the retention; the number deleted."""
+        old = events.c.time < self._clock.now() - older_than
+        # The last one stays: it remembers the position, and one that is used twice would be skipped by readers.
+        last = sa.select(sa.func.max(events.c.position)).scalar_subquery()
         async with self._database.begin() as tx:
-            gone = await tx.execute(sa.delete(events).where(events.c.time < self._clock.now() - older_than))
+            gone = await tx.execute(sa.delete(events).where(old, events.c.position < last))
         return gone.rowcount
 
 
 def _stored(row: Any) -> StoredEvent:
-    return StoredEvent(
-        row.position, row.time, row.actor, row.subject, row.phase, row.reason, row.message, row.data
-    )
+    return StoredEvent(row.position, row.time, row.actor, row.subject, row.phase, row.reason, row.message, row.data)

@@ -47,6 +47,9 @@ class ServerSettings(_Table):
     tls_key: Path | None = None
     """PEM file of the private key that belongs to tls_certificate."""
 
+    ca_file: Path | None = None
+    """PEM file of the authority that signed tls_certificate, for pilots, where computers do not know it."""
+
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of proxies whose X-Forwarded headers are believed."""
 
@@ -55,6 +58,13 @@ class ServerSettings(_Table):
 
     request_limit_bytes: Bytes = 64 * 1024**2
     """Bytes that the body of one request may have; uploads of files have their own limit."""
+
+
+class IdentitySettings(_Table):
+    """Sign-in."""
+
+    issuer: str | None = None
+    """Name of this server as an issuer of accounts. Chosen at the first start, then kept."""
 
 
 class DatabaseSettings(_Table):
@@ -165,6 +175,7 @@ class Settings(_Table):
     """All settings."""
 
     server: ServerSettings = ServerSettings()
+    identity: IdentitySettings = IdentitySettings()
     database: DatabaseSettings = DatabaseSettings()
     log: LogSettings = LogSettings()
     files: FileSettings = FileSettings()
@@ -192,7 +203,7 @@ def read_settings(
         if foreign := sorted(set(found) - PROJECT_TABLES):
             raise errors.Fault(
                 errors.SETTING,
-                f"{project} sets {', '.join(foreign)}: a project file may set only {', '.join(sorted(PROJECT_TABLES))}.",
+                f"{project} sets {', '.join(foreign)}; such a file may set only {', '.join(sorted(PROJECT_TABLES))}.",
                 hint=f"Move it to {home / 'config.toml'}.",
             )
         _merge(merged, found)

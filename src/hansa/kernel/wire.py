@@ -46,8 +46,7 @@ def _plan(kind: type) -> dict[str, tuple[Any, bool]]:
     hints = typing.get_type_hints(kind, include_extras=False)
     missing = dataclasses.MISSING
     return {
-        f.name: (hints[f.name], f.default is missing and f.default_factory is missing)
-        for f in dataclasses.fields(kind)
+        f.name: (hints[f.name], f.default is missing and f.default_factory is missing) for f in dataclasses.fields(kind)
     }
 
 
@@ -57,13 +56,13 @@ def _decode(kind: Any, data: Any) -> Any:
     origin = get_origin(kind)
     if origin is not None:
         return _decode_generic(kind, origin, data)
-    if dataclasses.is_dataclass(kind):
-        plan = _plan(typing.cast("type", kind))
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        plan = _plan(kind)
         for name, (_, required) in plan.items():
             if required and name not in data:
-                raise KeyError(f"{kind.__name__}.{name}")
+                raise KeyError(f"{kind}.{name}")
         known = {name: _decode(hint, data[name]) for name, (hint, _) in plan.items() if name in data}
-        return typing.cast("Any", kind)(**known)
+        return kind(**known)
     if kind is datetime:
         return datetime.fromisoformat(data)
     if isinstance(kind, type) and issubclass(kind, Enum):

@@ -37,14 +37,10 @@ EXITED = "exited"  # ran to its end: exit_code, or signal if a signal ended it
 WALL_TIME = "wall_time"  # stopped by the pilot: over its wall time
 MEMORY = "memory"  # stopped by the pilot: over its memory
 KILLED = "killed"  # stopped because the server said so
-NOT_STARTED = (
-    "not_started"  # the command could not be started (no such file, no permission): message says why
-)
+NOT_STARTED = "not_started"  # the command could not be started (no such file, no permission): message says why
 SETUP = "setup"  # the job's setup command failed on this node: message and the setup's log say why
 INPUT = "input"  # an input file could not be brought here
-OUTPUT = (
-    "output"  # ran, but its outputs break a limit or could not be sent: message says which and what to do
-)
+OUTPUT = "output"  # ran, but its outputs break a limit or could not be sent: message says which and what to do
 NODE = "node"  # a fault of the node (spawner died, disk full): the task is innocent and may run again
 
 OUTCOMES = (EXITED, WALL_TIME, MEMORY, KILLED, NOT_STARTED, SETUP, INPUT, OUTPUT, NODE)
@@ -209,9 +205,7 @@ class ExchangeReply:
     leases: List[Lease] = field(default_factory=list)
     jobs: List[JobOrder] = field(default_factory=list)  # every job that ``leases`` names
     kill: List[Kill] = field(default_factory=list)
-    dropped: List[int] = field(
-        default_factory=list
-    )  # leases that are no longer this pilot's: stop, do not report
+    dropped: List[int] = field(default_factory=list)  # leases that are no longer this pilot's: stop, do not report
     stop: Optional[str] = None  # "drain": take nothing new and end when idle; "now": kill, report and end
 
 
@@ -230,9 +224,7 @@ class PilotConfig:
     work_dir: str
     cores: int
     memory_mib: int
-    gpus: List[str] = field(
-        default_factory=list
-    )  # device indices or UUIDs, as CUDA_VISIBLE_DEVICES takes them
+    gpus: List[str] = field(default_factory=list)  # device indices or UUIDs, as CUDA_VISIBLE_DEVICES takes them
     wall_time_s: Optional[float] = None
     idle_timeout_s: float = 300.0
     server_away_s: float = 604800.0  # an idle pilot ends when it has not reached the server for so long

@@ -70,8 +70,7 @@ class State:
                     "owner": "me",
                     "vo": None,
                     "status": status("waiting", "job.queued", "Waits for a free core at local."),
-                    "counts": dict.fromkeys(("running", "done", "failed", "killed"), 0)
-                    | {"waiting": spec["count"]},
+                    "counts": dict.fromkeys(("running", "done", "failed", "killed"), 0) | {"waiting": spec["count"]},
                     "command": spec["command"],
                     "array": spec["array"],
                     "first": spec["first"],
@@ -188,9 +187,7 @@ class State:
         for stream, data in (("stdout", out), ("stderr", err)):
             for offset in range(0, len(data), self.chunk):
                 piece = base64.b64encode(data[offset : offset + self.chunk]).decode()
-                job["logs"].append(
-                    {"index": index, "attempt": 1, "stream": stream, "offset": offset, "data": piece}
-                )
+                job["logs"].append({"index": index, "attempt": 1, "stream": stream, "offset": offset, "data": piece})
 
 
 def status(phase: str, reason: str, message: str) -> dict[str, Any]:
@@ -303,13 +300,9 @@ class Handler(BaseHTTPRequestHandler):
         }
         if len(words) == 1:
             return 200, {"items": [site], "next": None}
-        return (
-            (200, site) if words[1] == "local" else (404, problem(404, "sites.not_found", "No such site.", 4))
-        )
+        return (200, site) if words[1] == "local" else (404, problem(404, "sites.not_found", "No such site.", 4))
 
-    def job(
-        self, job: dict[str, Any], words: list[str], query: dict[str, str], body: bytes
-    ) -> tuple[int, Any]:
+    def job(self, job: dict[str, Any], words: list[str], query: dict[str, str], body: bytes) -> tuple[int, Any]:
         verb = words[0] if words else ""
         if verb == "follow":
             return 200, self.follow(job, query)

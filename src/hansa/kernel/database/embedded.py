@@ -1,18 +1,18 @@
 """SQLite: WAL, one writer that groups commits, reads inline.
 
-A statement takes microseconds, so it runs on the event loop itself; only the commit, which waits for the disk,
-goes to a thread. Units of work that arrive while another one runs or commits join the next commit: each is a
-savepoint of its own, so one that raises undoes only itself, and none returns before the common commit is durable.
+A statement takes microseconds, so it runs on the event loop itself; only the commit, which waits for the
+disk, goes to a thread. Units of work that arrive while another one runs or commits join the next commit: each
+is a savepoint of its own, so one that raises undoes only itself, and none returns before the common commit is
+durable.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,8 @@ from sqlalchemy.engine import Connection, CursorResult, Engine, make_url
 from hansa.kernel import errors
 from hansa.kernel.bells import Bells
 from hansa.kernel.database.base import DialectName, Params
+from hansa.kernel.disk import refuse_network_disk
 
-_NETWORK_FILE_SYSTEMS = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "lustre",
-    "beegfs",
-    "gpfs",
-    "fuse.sshfs",
-}
 _MOST_IDLE_READERS = 8
 
 
@@ -49,7 +38,8 @@ class EmbeddedTx:
         self.calls: list[Callable[[], None]] = []
 
     async def execute(self, statement: sa.Executable, params: Params = None) -> CursorResult[Any]:
-        return self._connection.execute(statement, params)
+        with _faults():
+            return self._connection.execute(statement, params)
 
     def ring(self, topic: str) -> None:
         self.topics.add(topic)
@@ -63,7 +53,11 @@ class _Group:
 
     def __init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.broken: BaseException | None = None
+        self.units: list[EmbeddedTx] = []
+
+    def fail(self, error: BaseException) -> None:
+        self.done.set_exception(error)
+        self.done.exception()  # a group whose units have all gone away is no defect
 
 
 class EmbeddedDatabase:
@@ -74,9 +68,7 @@ class EmbeddedDatabase:
     def __init__(self, url: str) -> None:
         path = make_url(url).database
         if not path or path == ":memory:":
-            raise errors.Fault(
-                errors.SETTING, "An embedded database needs a file.", hint="Use sqlite:///PATH."
-            )
+            raise errors.Fault(errors.SETTING, "An embedded database needs a file.", hint="Use sqlite:///PATH.")
         refuse_network_disk(Path(path))
         self.path = Path(path)
         self.bells = Bells()
@@ -91,28 +83,29 @@ class EmbeddedDatabase:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[EmbeddedTx]:
         async with self._lock:
-            group = self._group or self._open_group()
-            writer = self._connection()
-            writer.exec_driver_sql("SAVEPOINT unit")
+            with _faults():
+                group = self._group or self._open_group()
+                writer = self._connection()
+                writer.exec_driver_sql("SAVEPOINT unit")
             tx = EmbeddedTx(writer)
             try:
                 yield tx
-                writer.exec_driver_sql("RELEASE unit")
+                with _faults():
+                    writer.exec_driver_sql("RELEASE unit")
             except BaseException as error:
                 self._undo(group, writer, error)
-                raise _translated(error) from error
+                raise
+            group.units.append(tx)
         # Shielded: a caller that goes away must not leave the others of the group without an answer.
         await asyncio.shield(group.done)
-        for call in tx.calls:
-            call()
-        for topic in tx.topics:
-            self.bells.ring(topic)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[EmbeddedTx]:
-        connection = self._readers.pop() if self._readers else self._engine.connect()
+        with _faults():
+            connection = self._readers.pop() if self._readers else self._engine.connect()
         try:
-            connection.exec_driver_sql("BEGIN")
+            with _faults():
+                connection.exec_driver_sql("BEGIN")
             yield EmbeddedTx(connection)
         finally:
             connection.rollback()
@@ -148,30 +141,41 @@ class EmbeddedDatabase:
 
     async def _commit(self, group: _Group) -> None:
         async with self._lock:
+            if group.done.done():  # SQLite has undone it already
+                return
             self._group = None
             connection = self._connection()
             try:
-                if group.broken:
-                    raise group.broken
                 raw: Any = connection.connection.dbapi_connection
                 await asyncio.get_running_loop().run_in_executor(self._disk, raw.commit)
             except Exception as error:  # noqa: BLE001 - whatever it was, every unit of the group must hear of it
                 connection.rollback()
-                group.done.set_exception(_translated(error))
-                group.done.exception()  # a group whose units have all gone away is no defect
+                group.fail(_translated(error))
             else:
                 connection.commit()
-                group.done.set_result(None)
+                self._tell(group)
+
+    def _tell(self, group: _Group) -> None:
+        """Ring and call for every unit, even if its caller has been cancelled: the unit is durable."""
+        loop = asyncio.get_running_loop()
+        for tx in group.units:
+            for call in tx.calls:
+                loop.call_soon(call)  # before begin() returns; one that raises harms no other
+            for topic in tx.topics:
+                self.bells.ring(topic)
+        group.done.set_result(None)
 
     def _undo(self, group: _Group, writer: Connection, error: BaseException) -> None:
         raw: Any = writer.connection.dbapi_connection
         if raw.in_transaction:
             writer.exec_driver_sql("ROLLBACK TO unit")
             writer.exec_driver_sql("RELEASE unit")
-        else:  # SQLite undid the whole transaction by itself (disk full, I/O error): so all of the group failed
-            group.broken = (
-                error if isinstance(error, Exception) else RuntimeError("the transaction was undone")
-            )
+            return
+        # SQLite undid the whole transaction by itself (disk full, I/O error): all of the group failed. Nobody
+        # may join it now: a savepoint outside of a transaction would be committed by its own release.
+        self._group = None
+        writer.rollback()
+        group.fail(error if isinstance(error, Exception) else RuntimeError("the transaction was undone"))
 
 
 def _engine(url: str) -> Engine:
@@ -197,6 +201,7 @@ def _engine(url: str) -> Engine:
 
 
 def _translated(error: BaseException) -> BaseException:
+    """The Fault that ``error`` stands for, or ``error`` itself."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if isinstance(cause, sqlite3.OperationalError):
         text = str(cause)
@@ -216,22 +221,12 @@ def _translated(error: BaseException) -> BaseException:
     return error
 
 
-def refuse_network_disk(path: Path) -> None:
-    """Raise Fault ``kernel.network_disk`` if ``path`` would lie on NFS or the like: SQLite loses data there."""
-    folder = os.path.realpath(path.parent)
-    best, kind = "", ""
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raise what the disk does as a Fault. Only around our own calls: a caller's errors are its own."""
     try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux: nothing is known, nothing is refused
-        return
-    for line in mounts:
-        fields = line.split(" ")
-        point = fields[1].encode().decode("unicode_escape")
-        if (folder == point or folder.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, fields[2]
-    if kind in _NETWORK_FILE_SYSTEMS:
-        raise errors.Fault(
-            errors.NETWORK_DISK,
-            f"{path.parent} is on a network file system ({kind} at {best}), where SQLite loses data.",
-            hint="Set HANSA_HOME to a folder on a local disk, or use PostgreSQL (database.url).",
-        )
+        yield
+    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        if (fault := _translated(error)) is not error:
+            raise fault from error
+        raise

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -32,7 +32,8 @@ class FederationTx:
         self.calls: list[Callable[[], None]] = []
 
     async def execute(self, statement: sa.Executable, params: Params = None) -> CursorResult[Any]:
-        return await self._connection.execute(statement, params)
+        with _faults():
+            return await self._connection.execute(statement, params)
 
     def ring(self, topic: str) -> None:
         self.topics.add(topic)
@@ -71,14 +72,13 @@ class FederationDatabase:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[FederationTx]:
-        try:
-            async with self._engine.begin() as connection:
-                tx = FederationTx(connection)
-                yield tx
-                for topic in sorted(tx.topics):
-                    await connection.execute(sa.select(sa.func.pg_notify(_CHANNEL, topic)))
-        except (sa.exc.DBAPIError, OSError, asyncpg.PostgresError) as error:
-            raise _translated(error) from error
+        async with self._connection() as connection:
+            tx = FederationTx(connection)
+            yield tx
+            for topic in sorted(tx.topics):
+                await tx.execute(sa.select(sa.func.pg_notify(_CHANNEL, topic)))
+            with _faults():
+                await connection.commit()
         for call in tx.calls:
             call()
         for topic in tx.topics:
@@ -86,11 +86,21 @@ class FederationDatabase:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[FederationTx]:
+        async with self._connection() as connection:
+            # One snapshot for all its statements, as in SQLite.
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield FederationTx(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of the pool; what was not committed is undone at the end."""
+        with _faults():
+            connection = await self._engine.connect()
         try:
-            async with self._engine.connect() as connection:
-                yield FederationTx(connection)
-        except (sa.exc.DBAPIError, OSError, asyncpg.PostgresError) as error:
-            raise _translated(error) from error
+            yield connection
+        finally:
+            # To the end even if the caller is cancelled, so that no connection leaks out of the pool.
+            await asyncio.shield(connection.close())
 
     async def close(self) -> None:
         self._ears.cancel()
@@ -111,25 +121,47 @@ class FederationDatabase:
                 log.warning("database.listen_failed", error=str(error))
                 await asyncio.sleep(2)
                 continue
+            gone = asyncio.Event()
+            connection.add_termination_listener(lambda _connection, gone=gone: gone.set())
             try:
                 await connection.add_listener(_CHANNEL, heard)
-                while not connection.is_closed():
-                    await asyncio.sleep(1)
+                await gone.wait()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("database.listen_failed", error=str(error))
             finally:
                 with suppress(OSError, asyncpg.PostgresError):
                     await connection.close(timeout=1)
 
 
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raise what the network does as a Fault. Only around our own calls: a caller's errors are its own."""
+    try:
+        yield
+    except (sa.exc.DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if (fault := _translated(error)) is not error:
+            raise fault from error
+        raise
+
+
 def _translated(error: BaseException) -> BaseException:
-    lost = isinstance(error, OSError) or (
-        isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+    """The Fault that ``error`` stands for, or ``error`` itself."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    state = str(getattr(cause, "sqlstate", None) or "")
+    lost = (
+        isinstance(cause, OSError | asyncpg.InterfaceError)
+        or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)
+        or state.startswith(("08", "57P", "53300"))  # connection lost, server stops or starts, too many
     )
     if lost or isinstance(error, sa.exc.InterfaceError):
+        return errors.Fault(errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2)
+    if state in ("40001", "40P01"):
         return errors.Fault(
-            errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2
+            errors.DATABASE_AWAY,
+            "PostgreSQL ended one of two changes that were in each other's way; nothing was changed.",
+            hint="Try again.",
+            retry_after_s=1,
         )
     if isinstance(error, sa.exc.DBAPIError) and "DiskFull" in type(error.orig).__name__:
-        return errors.Fault(
-            errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30
-        )
+        return errors.Fault(errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30)
     return error

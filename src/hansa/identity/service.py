@@ -1,0 +1,117 @@
+"""Users and tokens: the use cases."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hansa.identity import errors, store
+from hansa.identity.model import Caller, TokenKind
+from hansa.identity.wire import NewUser, NewUserToken, User
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Database, Tx
+from hansa.kernel.errors import Fault
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.ids import new_id
+from hansa.kernel.secrets import new_token, token_hash
+
+
+class IdentityService:
+    """Signs callers in and keeps users and tokens."""
+
+    def __init__(self, database: Database, events: EventLog, clock: Clock, issuer: str) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._issuer = issuer
+
+    async def authenticate(self, token: str) -> Caller:
+        """The caller behind a token. Raises Fault ``identity.bad_token`` or ``identity.suspended``."""
+        async with self._database.read() as tx:
+            row = await store.find_token(tx, token_hash(token))
+        if row is None or (row.expires is not None and row.expires <= self._clock.now()):
+            raise Fault(
+                errors.BAD_TOKEN,
+                "This token is unknown here, or has expired.",
+                hint="On the computer of the server, hansa reads its token from HANSA_HOME by itself; "
+                "elsewhere set HANSA_TOKEN_FILE.",
+            )
+        if row.suspended:
+            raise Fault(errors.SUSPENDED, f"The account {row.name} is suspended.", hint="Ask the server's operator.")
+        return Caller(row.user_id, row.name, is_operator=row.operator and not row.pilot_id, pilot=row.pilot_id)
+
+    async def whoami(self, caller: Caller) -> User:
+        async with self._database.read() as tx:
+            row = await store.get_user(tx, caller.user_id)
+        if row is None:
+            raise Fault(errors.BAD_TOKEN, "The user of this token is gone.")
+        return User(row.id, row.issuer, row.sub, row.name, row.operator)
+
+    async def ensure_local_user(self, name: str, token: str) -> str:
+        """The user of an embedded server, who signs in with the 0600 local token; returns the user's id."""
+        async with self._database.begin() as tx:
+            row = await store.find_user(tx, self._issuer, name)
+            user_id = row.id if row else await self._insert_user(tx, name, operator=True)
+            if await store.find_token(tx, token_hash(token)) is None:
+                await self._insert_token(tx, token, TokenKind.USER, user_id)
+        return user_id
+
+    async def add_user(self, caller: Caller, new: NewUser) -> NewUserToken:
+        """A user of this server's own. The token is shown once and kept as a hash."""
+        token = new_token("user")
+        async with self._database.begin() as tx:
+            if await store.find_user(tx, self._issuer, new.name):
+                raise Fault(errors.NAME_TAKEN, f"There is a user {new.name} already.", hint="Choose another name.")
+            user_id = await self._insert_user(tx, new.name, operator=False, actor=caller.actor)
+            await self._insert_token(tx, token, TokenKind.USER, user_id)
+        return NewUserToken(User(user_id, self._issuer, new.name, new.name, operator=False), token)
+
+    async def issue_pilot_token(self, pilot_id: str, owner_id: str, lasts: timedelta) -> str:
+        """A token that can do nothing but this pilot's exchange; earlier ones of this pilot are void."""
+        token = new_token("pilot")
+        async with self._database.begin() as tx:
+            await store.delete_pilot_tokens(tx, pilot_id)
+            await self._insert_token(tx, token, TokenKind.PILOT, owner_id, pilot_id, lasts)
+        return token
+
+    async def _insert_user(self, tx: Tx, name: str, *, operator: bool, actor: str = "hansa") -> str:
+        user_id = new_id("user")
+        await store.insert_user(
+            tx,
+            id=user_id,
+            issuer=self._issuer,
+            sub=name,
+            name=name,
+            operator=operator,
+            suspended=False,
+            created=self._clock.now(),
+        )
+        message = f"{name} may use this server{' and operates it' if operator else ''}."
+        await self._events.record(
+            tx, Event(actor, f"user/{user_id}", "active", "identity.added", message, owner_id=user_id)
+        )
+        return user_id
+
+    async def _insert_token(
+        self,
+        tx: Tx,
+        token: str,
+        kind: TokenKind,
+        user_id: str,
+        pilot_id: str | None = None,
+        lasts: timedelta | None = None,
+    ) -> None:
+        now = self._clock.now()
+        await store.insert_token(
+            tx,
+            hash=token_hash(token),
+            kind=kind.value,
+            user_id=user_id,
+            pilot_id=pilot_id,
+            created=now,
+            expires=now + lasts if lasts else None,
+        )
+
+
+async def revoke_pilot_tokens(tx: Tx, pilot_id: str) -> None:
+    """Inside the unit of work that ends a pilot: its token is void from then on."""
+    await store.delete_pilot_tokens(tx, pilot_id)

@@ -1,0 +1,62 @@
+"""The Protocol of batch drivers: what starts pilots at a site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from hansa.kernel.errors import Permanent, Temporary
+
+__all__ = ["BatchDriver", "Life", "Permanent", "PilotOrder", "Seen", "Temporary"]
+
+
+class Life(StrEnum):
+    """Whether a pilot lives, as the batch system knows it."""
+
+    ABSENT = "absent"
+    """Never started here, or cleaned up."""
+    QUEUED = "queued"
+    """The batch system has it, but has not started it."""
+    ALIVE = "alive"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the batch system says of a pilot, in its own words."""
+
+    life: Life
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class PilotOrder:
+    """A pilot to start. ``pilot_id`` is the idempotency key: at most one lives, however often it is asked for.
+
+    ``token`` goes to the node in a 0600 file or on stdin, never in argv or the environment.
+    """
+
+    pilot_id: str
+    token: str
+    cores: int
+    memory_mib: int
+    gpus: list[str]
+    idle_timeout_s: float
+    wall_time_s: float | None = None
+
+
+class BatchDriver(Protocol):
+    """Starts and stops pilots. Every call may be repeated; errors are Temporary or Permanent."""
+
+    async def start(self, order: PilotOrder) -> Seen:
+        """See to it that the pilot lives, or waits to. Already there is fine."""
+
+    async def observe(self, pilot_id: str) -> Seen:
+        """What has become of it."""
+
+    async def cancel(self, pilot_id: str) -> None:
+        """Stop it with all its tasks. Absent is fine."""
+
+    async def clean(self, pilot_id: str) -> None:
+        """Remove what it left behind, once it has ended. Absent is fine."""

@@ -1,0 +1,431 @@
+"""The pilots' exchange: results are accepted, tasks given out, in one unit of work."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from hansa.accounting.store import Charge, charge
+from hansa.identity.service import revoke_pilot_tokens
+from hansa.jobs import errors, leases, store, store_pilots
+from hansa.jobs.files import FileService, key_of
+from hansa.jobs.logs import LogStore, Piece
+from hansa.jobs.model import Again, Final, PilotPhase, judge
+from hansa.jobs.settle import Change, apply_change, give_back, history_of, limits_of, retry_row
+from hansa.jobs.wire import Phase
+from hansa.kernel import errors as kernel_errors
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Database, Tx
+from hansa.kernel.errors import Fault
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.settings import FileSettings, JobSettings
+from hansa.kernel.status import Party
+from hansa.node import protocol
+from hansa.node.protocol import ExchangeReply, ExchangeRequest, JobOrder, Kill, Lease, TaskResult, TaskRow
+
+log = structlog.get_logger(__name__)
+_LONGEST_HOLD_S = 30.0
+_LOOK_AGAIN_S = 2.0
+
+
+@dataclass
+class ExchangeCounters:
+    """For /metrics: what this process has seen."""
+
+    exchanges: int = 0
+    accepted: int = 0
+    ignored: int = 0
+    leased: int = 0
+
+
+@dataclass
+class _Books:
+    """What one exchange changes, gathered before it is written."""
+
+    changes: dict[int, Change] = field(default_factory=dict)
+    final: list[dict[str, Any]] = field(default_factory=list)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+    again: list[dict[str, Any]] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    recount: set[int] = field(default_factory=set)
+    reported: dict[int, int] = field(default_factory=dict)
+
+    def change(self, job: int) -> Change:
+        return self.changes.setdefault(job, Change())
+
+
+class ExchangeService:
+    """What pilots talk to."""
+
+    def __init__(
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        files: FileService,
+        logs: LogStore,
+        settings: JobSettings,
+        file_settings: FileSettings,
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._files = files
+        self._logs = logs
+        self._settings = settings
+        self._file_settings = file_settings
+        self.counters = ExchangeCounters()
+
+    async def exchange(self, pilot_id: str, request: ExchangeRequest) -> ExchangeReply:
+        """Answer one exchange; held up to ``wait_s`` where there is nothing to say yet.
+
+        Raises Fault ``jobs.protocol``, or ``jobs.pilot_gone`` where the pilot's life is over.
+        """
+        if request.protocol not in (protocol.PROTOCOL_VERSION, protocol.PROTOCOL_VERSION - 1):
+            raise Fault(errors.PROTOCOL, f"This server speaks version {protocol.PROTOCOL_VERSION} of the protocol.")
+        self.counters.exchanges += 1
+        self._database.bells.ring(f"pilot/{pilot_id}")  # a held request of this pilot is answered now
+        chunks = await self._store_content(pilot_id, request)
+        reply, owner_id = await self._settle(pilot_id, request, chunks)
+        if request.wait_s <= 0 or request.ending or _says_something(reply):
+            return reply
+        return await self._hold(pilot_id, owner_id, request, reply)
+
+    async def _hold(
+        self, pilot_id: str, owner_id: str, request: ExchangeRequest, reply: ExchangeReply
+    ) -> ExchangeReply:
+        deadline = self._clock.now() + timedelta(seconds=min(request.wait_s, _LONGEST_HOLD_S))
+        with self._database.bells.listen(f"work/{owner_id}", f"pilot/{pilot_id}") as bell:
+            while (left := (deadline - self._clock.now()).total_seconds()) > 0:
+                if await self._has_news(pilot_id, request):
+                    reply, _ = await self._settle(pilot_id, _only_asking(request), [])
+                    if _says_something(reply):
+                        return reply
+                if await bell.wait(min(left, _LOOK_AGAIN_S)) and not await self._is_newest(pilot_id, request):
+                    return reply
+        return reply
+
+    async def _has_news(self, pilot_id: str, request: ExchangeRequest) -> bool:
+        async with self._database.read() as tx:
+            pilot = await store_pilots.get(tx, pilot_id)
+            if pilot is None or pilot.stop or PilotPhase(pilot.phase).is_final:
+                return True
+            if await store_pilots.has_kills(tx, pilot_id):
+                return True
+            return request.want > 0 and bool(await leases.eligible_queues(tx, pilot, request))
+
+    async def _is_newest(self, pilot_id: str, request: ExchangeRequest) -> bool:
+        async with self._database.read() as tx:
+            pilot = await store_pilots.get(tx, pilot_id)
+        return pilot is not None and pilot.session == request.session and pilot.sequence <= request.sequence
+
+    async def _store_content(self, pilot_id: str, request: ExchangeRequest) -> list[dict[str, Any]]:
+        """Put outputs and logs into the object store, before the unit of work that mentions them."""
+        for result in request.results:
+            for output in result.outputs:
+                if output.data is not None:
+                    await self._files.store_inline(output.digest, output.data)
+                elif not await self._files.has(output.digest):
+                    raise Fault(errors.FILE_MISSING, f"The output {output.path} has not been uploaded.")
+        if not request.logs:
+            return []
+        async with self._database.read() as tx:
+            held = await leases.of_pilot(tx, pilot_id)
+        pieces: dict[int, list[Piece]] = {}
+        for chunk in request.logs:
+            lease = held.get(chunk.lease)
+            if lease is not None and lease.first <= chunk.index <= lease.last:
+                piece = Piece(chunk.index, lease.attempt, chunk.stream, chunk.offset, _bytes(chunk.data))
+                pieces.setdefault(lease.job, []).append(piece)
+        return [await self._logs.write(job, some) for job, some in pieces.items()]
+
+    async def _settle(
+        self, pilot_id: str, request: ExchangeRequest, chunks: list[dict[str, Any]]
+    ) -> tuple[ExchangeReply, str]:
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            pilot = await store_pilots.get(tx, pilot_id, lock=True)
+            if pilot is None or PilotPhase(pilot.phase).is_final:
+                raise Fault(errors.PILOT_GONE, "This pilot is not wanted any more.")
+            held = await leases.of_pilot(tx, pilot_id)
+            jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
+            await store.add_log_chunks(tx, chunks)
+            books = await self._accept(tx, pilot, request, held, jobs, now)
+            for number in {row["job"] for row in chunks} - books.changes.keys():
+                tx.ring(f"job/{number}")
+            await self._forget_old_sessions(tx, pilot, request, held, now)
+            await self._note_running(tx, held, request)
+            if request.ending:
+                await self._end(tx, pilot, request.ending, now)
+                return ExchangeReply(), pilot.owner_id
+            reply = await self._give(tx, pilot, request, held, jobs, now)
+            await store_pilots.heard(tx, pilot, request, now)
+        return reply, pilot.owner_id
+
+    async def _accept(
+        self,
+        tx: Tx,
+        pilot: Any,
+        request: ExchangeRequest,
+        held: dict[int, Any],
+        jobs: dict[int, Any],
+        now: datetime,
+    ) -> _Books:
+        books = _Books()
+        histories = await _histories(tx, request.results, held)
+        for result in request.results:
+            lease = held.get(result.lease)
+            if lease is None or not lease.first <= result.index <= lease.last:
+                self.counters.ignored += 1  # an old lease: somebody else's result counts
+                continue
+            retry = histories.get((lease.job, result.index)) if lease.attempt > 1 else None
+            self._book(books, pilot, jobs[lease.job], lease, result, retry, now)
+        await self._write(tx, books, pilot, jobs, held, now)
+        return books
+
+    def _book(
+        self, books: _Books, pilot: Any, job: Any, lease: Any, result: TaskResult, retry: Any, now: datetime
+    ) -> None:
+        history = history_of(retry, lease.attempt)
+        verdict = judge(result.outcome, result.exit_code, result.message, history, limits_of(job, self._settings))
+        if job.kill_requested and isinstance(verdict, Again):
+            verdict = Final(Phase.KILLED, "Killed on request.")
+        elif pilot.stop and result.outcome == protocol.NODE:  # we stopped it: that is nobody's fault
+            verdict = Again(replace(history, attempt=history.attempt + 1), 0.0, result.message)
+        row = {
+            "job": job.number,
+            "index": result.index,
+            "attempt": lease.attempt,
+            "lease": lease.id,
+            "outcome": result.outcome,
+            "exit_code": result.exit_code,
+            "signal": result.signal,
+            "message": verdict.message,
+            "pilot_id": pilot.id,
+            "ended": now - timedelta(seconds=max(0.0, result.ended_ago_s)),
+            "wall_s": result.wall_s,
+            "cpu_s": result.cpu_s,
+            "memory_mib": result.memory_mib,
+        }
+        books.reported[lease.id] = books.reported.get(lease.id, 0) + 1
+        if isinstance(verdict, Final):
+            books.final.append(row | {"phase": verdict.phase.value, "fields": result.fields})
+            books.files += [
+                {
+                    "job": job.number,
+                    "index": result.index,
+                    "path": output.path,
+                    "digest": output.digest,
+                    "size": output.size,
+                    "executable": output.executable,
+                }
+                for output in result.outputs
+            ]
+        else:
+            books.earlier.append(row | {"phase": Phase.FAILED.value})
+            books.again.append(retry_row(job.number, result.index, verdict, now))
+
+    async def _write(
+        self, tx: Tx, books: _Books, pilot: Any, jobs: dict[int, Any], held: dict[int, Any], now: datetime
+    ) -> None:
+        accepted = await store.insert_results(tx, books.final)
+        retried = await store_pilots.insert_attempts(tx, books.earlier)
+        again = [row for row in books.again if (row["job"], row["index"], row["attempt"] - 1) in retried]
+        await store.upsert_retries(tx, again)
+        for row in again:
+            books.change(row["job"]).again += 1
+        used: dict[int, list[dict[str, Any]]] = {}
+        for row in books.final:
+            if (row["job"], row["index"]) in accepted:
+                books.change(row["job"]).add(row["phase"])
+                used.setdefault(row["job"], []).append(row)
+            else:
+                books.recount.add(row["lease"])
+        for row in books.earlier:
+            if (row["job"], row["index"], row["attempt"]) in retried:
+                used.setdefault(row["job"], []).append(row)
+            else:
+                books.recount.add(row["lease"])
+        self.counters.accepted += len(accepted)
+        await store.insert_task_files(tx, [f for f in books.files if (f["job"], f["index"]) in accepted])
+        for number, rows in used.items():
+            repeated = [row["index"] for row in rows if row["attempt"] > 1 and "fields" in row]
+            await store.delete_retries(tx, number, repeated)
+        await self._close_leases(tx, books, held)
+        await charge(tx, now.date(), [_charge(pilot, jobs[number], rows) for number, rows in used.items()])
+        for number, change in sorted(books.changes.items()):
+            await apply_change(tx, self._events, jobs[number], change, now, f"pilot/{pilot.id}")
+
+    async def _close_leases(self, tx: Tx, books: _Books, held: dict[int, Any]) -> None:
+        finished = []
+        for lease_id, count in books.reported.items():
+            lease = held[lease_id]
+            remaining = lease.remaining - count
+            if lease_id in books.recount:  # something came twice, or was killed meanwhile: count anew
+                remaining = len(await leases.outstanding(tx, lease))
+            if remaining <= 0:
+                finished.append(lease_id)
+            else:
+                await leases.update(tx, lease_id, remaining=remaining)
+        await leases.delete(tx, finished)
+        for lease_id in finished:
+            del held[lease_id]
+
+    async def _note_running(self, tx: Tx, held: dict[int, Any], request: ExchangeRequest) -> None:
+        running: dict[int, int] = {}
+        for task in request.running:
+            running[task.lease] = running.get(task.lease, 0) + 1
+        for lease in held.values():
+            if lease.running != running.get(lease.id, 0):
+                await leases.update(tx, lease.id, running=running.get(lease.id, 0))
+                tx.ring(f"job/{lease.job}")
+
+    async def _give(
+        self,
+        tx: Tx,
+        pilot: Any,
+        request: ExchangeRequest,
+        held: dict[int, Any],
+        jobs: dict[int, Any],
+        now: datetime,
+    ) -> ExchangeReply:
+        kill = [Kill(lease.id) for lease in held.values() if jobs[lease.job].kill_requested]
+        kill += [Kill(lease.id, index) for lease in held.values() for index in lease.kill]
+        dropped = [lease for lease in request.held if lease not in held]
+        repeated = request.session == pilot.session and request.sequence <= pilot.sequence
+        if repeated:
+            given = [
+                {"row": jobs[row.job], **row._mapping} for row in held.values() if row.sequence == request.sequence
+            ]
+        elif pilot.stop or request.want <= 0:
+            given = []
+        else:
+            given = await leases.take(tx, pilot, request, now)
+            self.counters.leased += sum(lease["remaining"] for lease in given)
+            await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
+        orders = {lease["row"].number: self._order(lease["row"]) for lease in given}
+        return ExchangeReply(
+            [await _lease(tx, lease) for lease in given], list(orders.values()), kill, dropped, pilot.stop
+        )
+
+    async def _mark_started(self, tx: Tx, jobs: Iterable[Any], pilot: Any, now: datetime) -> None:
+        for job in {job.number: job for job in jobs if job.started is None}.values():
+            message = f"Tasks are given to a pilot at {pilot.site}."
+            await store.update_job(
+                tx,
+                job.number,
+                started=now,
+                phase=Phase.RUNNING.value,
+                reason="jobs.running",
+                message=message,
+                waiting_on=Party.NOBODY.value,
+                since=now,
+            )
+            await self._events.record(
+                tx,
+                Event(
+                    f"pilot/{pilot.id}", f"job/{job.number}", "running", "jobs.running", message, job.owner_id, job.vo
+                ),
+            )
+            tx.ring(f"job/{job.number}")
+
+    def _order(self, job: Any) -> JobOrder:
+        spec, needs = job.spec, job.spec["requirements"]
+        return JobOrder(
+            number=job.number,
+            command=spec["command"],
+            cores=needs["cores"],
+            memory_mib=needs["memory_mib"],
+            wall_time_s=needs["wall_time_s"],
+            gpus=needs["gpus"],
+            env=spec["env"],
+            names=spec["names"],
+            inputs=[protocol.File(**file) for file in spec["inputs"]],
+            outputs=spec["outputs"],
+            setup=spec["setup"],
+            output_limit_bytes=self._file_settings.limit_bytes,
+            log_limit_bytes=self._settings.log_limit_bytes,
+            array=spec["array"],
+        )
+
+    async def _forget_old_sessions(
+        self, tx: Tx, pilot: Any, request: ExchangeRequest, held: dict[int, Any], now: datetime
+    ) -> None:
+        """The pilot's process was started anew: what the old one held died with it, but for what it still names."""
+        named = set(request.held)
+        gone = [lease for lease in held.values() if lease.session != request.session and lease.id not in named]
+        if gone:
+            running = {(lease, index) for lease, index in pilot.running}
+            await give_back(tx, self._events, self._settings, gone, running, now, "The pilot was started anew.")
+            for lease in gone:
+                del held[lease.id]
+
+    async def _end(self, tx: Tx, pilot: Any, why: str, now: datetime) -> None:
+        held = list((await leases.of_pilot(tx, pilot.id)).values())
+        await give_back(tx, self._events, self._settings, held, set(), now, f"The pilot ended: {why}.")
+        await revoke_pilot_tokens(tx, pilot.id)
+        await store_pilots.end(
+            tx, self._events, pilot, PilotPhase.ENDED, f"pilots.{_code(why)}", f"It ended: {why}.", now
+        )
+
+    async def check_download(self, pilot_id: str, digest: str) -> None:
+        """Whether a pilot may read this content: its owner brought it. Raises Fault ``jobs.no_file``."""
+        key_of(digest)
+        async with self._database.read() as tx:
+            pilot = await store_pilots.get(tx, pilot_id)
+            owned = await store.owned_digests(tx, pilot.owner_id, [digest]) if pilot else {}
+        if digest not in owned:
+            raise Fault(errors.NO_FILE, f"There is no content {digest} for this pilot.")
+
+
+async def _histories(tx: Tx, found: Iterable[TaskResult], held: dict[int, Any]) -> dict[tuple[int, int], Any]:
+    wanted: dict[int, list[int]] = {}
+    for result in found:
+        lease = held.get(result.lease)
+        if lease is not None and lease.attempt > 1:
+            wanted.setdefault(lease.job, []).append(result.index)
+    rows: dict[tuple[int, int], Any] = {}
+    for number, indices in wanted.items():
+        for index, row in (await store.retries_of(tx, number, indices)).items():
+            rows[number, index] = row
+    return rows
+
+
+async def _lease(tx: Tx, given: dict[str, Any]) -> Lease:
+    job = given["row"]
+    rows = None
+    if job.has_rows:
+        plain = await store.rows_of(tx, job, given["first"], given["last"])
+        rows = [TaskRow(row["values"], [protocol.File(**file) for file in row["inputs"]]) for row in plain]
+    return Lease(given["id"], job.number, given["first"], given["last"], given["attempt"], rows)
+
+
+def _charge(pilot: Any, job: Any, rows: list[dict[str, Any]]) -> Charge:
+    wall = sum(row["wall_s"] for row in rows)
+    cores = job.spec["requirements"]["cores"]
+    return Charge(job.owner_id, job.vo, pilot.site, len(rows), wall, wall * cores, sum(row["cpu_s"] for row in rows))
+
+
+def _bytes(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise Fault(kernel_errors.INVALID, "A log chunk is not base64.") from error
+
+
+def _says_something(reply: ExchangeReply) -> bool:
+    return bool(reply.leases or reply.kill or reply.dropped or reply.stop)
+
+
+def _only_asking(request: ExchangeRequest) -> ExchangeRequest:
+    return replace(request, results=[], logs=[], wait_s=0.0)
+
+
+def _code(why: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in why.partition(":")[0].strip().lower()) or "ended"

@@ -1,0 +1,114 @@
+"""Why a job or a task is where it is, in sentences. Reads; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from hansa.jobs import store, store_pilots
+from hansa.jobs.logs import LogStore
+from hansa.jobs.model import Needs, duration, misfit
+from hansa.jobs.views import status_of
+from hansa.jobs.wire import Explanation, Job, Phase
+from hansa.kernel.database import Database
+from hansa.kernel.events import EventLog
+from hansa.kernel.status import Party, Status
+from hansa.sites.wire import Site
+
+_TAIL_BYTES = 2000
+_FAILED_SHOWN = 3
+
+
+async def explain_job(
+    database: Database,
+    logs: LogStore,
+    events: EventLog,
+    job: Any,
+    view: Job,
+    index: int | None,
+    offers: Sequence[Site],
+    now: datetime,
+) -> Explanation:
+    """The explanation that CLI, API and portal show, the same text."""
+    if index is not None:
+        return await _explain_task(database, logs, job, index)
+    lines: list[str] = []
+    phase = Phase(view.status.phase)
+    async with database.read() as tx:
+        if not phase.is_final:
+            lines += await _waiting_lines(tx, job, offers, now)
+        failed = await store.failed_results(tx, job.number, _FAILED_SHOWN) if view.counts.failed else []
+        timeline = await events.timeline(tx, f"job/{job.number}", 20)
+    for row in failed:
+        lines += await _failed_lines(logs, job, row)
+    if view.counts.failed > len(failed) > 0:
+        lines.append(f"… and {view.counts.failed - len(failed):,} more: hansa job results {job.number}")
+    lines += [f"{event.time:%Y-%m-%d %H:%M:%S} {event.actor}: {event.message}" for event in timeline]
+    return Explanation(f"job/{job.number}", view.status, lines)
+
+
+async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetime) -> list[str]:
+    needs = Needs(**job.spec["requirements"])
+    asked = f"{needs.cores} cores, {needs.memory_mib:,} MiB, {needs.gpus} GPUs, {duration(needs.wall_time_s)}"
+    lines = [f"A task needs {asked}."]
+    for offer in offers:
+        reason = misfit(needs, offer.name, offer.capacity)
+        if reason:
+            lines.append(f"Not possible at {reason}.")
+            continue
+        pilots = await store_pilots.live_at(tx, offer.name, job.owner_id)
+        if not pilots:
+            lines.append(f"Possible at {offer.name}; a pilot is about to be started there.")
+        for pilot in pilots:
+            lines.append(_pilot_line(pilot, needs, now))
+            mine = [s for s in pilot.setups if s["job"] == job.number and s["state"] == "running"]
+            lines += [f"The setup command has been running for {duration(s['age_s'])}." for s in mine]
+    if job.again:
+        lines.append(f"{job.again:,} tasks wait to run again after an earlier attempt.")
+    return lines
+
+
+def _pilot_line(pilot: Any, needs: Needs, now: datetime) -> str:
+    status = status_of(pilot)
+    if pilot.last_seen is None:
+        return f"A pilot at {pilot.site} is {status.phase}: {status.message}"
+    silence = (now - pilot.last_seen).total_seconds()
+    quiet = f", silent for {duration(silence)}" if silence > 30 else ""
+    busy = f"runs {len(pilot.running)} tasks on {pilot.cores} cores" if pilot.running else "is free"
+    need = "" if needs.cores <= pilot.cores else f" (too small: {needs.cores} cores are needed)"
+    return f"A pilot at {pilot.site} {busy}{need}{quiet}."
+
+
+async def _failed_lines(logs: LogStore, job: Any, row: Any) -> list[str]:
+    name = f"{job.number}.{row.index}" if job.spec["array"] else str(job.number)
+    used = f"{duration(row.wall_s)} wall, {row.cpu_s:.1f} s CPU, {row.memory_mib:,.0f} MiB at most"
+    how = f"exit code {row.exit_code}" if row.exit_code is not None else row.outcome
+    how = f"signal {row.signal}" if row.exit_code is None and row.signal else how
+    lines = [f"Task {name} failed: {how}. {row.message}".rstrip() + f" Used: {used}."]
+    for stream in ("setup", "stderr"):
+        tail = (await logs.tail(job.number, row.index, stream, _TAIL_BYTES)).decode(errors="replace").splitlines()
+        lines += [f"  {stream}: {line}" for line in tail[-5:]]
+    return lines
+
+
+async def _explain_task(database: Database, logs: LogStore, job: Any, index: int) -> Explanation:
+    async with database.read() as tx:
+        row = await store.get_result(tx, job.number, index)
+        again = (await store.retries_of(tx, job.number, [index])).get(index)
+        earlier = await store_pilots.attempts_of(tx, job.number, index)
+    lines = [
+        f"Attempt {one.attempt} ended {one.ended:%Y-%m-%d %H:%M:%S}: {one.outcome}. {one.message}".rstrip()
+        for one in earlier
+    ]
+    subject = f"job/{job.number}.{index}"
+    if row is not None:
+        status = Status(row.phase, f"jobs.task_{row.phase}", row.message or row.outcome, Party.NOBODY, row.ended)
+        if row.phase == Phase.FAILED.value:
+            lines += await _failed_lines(logs, job, row)
+        return Explanation(subject, status, lines)
+    leased = index < job.next_index and (again is None or again.leased)
+    phase, message = (Phase.RUNNING, "A pilot has it.") if leased else (Phase.WAITING, "It waits for a pilot.")
+    if job.killed_from is not None and index >= job.killed_from:
+        phase, message = Phase.KILLED, "Killed on request, before it was given to a pilot."
+    return Explanation(subject, Status(phase.value, f"jobs.task_{phase.value}", message, Party.HANSA, job.since), lines)

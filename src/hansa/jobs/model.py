@@ -1,0 +1,217 @@
+"""What jobs are and how they may change: pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hansa.jobs.wire import Counts, Phase, Requirements
+from hansa.node import protocol
+from hansa.sites.wire import Capacity
+
+LOST = "lost"
+"""An outcome that only the server sees: the pilot died while the task ran."""
+NEVER_RAN = "never_ran"
+"""An outcome that only the server sees: killed before it was given to a pilot."""
+
+_EXIT_OF_OUTCOME = {
+    protocol.WALL_TIME: 137,
+    protocol.MEMORY: 137,
+    protocol.KILLED: 137,
+    NEVER_RAN: 137,
+    protocol.NOT_STARTED: 127,
+    protocol.SETUP: 1,
+}
+HANSA_EXIT = 125
+
+
+class PilotPhase(StrEnum):
+    """Where a pilot is."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+    LOST = "lost"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (PilotPhase.ENDED, PilotPhase.LOST)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one task needs, defaults filled in: the key of its task queue, beside the owner."""
+
+    cores: int
+    memory_mib: int
+    gpus: int
+    wall_time_s: int
+    site: str | None
+
+
+@dataclass(frozen=True)
+class History:
+    """What went wrong with a task before this attempt."""
+
+    attempt: int = 1
+    failures: int = 0
+    node_faults: int = 0
+    crashes: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How often a task may run again, by whose fault it was."""
+
+    retries: int
+    node_retries: int
+    crash_limit: int
+
+
+@dataclass(frozen=True)
+class Final:
+    """The task has ended."""
+
+    phase: Phase
+    message: str
+
+
+@dataclass(frozen=True)
+class Again:
+    """The task runs again, not before ``delay_s`` from now."""
+
+    history: History
+    delay_s: float
+    message: str
+
+
+def judge(outcome: str, exit_code: int | None, message: str, history: History, limits: Limits) -> Final | Again:
+    """What an attempt's end means for its task."""
+    if outcome == protocol.EXITED and exit_code == 0:
+        return Final(Phase.DONE, message)
+    if outcome in (protocol.KILLED, NEVER_RAN):
+        return Final(Phase.KILLED, message or "Killed on request.")
+    if outcome == LOST:
+        crashes = history.crashes + 1
+        if crashes >= limits.crash_limit:
+            said = f"Stopped: {crashes} pilots died while this task ran; it may be what kills them."
+            return Final(Phase.FAILED, said)
+        return Again(_next(history, crashes=crashes), 0.0, message)
+    if outcome in (protocol.NODE, protocol.INPUT):
+        faults = history.node_faults + 1
+        if faults > limits.node_retries:
+            return Final(Phase.FAILED, f"{message} (after {faults} faults of nodes)")
+        return Again(_next(history, node_faults=faults), min(60.0, 2.0 ** (faults - 1)), message)
+    failures = history.failures + 1
+    if failures > limits.retries:
+        return Final(Phase.FAILED, message)
+    return Again(_next(history, failures=failures), 0.0, message)
+
+
+def _next(history: History, **changed: int) -> History:
+    kept = {"failures": history.failures, "node_faults": history.node_faults, "crashes": history.crashes}
+    return History(attempt=history.attempt + 1, **{**kept, **changed})
+
+
+def exit_code_of(outcome: str, exit_code: int | None, signal: int | None) -> int:
+    """What ``hansa run`` exits with for a task that ended so: as a shell would, 125 for faults of Hansa."""
+    if outcome == protocol.EXITED:
+        return exit_code if exit_code is not None else 128 + (signal or 0)
+    return _EXIT_OF_OUTCOME.get(outcome, HANSA_EXIT)
+
+
+def phase_of(counts: Counts, *, was_leased: bool) -> Phase:
+    """A job's phase: it ends when all its tasks have; a failed task makes it failed, else a killed one killed."""
+    if counts.waiting == 0 and counts.running == 0:
+        if counts.failed:
+            return Phase.FAILED
+        return Phase.KILLED if counts.killed else Phase.DONE
+    return Phase.RUNNING if was_leased else Phase.WAITING
+
+
+def ending_message(counts: Counts, seconds: float) -> str:
+    """The sentence for a job that has ended."""
+    total = counts.done + counts.failed + counts.killed
+    if total == 1:
+        word = "done" if counts.done else "failed" if counts.failed else "killed"
+        return f"The task is {word}, {duration(seconds)} after submission."
+    parts = [f"{counts.done:,} of {total:,} tasks done"]
+    parts += [f"{counts.failed:,} failed"] if counts.failed else []
+    parts += [f"{counts.killed:,} killed"] if counts.killed else []
+    return f"{', '.join(parts)}, {duration(seconds)} after submission."
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: ``3.2 s``, ``4 min 05 s``, ``2 h 07 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def misfit(needs: Needs, site: str, capacity: Capacity) -> str | None:
+    """Why one task with these needs can never run at a site, or None if it can."""
+    if needs.site is not None and needs.site != site:
+        return f"{site}: the job asks for site {needs.site}"
+    lacks = []
+    if needs.cores > capacity.cores:
+        lacks.append(f"{needs.cores} cores asked, {capacity.cores} there")
+    if needs.memory_mib > capacity.memory_mib:
+        lacks.append(f"{needs.memory_mib:,} MiB of memory asked, {capacity.memory_mib:,} there")
+    if needs.gpus > len(capacity.gpus):
+        lacks.append(f"{needs.gpus} GPUs asked, {len(capacity.gpus)} there")
+    return f"{site}: {', '.join(lacks)}" if lacks else None
+
+
+def fill_needs(asked: Requirements, *, cores: int, memory_mib: int, wall_time_s: int) -> Needs:
+    """The needs of a task, with the server's defaults where the user said nothing."""
+    return Needs(
+        cores=asked.cores or cores,
+        memory_mib=asked.memory_mib or memory_mib,
+        gpus=asked.gpus,
+        wall_time_s=asked.wall_time_s or wall_time_s,
+        site=asked.site,
+    )
+
+
+def ranges(indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending indices as inclusive ranges: 1 2 3 7 → (1, 3) (7, 7)."""
+    found: list[tuple[int, int]] = []
+    for index in indices:
+        if found and found[-1][1] == index - 1:
+            found[-1] = (found[-1][0], index)
+        else:
+            found.append((index, index))
+    return found
+
+
+def split_range(first: int, last: int, without: Sequence[int]) -> list[tuple[int, int]]:
+    """The inclusive range first … last without some indices (ascending)."""
+    found, start = [], first
+    for index in without:
+        if start <= index - 1:
+            found.append((start, index - 1))
+        start = index + 1
+    if start <= last:
+        found.append((start, last))
+    return found
+
+
+def tasks_wanted(want: int, cores_free: int, needs: Needs) -> int:
+    """How many tasks with these needs answer a pilot's wish for ``want`` one-core tasks."""
+    if want <= 0:
+        return 0
+    if needs.cores == 1:
+        return want
+    return max(1 if cores_free >= needs.cores else 0, want // needs.cores)
+
+
+def pilots_to_start(waiting_tasks: int, live_pilots: int, site_limit: int) -> int:
+    """How many pilots a site should start now for an owner's waiting tasks."""
+    if waiting_tasks <= 0:
+        return 0
+    return max(0, min(site_limit - live_pilots, waiting_tasks))

@@ -1,0 +1,70 @@
+"""HTTP routes of pilots: the exchange, their files, their program."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter, ValidationError
+
+from hansa.identity.http import allowed
+from hansa.identity.model import Caller
+from hansa.identity.policy import Permission
+from hansa.jobs.exchange import ExchangeService
+from hansa.jobs.files import FileService
+from hansa.jobs.program import NodeProgram
+from hansa.jobs.routes import upload_length
+from hansa.kernel.http import invalid, provided
+from hansa.node.protocol import ExchangeReply, ExchangeRequest
+
+router = APIRouter(tags=["pilots"])
+Pilot = Annotated[Caller, allowed(Permission.PILOT_EXCHANGE)]
+Exchanges = Annotated[ExchangeService, Depends(provided(ExchangeService))]
+Files = Annotated[FileService, Depends(provided(FileService))]
+_request = TypeAdapter(ExchangeRequest)
+_reply = TypeAdapter(ExchangeReply)
+
+
+@router.post(
+    "/pilots/{pilot}/exchange",
+    response_model=ExchangeReply,
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": _request.json_schema()}}}},
+)
+async def exchange(pilot: str, who: Pilot, exchanges: Exchanges, request: Request) -> Response:  # noqa: ARG001
+    """Results in, tasks out; see hansa.node.protocol. The body is read by pydantic directly: this is the hot path."""
+    try:
+        asked = _request.validate_json(await request.body())
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False)) from error
+    answer = await exchanges.exchange(pilot, asked)
+    return Response(_reply.dump_json(answer), media_type="application/json")
+
+
+@router.get("/pilots/{pilot}/files/{digest}", response_class=StreamingResponse)
+async def download(
+    pilot: str,
+    digest: str,
+    who: Pilot,  # noqa: ARG001
+    exchanges: Exchanges,
+    files: Files,
+) -> StreamingResponse:
+    """Content that the pilot's owner brought here."""
+    await exchanges.check_download(pilot, digest)
+    return StreamingResponse(files.open(digest), media_type="application/octet-stream")
+
+
+@router.put("/pilots/{pilot}/files/{digest}", status_code=204)
+async def upload(pilot: str, digest: str, who: Pilot, files: Files, request: Request) -> None:  # noqa: ARG001
+    """An output of a task, before the exchange that reports it."""
+    await files.store_stream(digest, upload_length(request), request.stream())
+
+
+@router.get("/pilots/{pilot}/node.pyz")
+async def program(
+    pilot: str,  # noqa: ARG001
+    who: Pilot,  # noqa: ARG001
+    node: Annotated[NodeProgram, Depends(provided(NodeProgram))],
+) -> Response:
+    """The pilot's program; bootstrap.py checks its digest."""
+    return Response(node.zipapp, media_type="application/zip")

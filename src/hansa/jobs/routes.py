@@ -1,0 +1,162 @@
+"""HTTP routes of jobs and their files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from hansa.identity.http import allowed
+from hansa.identity.model import Caller
+from hansa.identity.policy import Permission
+from hansa.jobs.files import FileService
+from hansa.jobs.service import JobService
+from hansa.jobs.wire import (
+    Explanation,
+    FileKeys,
+    Following,
+    Job,
+    JobPage,
+    JobSpec,
+    MissingFiles,
+    Phase,
+    PilotPage,
+    Selection,
+    TaskFilePage,
+    TaskPage,
+)
+from hansa.kernel.http import provided
+
+router = APIRouter(tags=["jobs"])
+Jobs = Annotated[JobService, Depends(provided(JobService))]
+Files = Annotated[FileService, Depends(provided(FileService))]
+Reader = Annotated[Caller, allowed(Permission.JOBS_READ)]
+Writer = Annotated[Caller, allowed(Permission.JOBS_WRITE)]
+Uploader = Annotated[Caller, allowed(Permission.FILES_WRITE)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Stream = Literal["stdout", "stderr", "setup"]
+
+
+def upload_length(request: Request) -> int | None:
+    """The Content-Length of an upload, if it has one."""
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isdigit() else None
+
+
+@router.post("/jobs", status_code=201)
+async def submit_job(
+    body: JobSpec, who: Writer, jobs: Jobs, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
+) -> Job:
+    """Submit a job; its input files were uploaded before. Durable when answered."""
+    return await jobs.submit(who, body, idempotency_key)
+
+
+@router.get("/jobs")
+async def list_jobs(
+    who: Reader,
+    jobs: Jobs,
+    phase: Phase | None = None,
+    name: str | None = None,
+    after: str | None = None,
+    limit: Limit = 100,
+) -> JobPage:
+    """The caller's jobs, newest first."""
+    return await jobs.list_jobs(who, phase=phase, name=name, cursor=after, limit=limit)
+
+
+@router.get("/jobs/{job}")
+async def get_job(job: int, who: Reader, jobs: Jobs, response: Response) -> Job:
+    """One job; its version is the ETag."""
+    found = await jobs.get(who, job)
+    response.headers["ETag"] = f'"{found.version}"'
+    return found
+
+
+@router.get("/jobs/{job}/follow")
+async def follow_job(
+    job: int, who: Reader, jobs: Jobs, cursor: str | None = None, wait_s: Annotated[float, Query(ge=0, le=60)] = 0
+) -> Following:
+    """The job and its new log pieces; waits for news up to ``wait_s`` seconds. Cursor ``now`` skips old logs."""
+    return await jobs.follow(who, job, cursor, wait_s)
+
+
+@router.get("/jobs/{job}/logs", response_class=StreamingResponse)
+async def read_log(
+    job: int,
+    who: Reader,
+    jobs: Jobs,
+    task: int | None = None,
+    stream: Stream = "stdout",
+    attempt: int | None = None,
+    tail_bytes: Annotated[int | None, Query(ge=1, le=64 * 1024**2)] = None,
+) -> StreamingResponse:
+    """One stream of one task, as plain text."""
+    pieces = await jobs.log(who, job, task, stream, attempt, tail_bytes)
+    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/jobs/{job}/tasks")
+async def list_tasks(
+    job: int, who: Reader, jobs: Jobs, phase: Phase | None = None, after: str | None = None, limit: Limit = 500
+) -> TaskPage:
+    """Tasks by index, with their results."""
+    return await jobs.tasks(who, job, phase=phase, cursor=after, limit=limit)
+
+
+@router.get("/jobs/{job}/files")
+async def list_files(
+    job: int, who: Reader, jobs: Jobs, task: int | None = None, after: str | None = None, limit: Limit = 1000
+) -> TaskFilePage:
+    """Output files, by task and path."""
+    return await jobs.task_files(who, job, index=task, cursor=after, limit=limit)
+
+
+@router.get("/jobs/{job}/tasks/{index}/files/{path:path}", response_class=StreamingResponse)
+async def read_file(job: int, index: int, path: str, who: Reader, jobs: Jobs) -> StreamingResponse:
+    """The content of an output file."""
+    size, pieces = await jobs.open_file(who, job, index, path)
+    headers = {"Content-Length": str(size), "X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+
+
+@router.post("/jobs/{job}/kill")
+async def kill_job(job: int, body: Selection, who: Writer, jobs: Jobs) -> Job:
+    """Kill a job, or some of its tasks."""
+    return await jobs.kill(who, job, body)
+
+
+@router.post("/jobs/{job}/retry")
+async def retry_job(job: int, body: Selection, who: Writer, jobs: Jobs) -> Job:
+    """Run tasks again that failed or were killed."""
+    return await jobs.retry(who, job, body)
+
+
+@router.get("/jobs/{job}/explain")
+async def explain_job(job: int, who: Reader, jobs: Jobs, task: int | None = None) -> Explanation:
+    """Why a job, or one of its tasks, is where it is."""
+    return await jobs.explain(who, job, task)
+
+
+@router.post("/files/missing")
+async def missing_files(body: FileKeys, who: Uploader, files: Files) -> MissingFiles:
+    """Which of these files the caller still has to upload; refuses what would be too large."""
+    return await files.missing(who, body)
+
+
+@router.put("/files/{digest}", status_code=204)
+async def upload_file(digest: str, who: Uploader, files: Files, request: Request) -> None:
+    """Upload content; checked against its digest and Content-Length while it arrives."""
+    await files.upload(who, digest, upload_length(request), request.stream())
+
+
+@router.get("/pilots")
+async def list_pilots(
+    who: Annotated[Caller, allowed(Permission.PILOTS_READ)],
+    jobs: Jobs,
+    after: str | None = None,
+    limit: Limit = 100,
+    live: bool = False,
+) -> PilotPage:
+    """Pilots, newest first: the caller's; for an operator everybody's."""
+    return await jobs.pilots(who, after, limit, live=live)

@@ -1,0 +1,444 @@
+"""The use cases of jobs: submit, look, kill, retry, explain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hansa.identity.errors import NO_VO
+from hansa.identity.model import Caller
+from hansa.identity.policy import may_change, may_see
+from hansa.jobs import errors, leases, store, store_pilots
+from hansa.jobs.explain import explain_job
+from hansa.jobs.files import FileService
+from hansa.jobs.logs import LogStore
+from hansa.jobs.model import NEVER_RAN, fill_needs, misfit
+from hansa.jobs.reopen import reopen
+from hansa.jobs.settle import Change, apply_change
+from hansa.jobs.submission import check_spec, plain_spec
+from hansa.jobs.views import job_view, pilot_view, result_view, waiting_view
+from hansa.jobs.wire import (
+    Explanation,
+    Following,
+    Job,
+    JobPage,
+    JobSpec,
+    Phase,
+    PilotPage,
+    Selection,
+    Task,
+    TaskFile,
+    TaskFilePage,
+    TaskPage,
+)
+from hansa.kernel import idempotency
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Database, Tx
+from hansa.kernel.errors import Fault
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.http import decode_cursor, encode_cursor
+from hansa.kernel.ids import new_id
+from hansa.kernel.settings import JobSettings
+from hansa.kernel.status import Party
+from hansa.sites.service import SiteService
+
+_FOLLOW_BYTES = 1024 * 1024
+
+
+class JobService:
+    """What users do with jobs."""
+
+    def __init__(
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        files: FileService,
+        logs: LogStore,
+        sites: SiteService,
+        settings: JobSettings,
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._files = files
+        self._logs = logs
+        self._sites = sites
+        self._settings = settings
+
+    async def submit(self, caller: Caller, spec: JobSpec, key: str | None = None) -> Job:
+        """Queue a job: durable on return. The same ``key`` and spec again give the same job.
+
+        Raises Fault: ``jobs.bad_spec``, ``jobs.array_limit``, ``jobs.no_site``, ``jobs.file_limit``,
+        ``jobs.file_missing``, ``kernel.idempotency_reused``. Nothing is changed then.
+        """
+        check_spec(spec, self._settings.array_limit)
+        if spec.vo is not None:
+            raise Fault(
+                NO_VO,
+                f"You are not a member of {spec.vo}: this server has no virtual organisations.",
+                hint="Leave out --vo.",
+            )
+        needs = fill_needs(
+            spec.requirements,
+            cores=self._settings.cores,
+            memory_mib=self._settings.memory_mib,
+            wall_time_s=self._settings.wall_time_s,
+        )
+        await self._check_site(caller, needs)
+        inputs = spec.inputs + [file for row in spec.rows or [] for file in row.inputs]
+        self._files.check_sizes([(file.path, file.size) for file in inputs])
+        plain = plain_spec(spec, needs)
+        rows = [asdict(row) for row in spec.rows] if spec.rows is not None else None
+        request = idempotency.fingerprint("jobs.submit", json.dumps([plain, rows], sort_keys=True).encode())
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            before = await idempotency.recall(tx, caller.user_id, key, request)
+            if before is not None:
+                return await self._view(tx, await self._own(tx, caller, before))
+            await self._check_inputs(tx, caller, inputs)
+            message = f"{spec.count:,} tasks wait for a pilot." if spec.array else "It waits for a pilot."
+            values = {
+                "id": new_id("job"),
+                "owner_id": caller.user_id,
+                "owner_name": caller.name,
+                "vo": spec.vo,
+                "name": spec.name,
+                "queue_id": await store.queue_for(tx, caller.user_id, needs),
+                "rank": 10 - spec.priority,
+                "spec": plain,
+                "has_rows": rows is not None,
+                "first": spec.first,
+                "count": spec.count,
+                "next_index": spec.first,
+                "ahead": 0,
+                "again": 0,
+                "open": True,
+                "done": 0,
+                "failed": 0,
+                "killed": 0,
+                "kill_requested": False,
+                "phase": Phase.WAITING.value,
+                "reason": "jobs.queued",
+                "message": message,
+                "waiting_on": Party.HANSA.value,
+                "since": now,
+                "version": 1,
+                "input_files": len(inputs),
+                "input_bytes": sum(file.size for file in inputs),
+                "created": now,
+            }
+            number = await store.insert_job(tx, values, rows)
+            await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
+            event = Event(caller.actor, f"job/{number}", "waiting", "jobs.queued", message, caller.user_id, spec.vo)
+            await self._events.record(tx, event)
+            tx.ring(f"work/{caller.user_id}")
+            tx.ring("demand")
+            return await self._view(tx, await self._own(tx, caller, number))
+
+    async def get(self, caller: Caller, number: int) -> Job:
+        """One job. Raises Fault ``jobs.not_found`` where it is not the caller's, too."""
+        async with self._database.read() as tx:
+            return await self._view(tx, await self._own(tx, caller, number))
+
+    async def list_jobs(
+        self, caller: Caller, *, phase: Phase | None, name: str | None, cursor: str | None, limit: int
+    ) -> JobPage:
+        """The caller's jobs, newest first."""
+        before = decode_cursor(cursor, 1)
+        async with self._database.read() as tx:
+            rows = await store.list_jobs(
+                tx,
+                caller.user_id,
+                phase=phase.value if phase else None,
+                name=name,
+                before=before[0] if before else None,
+                limit=limit,
+            )
+            running = await store.running_counts(tx, [row.number for row in rows])
+        following = encode_cursor(rows[-1].number) if len(rows) == limit else None
+        return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
+
+    async def follow(self, caller: Caller, number: int, cursor: str | None, wait_s: float) -> Following:
+        """The job and its new log pieces; waits up to ``wait_s`` seconds for something new."""
+        deadline = self._clock.now().timestamp() + wait_s
+        with self._database.bells.listen(f"job/{number}") as bell:
+            job = await self.get(caller, number)
+            version, chunk = await self._start_of(number, cursor)
+            while True:
+                pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES)
+                left = deadline - self._clock.now().timestamp()
+                if pieces or job.version != version or left <= 0:
+                    return Following(job, pieces, encode_cursor(job.version, chunk))
+                await bell.wait(min(left, 5.0))
+                job = await self.get(caller, number)
+
+    async def _start_of(self, number: int, cursor: str | None) -> tuple[int, int]:
+        if cursor == "now":
+            async with self._database.read() as tx:
+                return -1, await store.last_log_chunk(tx, number)
+        start = decode_cursor(cursor, 2)
+        return (int(start[0]), int(start[1])) if start else (-1, 0)
+
+    async def tasks(
+        self, caller: Caller, number: int, *, phase: Phase | None, cursor: str | None, limit: int
+    ) -> TaskPage:
+        """Tasks by index: those that ended with their results; the others as waiting or running."""
+        after = decode_cursor(cursor, 1)
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            start = int(after[0]) if after else job.first - 1
+            if phase is not None and phase.is_final and job.killed_from is None:
+                found = await store.results_page(tx, number, phase=phase.value, after=start, limit=limit)
+                values = [await self._values(tx, job, row.index) for row in found]
+                tasks = [result_view(row, value) for row, value in zip(found, values, strict=True)]
+                following = encode_cursor(tasks[-1].index) if len(tasks) == limit else None
+                return TaskPage(tasks, following)
+            last = min(start + limit, job.first + job.count - 1)
+            tasks = await self._task_range(tx, job, start + 1, last)
+        kept = [task for task in tasks if phase is None or task.phase == phase]
+        return TaskPage(kept, encode_cursor(last) if last < job.first + job.count - 1 else None)
+
+    async def _values(self, tx: Tx, job: Any, index: int) -> dict[str, str]:
+        if not job.has_rows:
+            return {}
+        rows = await store.rows_of(tx, job, index, index)
+        return dict(zip(job.spec["names"], rows[0]["values"], strict=True))
+
+    async def _task_range(self, tx: Tx, job: Any, first: int, last: int) -> list[Task]:
+        if last < first:
+            return []
+        found = await store.results_page(tx, job.number, phase=None, after=first - 1, limit=last - first + 1)
+        ended = {row.index: row for row in found if row.index <= last}
+        running = await self._running(tx, job.number)
+        again = await store.retries_of(tx, job.number, [i for i in range(first, last + 1) if i not in ended])
+        rows = await store.rows_of(tx, job, first, last) if job.has_rows else None
+        tasks = []
+        for index in range(first, last + 1):
+            names, values = job.spec["names"], rows[index - first]["values"] if rows else []
+            given = dict(zip(names, values, strict=True))
+            if index in ended:
+                tasks.append(result_view(ended[index], given))
+            else:
+                tasks.append(waiting_view(job, index, given, running.get(index), again.get(index)))
+        return tasks
+
+    async def _running(self, tx: Tx, number: int) -> dict[int, Any]:
+        """Running tasks of a job, with their pilots."""
+        found: dict[int, Any] = {}
+        for lease in await leases.of_job(tx, number):
+            pilot = await store_pilots.get(tx, lease.pilot_id)
+            if pilot is not None:
+                found |= {index: pilot for owner, index in pilot.running if owner == lease.id}
+        return found
+
+    async def task_files(
+        self, caller: Caller, number: int, *, index: int | None, cursor: str | None, limit: int
+    ) -> TaskFilePage:
+        after = decode_cursor(cursor, 2)
+        async with self._database.read() as tx:
+            await self._own(tx, caller, number)
+            key = (int(after[0]), str(after[1])) if after else None
+            rows = await store.task_files_page(tx, number, index=index, after=key, limit=limit)
+        found = [TaskFile(row.index, row.path, row.digest, row.size, row.executable) for row in rows]
+        following = encode_cursor(found[-1].index, found[-1].path) if len(found) == limit else None
+        return TaskFilePage(found, following)
+
+    async def open_file(self, caller: Caller, number: int, index: int, path: str) -> tuple[int, AsyncIterator[bytes]]:
+        """Size and content of an output file. Raises Fault ``jobs.no_file``."""
+        async with self._database.read() as tx:
+            await self._own(tx, caller, number)
+            row = await store.task_file(tx, number, index, path)
+        if row is None:
+            raise Fault(
+                errors.NO_FILE, f"Task {number}.{index} has no output {path!r}.", hint=f"hansa job fetch {number}"
+            )
+        return row.size, self._files.open(row.digest)
+
+    async def log(
+        self, caller: Caller, number: int, index: int | None, stream: str, attempt: int | None, tail_bytes: int | None
+    ) -> AsyncIterator[bytes]:
+        """One stream of one task. Raises Fault ``jobs.no_task``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+        index = job.first if index is None else index
+        self._check_index(job, index)
+        if tail_bytes is None:
+            return self._logs.read(number, index, stream, attempt)
+
+        async def ending() -> AsyncIterator[bytes]:
+            yield await self._logs.tail(number, index, stream, tail_bytes, attempt)
+
+        return ending()
+
+    async def kill(self, caller: Caller, number: int, selection: Selection) -> Job:
+        """Kill a job, or some of its tasks. What has ended stays as it is."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            job = await self._own(tx, caller, number, change=True)
+            if Phase(job.phase).is_final:
+                raise Fault(errors.ENDED, f"Job {number} has ended: {job.phase}.", job=number)
+            if selection.tasks is None:
+                await self._kill_all(tx, caller, job, now)
+            else:
+                for index in selection.tasks:
+                    self._check_index(job, index)
+                await self._kill_some(tx, caller, job, sorted(set(selection.tasks)), now)
+            await self._ring_pilots(tx, number)
+            return await self._view(tx, await self._own(tx, caller, number))
+
+    async def _kill_all(self, tx: Tx, caller: Caller, job: Any, now: Any) -> None:
+        message = f"{caller.name} asked to kill it; running tasks are being stopped."
+        await self._events.record(
+            tx, Event(caller.actor, f"job/{job.number}", job.phase, "jobs.killing", message, job.owner_id, job.vo)
+        )
+        again = await store.waiting_again(tx, job.number)
+        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in again])
+        await store.delete_retries(tx, job.number, again)
+        never = job.first + job.count - job.next_index - job.ahead
+        await store.update_job(
+            tx,
+            job.number,
+            kill_requested=True,
+            killed_from=job.next_index,
+            ahead=0,
+            again=0,
+            open=False,
+            reason="jobs.killing",
+            message=message,
+            since=now,
+        )
+        job = await store.get_job(tx, job.number)
+        await apply_change(tx, self._events, job, Change(killed=never + len(fresh)), now, caller.actor)
+
+    async def _kill_some(self, tx: Tx, caller: Caller, job: Any, indices: Sequence[int], now: Any) -> None:
+        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in indices])
+        killed = {index for _, index in fresh}
+        again = await store.retries_of(tx, job.number, sorted(killed))
+        waiting = sum(not row.leased for row in again.values())
+        await store.delete_retries(tx, job.number, sorted(again))
+        for lease in await leases.of_job(tx, job.number):
+            mine = [index for index in killed if lease.first <= index <= lease.last]
+            if mine:
+                await leases.update(tx, lease.id, kill=sorted({*lease.kill, *mine}))
+        ahead = sum(index >= job.next_index for index in killed)
+        await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - waiting)
+        job = await store.get_job(tx, job.number)
+        await apply_change(tx, self._events, job, Change(killed=len(killed)), now, caller.actor)
+        message = f"{caller.name} killed {len(killed)} tasks."
+        await self._events.record(
+            tx, Event(caller.actor, f"job/{job.number}", job.phase, "jobs.tasks_killed", message, job.owner_id, job.vo)
+        )
+
+    async def retry(self, caller: Caller, number: int, selection: Selection) -> Job:
+        """Run tasks again that failed or were killed (None: all of them). Their earlier ends are kept."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            job = await self._own(tx, caller, number, change=True)
+            if job.kill_requested and not Phase(job.phase).is_final:
+                raise Fault(errors.ENDED, f"Job {number} is being killed; retry it when it has ended.", job=number)
+            await self._reopen(tx, caller, job, selection.tasks, now)
+            tx.ring(f"work/{caller.user_id}")
+            tx.ring(f"job/{number}")
+            tx.ring("demand")
+            return await self._view(tx, await self._own(tx, caller, number))
+
+    async def _reopen(self, tx: Tx, caller: Caller, job: Any, wanted: Sequence[int] | None, now: Any) -> None:
+        for index in wanted or []:
+            self._check_index(job, index)
+        count = await reopen(tx, job, wanted, now)
+        if not count:
+            raise Fault(errors.NOTHING_TO_RETRY, f"No task of job {job.number} failed or was killed.", job=job.number)
+        message = f"{caller.name} asked to run {count:,} {'tasks' if count > 1 else 'task'} again."
+        await self._events.record(
+            tx, Event(caller.actor, f"job/{job.number}", "waiting", "jobs.retried", message, job.owner_id, job.vo)
+        )
+
+    async def explain(self, caller: Caller, number: int, index: int | None) -> Explanation:
+        """Why a job, or a task, is where it is."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+            view = await self._view(tx, job)
+        offers = await self._sites.offers(caller)
+        return await explain_job(self._database, self._logs, self._events, job, view, index, offers, self._clock.now())
+
+    async def pilots(self, caller: Caller, cursor: str | None, limit: int, *, live: bool) -> PilotPage:
+        """The caller's pilots; an operator sees everybody's."""
+        before = decode_cursor(cursor, 1)
+        async with self._database.read() as tx:
+            owner = None if caller.is_operator else caller.user_id
+            rows = await store_pilots.list_pilots(
+                tx, owner, live=live, limit=limit, before=before[0] if before else None
+            )
+        return PilotPage([pilot_view(row) for row in rows], encode_cursor(rows[-1].id) if len(rows) == limit else None)
+
+    async def _own(self, tx: Tx, caller: Caller, number: int, *, change: bool = False) -> Any:
+        row = await store.get_job(tx, number, lock=change)
+        if row is None or not (may_change if change else may_see)(caller, row.owner_id):
+            raise Fault(
+                errors.NOT_FOUND,
+                f"There is no job {number} of yours.",
+                hint="hansa job list shows your jobs.",
+                job=number,
+            )
+        return row
+
+    async def _view(self, tx: Tx, row: Any) -> Job:
+        running = await store.running_counts(tx, [row.number])
+        return job_view(row, running.get(row.number, 0))
+
+    def _check_index(self, job: Any, index: int) -> None:
+        if not job.first <= index < job.first + job.count:
+            span = f"{job.first} to {job.first + job.count - 1}"
+            raise Fault(errors.NO_TASK, f"Job {job.number} has no task {index}; its tasks are {span}.", job=job.number)
+
+    async def _check_site(self, caller: Caller, needs: Any) -> None:
+        offers = await self._sites.offers(caller)
+        reasons = [misfit(needs, offer.name, offer.capacity) for offer in offers]
+        if not offers or all(reasons):
+            said = "; ".join(reason for reason in reasons if reason) or "no site serves you"
+            raise Fault(
+                errors.NO_SITE,
+                f"No site can run this: {said}.",
+                hint="Ask for less, or see what there is: hansa site list.",
+                reasons=[reason for reason in reasons if reason],
+            )
+
+    async def _check_inputs(self, tx: Tx, caller: Caller, inputs: Sequence[Any]) -> None:
+        owned = await store.owned_digests(tx, caller.user_id, sorted({file.digest for file in inputs}))
+        lost = [file.path for file in inputs if file.digest not in owned]
+        if lost:
+            raise Fault(
+                errors.FILE_MISSING,
+                f"The content of {lost[0]} has not been uploaded{f' (and {len(lost) - 1} more)' if lost[1:] else ''}.",
+                hint="Ask POST /api/v1/files/missing, then PUT /api/v1/files/{digest}.",
+                paths=lost[:100],
+            )
+
+    async def _ring_pilots(self, tx: Tx, number: int) -> None:
+        for lease in await leases.of_job(tx, number):
+            tx.ring(f"pilot/{lease.pilot_id}")
+
+
+def _never_ran(job: int, index: int, now: Any) -> dict[str, Any]:
+    return {
+        "job": job,
+        "index": index,
+        "attempt": 0,
+        "lease": None,
+        "phase": Phase.KILLED.value,
+        "outcome": NEVER_RAN,
+        "exit_code": None,
+        "signal": None,
+        "message": "Killed on request.",
+        "pilot_id": None,
+        "ended": now,
+        "wall_s": 0.0,
+        "cpu_s": 0.0,
+        "memory_mib": 0.0,
+        "fields": None,
+    }

@@ -1,0 +1,181 @@
+"""The books of a job: what changes its counters, and when it has ended. Always inside a unit of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from hansa.jobs import leases, store
+from hansa.jobs.model import (
+    LOST,
+    NEVER_RAN,
+    Again,
+    Final,
+    History,
+    Limits,
+    ending_message,
+    exit_code_of,
+    judge,
+    phase_of,
+)
+from hansa.jobs.wire import Counts, Phase
+from hansa.kernel.database import Tx
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.settings import JobSettings
+from hansa.kernel.status import Party
+
+_NO_USE = {"wall_s": 0.0, "cpu_s": 0.0, "memory_mib": 0.0, "exit_code": None, "signal": None}
+
+
+@dataclass
+class Change:
+    """What one unit of work changes in the books of one job."""
+
+    done: int = 0
+    failed: int = 0
+    killed: int = 0
+    again: int = 0
+    messages: list[str] = field(default_factory=list)
+
+    def add(self, phase: str) -> None:
+        setattr(self, phase, getattr(self, phase) + 1)
+
+
+def counts_of(job: Any, running: int) -> Counts:
+    """Tasks by phase; ``running`` as the pilots last said."""
+    left = job.count - job.done - job.failed - job.killed
+    running = min(running, left)
+    return Counts(left - running, running, job.done, job.failed, job.killed)
+
+
+def limits_of(job: Any, settings: JobSettings) -> Limits:
+    return Limits(job.spec.get("retries", 0), settings.node_retries, settings.crash_limit)
+
+
+async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: datetime, actor: str) -> None:
+    """Write a change of counters; end the job if that was the last of its tasks."""
+    done, failed, killed = job.done + change.done, job.failed + change.failed, job.killed + change.killed
+    values: dict[str, Any] = {"done": done, "failed": failed, "killed": killed, "again": job.again + change.again}
+    if change.again:
+        values["open"] = True
+    if done + failed + killed >= job.count:
+        values |= await _ending(tx, events, job, Counts(0, 0, done, failed, killed), now, actor)
+    await store.update_job(tx, job.number, **values)
+    tx.ring(f"job/{job.number}")
+    if change.again:
+        tx.ring(f"work/{job.owner_id}")
+
+
+async def _ending(tx: Tx, events: EventLog, job: Any, counts: Counts, now: datetime, actor: str) -> dict[str, Any]:
+    phase = phase_of(counts, was_leased=True)
+    message = ending_message(counts, (now - job.created).total_seconds())
+    exit_code = None
+    if not job.spec.get("array"):
+        row = await store.get_result(tx, job.number, job.first)
+        if row is not None:
+            exit_code = exit_code_of(row.outcome, row.exit_code, row.signal)
+            message = f"{row.message} {message}" if row.message else message
+    reason = f"jobs.{phase.value}"
+    await events.record(
+        tx,
+        Event(actor, f"job/{job.number}", phase.value, reason, message, job.owner_id, job.vo, _plain(counts)),
+    )
+    return {
+        "phase": phase.value,
+        "reason": reason,
+        "message": message,
+        "waiting_on": Party.NOBODY.value,
+        "since": now,
+        "ended": now,
+        "exit_code": exit_code,
+        "open": False,
+    }
+
+
+def _plain(counts: Counts) -> dict[str, int]:
+    return {"done": counts.done, "failed": counts.failed, "killed": counts.killed}
+
+
+async def give_back(
+    tx: Tx,
+    events: EventLog,
+    settings: JobSettings,
+    held: Sequence[Any],
+    running: set[tuple[int, int]],
+    now: datetime,
+    why: str,
+) -> None:
+    """Take leases back from a pilot that is gone. ``running`` are (lease, index) that died with it.
+
+    Tasks that had not started go back as if they had never been away; those that ran are judged as crashes.
+    """
+    jobs = await store.get_jobs(tx, sorted({lease.job for lease in held}), lock=True)
+    by_job: dict[int, list[Any]] = {}
+    for lease in held:
+        by_job.setdefault(lease.job, []).append(lease)
+    for number, some in sorted(by_job.items()):
+        change = Change()
+        for lease in some:
+            await _give_back_one(tx, settings, jobs[number], lease, running, now, why, change)
+        await leases.delete(tx, [lease.id for lease in some])
+        await apply_change(tx, events, jobs[number], change, now, "hansa")
+
+
+async def _give_back_one(
+    tx: Tx,
+    settings: JobSettings,
+    job: Any,
+    lease: Any,
+    running: set[tuple[int, int]],
+    now: datetime,
+    why: str,
+    change: Change,
+) -> None:
+    indices = await leases.outstanding(tx, lease)
+    known = await store.retries_of(tx, job.number, indices)
+    limits = limits_of(job, settings)
+    again: list[dict[str, Any]] = []
+    ended: list[dict[str, Any]] = []
+    for index in indices:
+        history = history_of(known.get(index), lease.attempt)
+        base = {"job": job.number, "index": index, "lease": lease.id, "pilot_id": lease.pilot_id, "ended": now}
+        verdict: Final | Again = Again(history, 0.0, why)
+        if job.kill_requested:
+            verdict = Final(Phase.KILLED, "Killed on request.")
+        elif (lease.id, index) in running:
+            verdict = judge(LOST, None, why, history, limits)
+        if isinstance(verdict, Final):
+            outcome = LOST if verdict.phase is Phase.FAILED else NEVER_RAN
+            said = {"outcome": outcome, "phase": verdict.phase.value, "message": verdict.message, "fields": None}
+            ended.append(base | _NO_USE | said | {"attempt": lease.attempt})
+        else:
+            again.append(retry_row(job.number, index, verdict, now))
+    await store.upsert_retries(tx, again)
+    for _ in again:
+        change.again += 1
+    accepted = await store.insert_results(tx, ended)
+    await store.delete_retries(tx, job.number, [row["index"] for row in ended])
+    for row in ended:
+        if (row["job"], row["index"]) in accepted:
+            change.add(row["phase"])
+
+
+def history_of(retry: Any | None, attempt: int) -> History:
+    if retry is None:
+        return History(attempt=attempt)
+    return History(attempt, retry.failures, retry.node_faults, retry.crashes)
+
+
+def retry_row(job: int, index: int, verdict: Again, now: datetime) -> dict[str, Any]:
+    return {
+        "job": job,
+        "index": index,
+        "attempt": verdict.history.attempt,
+        "failures": verdict.history.failures,
+        "node_faults": verdict.history.node_faults,
+        "crashes": verdict.history.crashes,
+        "leased": False,
+        "not_before": now + timedelta(seconds=verdict.delay_s),
+    }

@@ -1,0 +1,261 @@
+"""Queries about jobs, their rows, results and files. The queries of leases are in ``leases.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from hansa.jobs.model import Needs
+from hansa.jobs.tables import (
+    ROWS_PER_BLOCK,
+    files,
+    job_rows,
+    jobs,
+    leases,
+    log_chunks,
+    pilots,
+    queues,
+    results,
+    retries,
+    task_files,
+)
+from hansa.jobs.wire import Phase
+from hansa.kernel.database import Tx, insert_for, insert_ignore
+
+
+async def queue_for(tx: Tx, owner_id: str, needs: Needs) -> int:
+    """The id of the owner's task queue for these needs; made where there is none."""
+    key = {
+        "owner_id": owner_id,
+        "cores": needs.cores,
+        "memory_mib": needs.memory_mib,
+        "gpus": needs.gpus,
+        "wall_time_s": needs.wall_time_s,
+        "site": needs.site or "",
+    }
+    query = sa.select(queues.c.id).where(*(queues.c[name] == value for name, value in key.items()))
+    found: int | None = (await tx.execute(query)).scalar()
+    if found is None:
+        await tx.execute(insert_ignore(tx, queues), [key])
+        found = (await tx.execute(query)).scalar_one()
+    return found
+
+
+async def insert_job(tx: Tx, values: dict[str, Any], rows: Sequence[dict[str, Any]] | None) -> int:
+    """Insert a job and its rows; the job's number."""
+    number: int = (await tx.execute(sa.insert(jobs).values(**values).returning(jobs.c.number))).scalar_one()
+    if rows:
+        starts = range(0, len(rows), ROWS_PER_BLOCK)
+        blocks = [
+            {"job": number, "block": block, "rows": list(rows[start : start + ROWS_PER_BLOCK])}
+            for block, start in enumerate(starts)
+        ]
+        await tx.execute(sa.insert(job_rows), blocks)
+    return number
+
+
+async def get_job(tx: Tx, number: int, *, lock: bool = False) -> Any | None:
+    query = sa.select(jobs).where(jobs.c.number == number)
+    return (await tx.execute(query.with_for_update() if lock else query)).first()
+
+
+async def get_jobs(tx: Tx, numbers: Sequence[int], *, lock: bool = False) -> dict[int, Any]:
+    """Jobs by number; locked in order of number, so that two exchanges never wait for each other in a circle."""
+    if not numbers:
+        return {}
+    query = sa.select(jobs).where(jobs.c.number.in_(numbers)).order_by(jobs.c.number)
+    rows = (await tx.execute(query.with_for_update() if lock else query)).all()
+    return {row.number: row for row in rows}
+
+
+async def list_jobs(
+    tx: Tx, owner_id: str, *, phase: str | None, name: str | None, before: int | None, limit: int
+) -> Sequence[Any]:
+    """The owner's jobs, newest first."""
+    query = sa.select(jobs).where(jobs.c.owner_id == owner_id)
+    if phase:
+        query = query.where(jobs.c.phase == phase)
+    if name:
+        query = query.where(jobs.c.name == name)
+    if before is not None:
+        query = query.where(jobs.c.number < before)
+    return (await tx.execute(query.order_by(jobs.c.number.desc()).limit(limit))).all()
+
+
+async def running_counts(tx: Tx, numbers: Sequence[int]) -> dict[int, int]:
+    """Started tasks by job, as the pilots last said."""
+    if not numbers:
+        return {}
+    query = (
+        sa.select(leases.c.job, sa.func.sum(leases.c.running)).where(leases.c.job.in_(numbers)).group_by(leases.c.job)
+    )
+    rows: Sequence[Any] = (await tx.execute(query)).all()
+    return {int(row[0]): int(row[1]) for row in rows}
+
+
+async def update_job(tx: Tx, number: int, **values: Any) -> None:
+    """Change a job; every change counts its version up."""
+    await tx.execute(sa.update(jobs).where(jobs.c.number == number).values(version=jobs.c.version + 1, **values))
+
+
+async def rows_of(tx: Tx, job: Any, first: int, last: int) -> list[dict[str, Any]]:
+    """The TaskRows (plain dicts) of the indices first … last of an array."""
+    begin, end = first - job.first, last - job.first
+    blocks = sa.select(job_rows.c.rows).where(
+        job_rows.c.job == job.number,
+        job_rows.c.block.between(begin // ROWS_PER_BLOCK, end // ROWS_PER_BLOCK),
+    )
+    found = (await tx.execute(blocks.order_by(job_rows.c.block))).scalars().all()
+    flat = [row for block in found for row in block]
+    offset = begin % ROWS_PER_BLOCK
+    return flat[offset : offset + end - begin + 1]
+
+
+async def indices_with_result(tx: Tx, job: int, first: int, last: int) -> list[int]:
+    query = sa.select(results.c.index).where(results.c.job == job, results.c.index.between(first, last))
+    return list((await tx.execute(query.order_by(results.c.index))).scalars())
+
+
+async def insert_results(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
+    """Accept final results; the (job, index) that are new. What has a result already keeps it."""
+    if not rows:
+        return set()
+    statement = insert_ignore(tx, results).returning(results.c.job, results.c.index)
+    new: Sequence[Any] = (await tx.execute(statement, rows)).all()
+    return {(int(row[0]), int(row[1])) for row in new}
+
+
+async def insert_task_files(tx: Tx, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        await tx.execute(insert_ignore(tx, task_files), rows)
+
+
+async def own_files(tx: Tx, owner_id: str, found: Sequence[tuple[str, int]], now: datetime) -> None:
+    """Note that this owner has brought this content here."""
+    if found:
+        rows = [{"owner_id": owner_id, "digest": digest, "size": size, "time": now} for digest, size in found]
+        await tx.execute(insert_ignore(tx, files), rows)
+
+
+async def owned_digests(tx: Tx, owner_id: str, digests: Sequence[str]) -> dict[str, int]:
+    """Which of these digests the owner has here, with their sizes."""
+    found: dict[str, int] = {}
+    for start in range(0, len(digests), 500):
+        part = digests[start : start + 500]
+        query = sa.select(files.c.digest, files.c.size).where(files.c.owner_id == owner_id, files.c.digest.in_(part))
+        rows: Sequence[Any] = (await tx.execute(query)).all()
+        found |= {str(row[0]): int(row[1]) for row in rows}
+    return found
+
+
+async def results_page(tx: Tx, number: int, *, phase: str | None, after: int | None, limit: int) -> Sequence[Any]:
+    """Results with their pilots' site and node, by index."""
+    query = (
+        sa.select(results, pilots.c.site, pilots.c.node)
+        .outerjoin(pilots, pilots.c.id == results.c.pilot_id)
+        .where(results.c.job == number)
+    )
+    if phase:
+        query = query.where(results.c.phase == phase)
+    if after is not None:
+        query = query.where(results.c.index > after)
+    return (await tx.execute(query.order_by(results.c.index).limit(limit))).all()
+
+
+async def get_result(tx: Tx, number: int, index: int) -> Any | None:
+    found = await results_page(tx, number, phase=None, after=index - 1, limit=1)
+    return found[0] if found and found[0].index == index else None
+
+
+async def failed_results(tx: Tx, number: int, limit: int) -> Sequence[Any]:
+    query = sa.select(results).where(results.c.job == number, results.c.phase == Phase.FAILED.value)
+    return (await tx.execute(query.order_by(results.c.index).limit(limit))).all()
+
+
+async def task_files_page(
+    tx: Tx, number: int, *, index: int | None, after: tuple[int, str] | None, limit: int
+) -> Sequence[Any]:
+    query = sa.select(task_files).where(task_files.c.job == number)
+    if index is not None:
+        query = query.where(task_files.c.index == index)
+    if after is not None:
+        query = query.where(sa.tuple_(task_files.c.index, task_files.c.path) > sa.tuple_(*map(sa.literal, after)))
+    return (await tx.execute(query.order_by(task_files.c.index, task_files.c.path).limit(limit))).all()
+
+
+async def task_file(tx: Tx, number: int, index: int, path: str) -> Any | None:
+    query = sa.select(task_files).where(
+        task_files.c.job == number, task_files.c.index == index, task_files.c.path == path
+    )
+    return (await tx.execute(query)).first()
+
+
+async def retries_of(tx: Tx, number: int, indices: Sequence[int]) -> dict[int, Any]:
+    """The retry rows of these tasks, by index."""
+    found: dict[int, Any] = {}
+    for start in range(0, len(indices), 500):
+        part = indices[start : start + 500]
+        query = sa.select(retries).where(retries.c.job == number, retries.c.index.in_(part))
+        rows: Sequence[Any] = (await tx.execute(query)).all()
+        found |= {row.index: row for row in rows}
+    return found
+
+
+async def upsert_retries(tx: Tx, rows: list[dict[str, Any]]) -> None:
+    """Set what these tasks wait for."""
+    if not rows:
+        return
+    insert = insert_for(tx, retries)
+    names = ("attempt", "failures", "node_faults", "crashes", "leased", "not_before")
+    await tx.execute(
+        insert.on_conflict_do_update(index_elements=["job", "index"], set_={n: insert.excluded[n] for n in names}), rows
+    )
+
+
+async def waiting_again(tx: Tx, number: int) -> list[int]:
+    """The indices that wait to run again."""
+    query = sa.select(retries.c.index).where(retries.c.job == number, ~retries.c.leased).order_by(retries.c.index)
+    return list((await tx.execute(query)).scalars())
+
+
+async def delete_retries(tx: Tx, number: int, indices: Sequence[int]) -> None:
+    """Forget what went wrong with these tasks before: they have ended."""
+    query = sa.delete(retries).where(retries.c.job == number)
+    for start in range(0, len(indices), 500):
+        await tx.execute(query.where(retries.c.index.in_(indices[start : start + 500])))
+
+
+async def add_log_chunks(tx: Tx, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        await tx.execute(sa.insert(log_chunks), rows)
+
+
+async def log_chunks_of(
+    tx: Tx, number: int, *, after: int = 0, index: int | None = None, limit: int = 1000
+) -> Sequence[Any]:
+    query = sa.select(log_chunks).where(log_chunks.c.job == number, log_chunks.c.id > after)
+    if index is not None:
+        query = query.where(log_chunks.c.first <= index, log_chunks.c.last >= index)
+    return (await tx.execute(query.order_by(log_chunks.c.id).limit(limit))).all()
+
+
+async def last_log_chunk(tx: Tx, number: int) -> int:
+    query = sa.select(sa.func.max(log_chunks.c.id)).where(log_chunks.c.job == number)
+    return (await tx.execute(query)).scalar() or 0
+
+
+async def phase_totals(tx: Tx) -> dict[str, int]:
+    """Jobs by phase, of the whole server; and the tasks of the open ones that wait."""
+    query = sa.select(jobs.c.phase, sa.func.count()).group_by(jobs.c.phase)
+    rows: Sequence[Any] = (await tx.execute(query)).all()
+    return {str(row[0]): int(row[1]) for row in rows}
+
+
+async def owners_with_work(tx: Tx) -> Sequence[Any]:
+    """Queues that have something to lease, with the number of waiting tasks."""
+    waiting = sa.func.sum(jobs.c.first + jobs.c.count - jobs.c.next_index + jobs.c.again)
+    query = sa.select(queues, waiting.label("waiting")).join(jobs, jobs.c.queue_id == queues.c.id)
+    return (await tx.execute(query.where(jobs.c.open).group_by(*queues.c))).all()

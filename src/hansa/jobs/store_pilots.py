@@ -1,0 +1,135 @@
+"""Queries about pilots and earlier attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from hansa.jobs.model import PilotPhase
+from hansa.jobs.tables import attempts, jobs, leases, pilots
+from hansa.kernel.database import Tx, insert_ignore
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.status import Party
+from hansa.node.protocol import ExchangeRequest
+
+_FINAL = [phase.value for phase in PilotPhase if phase.is_final]
+
+
+async def get(tx: Tx, pilot_id: str, *, lock: bool = False) -> Any | None:
+    query = sa.select(pilots).where(pilots.c.id == pilot_id)
+    return (await tx.execute(query.with_for_update() if lock else query)).first()
+
+
+async def insert(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(pilots), [values])
+
+
+async def update(tx: Tx, pilot_id: str, **values: Any) -> None:
+    await tx.execute(sa.update(pilots).where(pilots.c.id == pilot_id).values(**values))
+
+
+async def list_pilots(tx: Tx, owner_id: str | None, *, live: bool, limit: int, before: str | None) -> Sequence[Any]:
+    """Pilots, newest first; of one owner, or of everybody."""
+    query = sa.select(pilots)
+    if owner_id is not None:
+        query = query.where(pilots.c.owner_id == owner_id)
+    if live:
+        query = query.where(pilots.c.phase.not_in(_FINAL))
+    if before is not None:
+        query = query.where(pilots.c.id < before)
+    return (await tx.execute(query.order_by(pilots.c.id.desc()).limit(limit))).all()
+
+
+async def live_at(tx: Tx, site: str, owner_id: str) -> Sequence[Any]:
+    """The pilots of an owner at a site that live, or should."""
+    query = sa.select(pilots).where(
+        pilots.c.site == site, pilots.c.owner_id == owner_id, pilots.c.phase.not_in(_FINAL), pilots.c.stop.is_(None)
+    )
+    return (await tx.execute(query)).all()
+
+
+async def ask_to_stop(tx: Tx, driver: str, how: str) -> int:
+    """Tell the live pilots of a driver to stop ("drain" or "now"); how many there are."""
+    live = sa.select(pilots.c.id).where(pilots.c.driver == driver, pilots.c.phase.not_in(_FINAL))
+    ids = list((await tx.execute(live)).scalars())
+    await tx.execute(sa.update(pilots).where(pilots.c.id.in_(ids)).values(stop=how))
+    for pilot_id in ids:
+        tx.ring(f"pilot/{pilot_id}")
+    return len(ids)
+
+
+async def tasks_running(tx: Tx, site: str | None = None) -> int:
+    query = sa.select(sa.func.coalesce(sa.func.sum(leases.c.running), 0))
+    if site is not None:
+        query = query.join(pilots, pilots.c.id == leases.c.pilot_id).where(pilots.c.site == site)
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def has_kills(tx: Tx, pilot_id: str) -> bool:
+    """Whether something that this pilot holds is to be killed."""
+    query = sa.select(leases.c.kill, jobs.c.kill_requested).join(jobs, jobs.c.number == leases.c.job)
+    rows = (await tx.execute(query.where(leases.c.pilot_id == pilot_id))).all()
+    return any(row.kill or row.kill_requested for row in rows)
+
+
+async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, now: datetime) -> None:
+    """Note what a pilot said of itself; only what changed is written."""
+    values: dict[str, Any] = {"last_seen": now}
+    if pilot.session != request.session:
+        values |= {"session": request.session, "sequence": request.sequence}
+    elif request.sequence > pilot.sequence:
+        values["sequence"] = request.sequence
+    running = [[task.lease, task.index] for task in request.running]
+    if running != pilot.running:
+        values["running"] = running
+    setups = [{"job": s.job, "state": s.state, "age_s": s.age_s} for s in request.setups]
+    if setups != pilot.setups:
+        values["setups"] = setups
+    if request.node is not None:
+        values["node"] = request.node
+    if pilot.phase == PilotPhase.STARTING.value:
+        values |= {
+            "phase": PilotPhase.RUNNING.value,
+            "reason": "pilots.running",
+            "message": "It asks for tasks.",
+            "waiting_on": Party.NOBODY.value,
+            "since": now,
+        }
+    await update(tx, pilot.id, **values)
+
+
+async def end(
+    tx: Tx, events: EventLog, pilot: Any, phase: PilotPhase, reason: str, message: str, now: datetime
+) -> None:
+    """A pilot's life is over. Its row becomes due at once, so that the controller cleans up."""
+    await update(
+        tx,
+        pilot.id,
+        phase=phase.value,
+        reason=reason,
+        message=message,
+        waiting_on=Party.NOBODY.value,
+        since=now,
+        running=[],
+        due_at=now,
+        generation=pilot.generation + 1,
+    )
+    await events.record(tx, Event("hansa", f"pilot/{pilot.id}", phase.value, reason, message, pilot.owner_id))
+    tx.ring("reconcile/pilots")
+    tx.ring("demand")
+
+
+async def insert_attempts(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, int, int]]:
+    """Keep attempts that were not the last; the (job, index, attempt) that are new."""
+    if not rows:
+        return set()
+    statement = insert_ignore(tx, attempts).returning(attempts.c.job, attempts.c.index, attempts.c.attempt)
+    return {tuple(row) for row in (await tx.execute(statement, rows)).all()}
+
+
+async def attempts_of(tx: Tx, job: int, index: int) -> Sequence[Any]:
+    query = sa.select(attempts).where(attempts.c.job == job, attempts.c.index == index)
+    return (await tx.execute(query.order_by(attempts.c.attempt))).all()

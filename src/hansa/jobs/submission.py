@@ -1,0 +1,77 @@
+"""Checks of a job as it is described, beyond what types can say. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from hansa.jobs import errors
+from hansa.jobs.model import Needs
+from hansa.jobs.wire import JobSpec
+from hansa.kernel.errors import Fault
+
+_COMMAND_BYTES = 128 * 1024
+_RESERVED_NAMES = {"job", "node"}
+
+
+def check_spec(spec: JobSpec, array_limit: int) -> None:
+    """Raise Fault ``jobs.bad_spec`` or ``jobs.array_limit`` naming what is wrong with a job."""
+    if spec.count > array_limit:
+        raise Fault(
+            errors.ARRAY_LIMIT,
+            f"An array of {spec.count:,} tasks; this server takes {array_limit:,}.",
+            hint="Submit several arrays, or ask the operator for a larger job.array_limit.",
+        )
+    if not spec.array and (spec.count != 1 or spec.first != 0 or spec.rows is not None):
+        raise _bad("a single job has one task with index 0 and no rows; set array")
+    if not spec.command[0]:
+        raise _bad("the command's program is empty")
+    texts = [*spec.command, *spec.env.values(), *spec.env, *spec.outputs]
+    if any("\0" in text for text in texts):
+        raise _bad("the command, the environment or an output holds a NUL character")
+    if sum(len(word.encode()) for word in spec.command) > _COMMAND_BYTES:
+        raise _bad(f"the command has more than {_COMMAND_BYTES:,} bytes; put it in a file")
+    for name in spec.env:
+        if not name or "=" in name:
+            raise _bad(f"{name!r} cannot be the name of an environment variable")
+    _check_rows(spec)
+    for file in [*spec.inputs, *(file for row in spec.rows or [] for file in row.inputs)]:
+        _check_path(file.path)
+        if file.size < 0:
+            raise _bad(f"the size of {file.path} is negative")
+    for glob in spec.outputs:
+        _check_path(glob)
+
+
+def _check_rows(spec: JobSpec) -> None:
+    if spec.rows is None:
+        if spec.names:
+            raise _bad("there are names of parameters but no rows")
+        return
+    if len(spec.rows) != spec.count:
+        raise _bad(f"{spec.count:,} tasks but {len(spec.rows):,} rows")
+    if len(set(spec.names)) != len(spec.names):
+        raise _bad("a parameter's name comes twice")
+    if reserved := _RESERVED_NAMES & set(spec.names):
+        raise _bad(f"{sorted(reserved)[0]!r} cannot name a parameter: Hansa gives it a meaning")
+    for number, row in enumerate(spec.rows):
+        if len(row.values) != len(spec.names):
+            raise _bad(f"row {number} has {len(row.values)} values for {len(spec.names)} names")
+
+
+def _check_path(path: str) -> None:
+    parts = path.split("/")
+    if not path or path.startswith("/") or ".." in parts or "" in parts or "\0" in path or len(path) > 4096:
+        raise _bad(f"the path {path[:200]!r} must be relative, without '..' or empty parts")
+
+
+def _bad(what: str) -> Fault:
+    return Fault(errors.BAD_SPEC, f"The job cannot be run as it is described: {what}.", hint="hansa run --help")
+
+
+def plain_spec(spec: JobSpec, needs: Needs) -> dict[str, Any]:
+    """What the database keeps of a spec: all but the rows, with the needs filled in."""
+    plain = asdict(spec)
+    del plain["rows"]
+    plain["requirements"] = asdict(needs)
+    return plain

@@ -1,0 +1,217 @@
+"""Tables of jobs. What each row means and when it exists; see docs/explanation/tasks.md.
+
+A job of a million tasks is one row of ``jobs`` until pilots take it. A *lease* is a range of its indices, given to
+one pilot. A task has a row of its own only where it is exceptional (``retries``: it waits to run again) or ended
+(``results``: how; its primary key is what makes a result be accepted exactly once).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from hansa.kernel.database import Document, Moment, metadata
+from hansa.kernel.reconcile import reconcile_columns
+
+_Serial = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+queues = sa.Table(
+    "queues",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("cores", sa.Integer, nullable=False),
+    sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("gpus", sa.Integer, nullable=False),
+    sa.Column("wall_time_s", sa.Integer, nullable=False),
+    sa.Column("site", sa.Text, nullable=False),  # "" is any: NULL would not be unique
+    sa.UniqueConstraint("owner_id", "cores", "memory_mib", "gpus", "wall_time_s", "site", name="uq_queues_key"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("number", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("owner_name", sa.Text, nullable=False),
+    sa.Column("vo", sa.Text),
+    sa.Column("name", sa.Text),
+    sa.Column("queue_id", sa.BigInteger, sa.ForeignKey("queues.id"), nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),  # 10 - priority: smaller is earlier, so that one index sorts it
+    sa.Column("spec", Document, nullable=False),  # a JobSpec without rows; requirements filled in
+    sa.Column("has_rows", sa.Boolean, nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("next_index", sa.BigInteger, nullable=False),  # tasks from here on were never leased
+    sa.Column("killed_from", sa.BigInteger),  # … and from here on never will be
+    sa.Column("ahead", sa.Integer, nullable=False),  # results of tasks that were never leased (killed one by one)
+    sa.Column("again", sa.Integer, nullable=False),  # rows of ``retries`` that wait (not leased)
+    sa.Column("open", sa.Boolean, nullable=False),  # whether something can be leased
+    sa.Column("done", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("killed", sa.BigInteger, nullable=False),
+    sa.Column("kill_requested", sa.Boolean, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("waiting_on", sa.Text, nullable=False),
+    sa.Column("since", Moment, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("input_files", sa.Integer, nullable=False),
+    sa.Column("input_bytes", sa.BigInteger, nullable=False),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("started", Moment),
+    sa.Column("ended", Moment),
+    sa.Index("ix_jobs_owner", "owner_id", "number"),
+    sa.Index(
+        "ix_jobs_open",
+        "queue_id",
+        "rank",
+        "number",
+        sqlite_where=sa.text("open"),
+        postgresql_where=sa.text("open"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+ROWS_PER_BLOCK = 256
+
+job_rows = sa.Table(
+    "job_rows",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("block", sa.BigInteger, primary_key=True),  # rows block*256 … of the array, counted from 0
+    sa.Column("rows", Document, nullable=False),  # a list of TaskRow
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("job", sa.BigInteger, sa.ForeignKey("jobs.number"), nullable=False, index=True),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("remaining", sa.Integer, nullable=False),  # indices that the pilot still owes
+    sa.Column("running", sa.Integer, nullable=False),  # of them started, as the pilot last said
+    sa.Column("pilot_id", sa.Text, nullable=False, index=True),
+    sa.Column("session", sa.Text, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("kill", Document, nullable=False),  # indices to kill; the whole job's wish is in jobs.kill_requested
+    sa.Column("created", Moment, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def _how_it_ended() -> list[sa.Column[object]]:
+    return [
+        sa.Column("lease", sa.BigInteger),  # None: never leased
+        sa.Column("phase", sa.Text, nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False),
+        sa.Column("exit_code", sa.Integer),
+        sa.Column("signal", sa.Integer),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("pilot_id", sa.Text),
+        sa.Column("ended", Moment, nullable=False),
+        sa.Column("wall_s", sa.Float, nullable=False),
+        sa.Column("cpu_s", sa.Float, nullable=False),
+        sa.Column("memory_mib", sa.Float, nullable=False),
+    ]
+
+
+results = sa.Table(
+    "results",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    *_how_it_ended(),
+    sa.Column("fields", Document),
+    sqlite_with_rowid=False,
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    *_how_it_ended(),
+    sqlite_with_rowid=False,
+)
+
+retries = sa.Table(
+    "retries",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),  # the next one, or the one that is leased
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("node_faults", sa.Integer, nullable=False),
+    sa.Column("crashes", sa.Integer, nullable=False),
+    sa.Column("leased", sa.Boolean, nullable=False),
+    sa.Column("not_before", Moment, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+task_files = sa.Table(
+    "task_files",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("executable", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+files = sa.Table(  # which content an owner has brought here: nobody gets content by knowing its digest
+    "files",
+    metadata,
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("time", Moment, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+log_chunks = sa.Table(  # where the object store has log bytes; never the bytes themselves
+    "log_chunks",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("job", sa.BigInteger, nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("object", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Index("ix_log_chunks_job", "job", "id"),
+    sqlite_autoincrement=True,
+)
+
+pilots = sa.Table(
+    "pilots",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("site", sa.Text, nullable=False),
+    sa.Column("driver", sa.Text, nullable=False),
+    sa.Column("owner_id", sa.Text, nullable=False, index=True),
+    sa.Column("cores", sa.Integer, nullable=False),
+    sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("gpus", Document, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("waiting_on", sa.Text, nullable=False),
+    sa.Column("since", Moment, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("session", sa.Text),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("last_seen", Moment),
+    sa.Column("running", Document, nullable=False),  # [[lease, index], …] as the pilot last said
+    sa.Column("setups", Document, nullable=False),
+    sa.Column("node", Document),
+    sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
+    *reconcile_columns(),
+)

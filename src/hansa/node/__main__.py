@@ -1,0 +1,33 @@
+"""``python3 node.pyz pilot --config FILE``, ``node.pyz --version``; ``spawner`` is for the pilot's own
+use."""
+
+from __future__ import annotations
+
+import sys
+from typing import List, Optional
+
+from .protocol import PROTOCOL_VERSION
+
+USAGE = "usage: node.pyz pilot --config FILE [--detach] | node.pyz --version\n"
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run a command; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["pilot"]:
+        from . import pilot
+
+        return pilot.main(words[1:])
+    if words[:1] == ["spawner"]:
+        from . import spawner
+
+        return spawner.main(words[1:])
+    if words[:1] == ["--version"]:
+        sys.stdout.write(f"hansa node, protocol {PROTOCOL_VERSION}\n")
+        return 0
+    sys.stderr.write(USAGE)
+    return 0 if words[:1] in (["-h"], ["--help"]) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

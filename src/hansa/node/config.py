@@ -1,0 +1,103 @@
+"""Reading the pilot's configuration file and token, and the layout of its work directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import stat
+from typing import Any, Dict
+
+from .protocol import PilotConfig
+
+CONFIG_FIELDS = tuple(spec.name for spec in dataclasses.fields(PilotConfig))
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says what to change."""
+
+
+def load_config(path: str) -> PilotConfig:
+    """Read the configuration. Unknown keys are ignored: the bootstrap and later versions have keys of
+    their own."""
+    raw = _read_private(path)
+    try:
+        data = json.loads(raw)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a JSON object")
+    return config_of(data, path)
+
+
+def config_of(data: Dict[str, Any], path: str) -> PilotConfig:
+    """The configuration in ``data``; ``path`` only for messages."""
+    try:
+        config = PilotConfig(**{name: data[name] for name in CONFIG_FIELDS if name in data})
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not config.urls:
+        raise ConfigError(f"{path}: 'urls' is empty; name at least one address of the server")
+    if config.cores < 1 or config.memory_mib < 1:
+        raise ConfigError(f"{path}: 'cores' and 'memory_mib' must be at least 1")
+    return config
+
+
+def read_token(path: str) -> str:
+    """The pilot's token. The file must be private and hold nothing else."""
+    token = _read_private(path).strip()
+    if not token or any(character.isspace() for character in token):
+        raise ConfigError(f"{path} must hold the pilot's token and nothing else")
+    return token
+
+
+def _read_private(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if stat.S_IMODE(mode) & 0o077:
+                raise ConfigError(f"{path} can be read by others (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}")
+            return stream.read()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where things are in the work directory. Tasks can see ``tasks`` and nothing else of it."""
+
+    root: str
+
+    @property
+    def lock(self) -> str:
+        return os.path.join(self.root, "pilot.lock")
+
+    @property
+    def log(self) -> str:
+        return os.path.join(self.root, "pilot.log")
+
+    @property
+    def ended(self) -> str:
+        return os.path.join(self.root, "ended.json")
+
+    @property
+    def journal(self) -> str:
+        return os.path.join(self.root, "journal.jsonl")
+
+    @property
+    def cache(self) -> str:
+        return os.path.join(self.root, "cache")
+
+    @property
+    def tasks(self) -> str:
+        return os.path.join(self.root, "tasks")
+
+    def prepare(self) -> None:
+        """Make the directories, private to this user."""
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        for path in (self.cache, self.tasks):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            os.chmod(path, 0o700)
+        os.chmod(self.root, 0o700)

@@ -1,0 +1,156 @@
+"""From the end of a task's process to its result."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from typing import Callable, Dict, List, Tuple
+
+from .backoff import Backoff
+from .core import Task
+from .outputs import INLINE_TASK_LIMIT_BYTES, Selection, open_output, read_fields, read_output, select
+from .paths import matcher
+from .protocol import EXITED, KILLED, NODE, OUTPUT, OutputFile, TaskResult
+from .template import render
+from .transport import Refused, Transport, Unreachable
+from .wire import clean_text
+
+_NO_OUTPUTS = (KILLED, NODE)
+
+
+class UploadRefused(Exception):
+    """The server does not take an output; the message says which and why."""
+
+
+def basic_result(task: Task, status: int, cpu_s: float, max_rss_kib: int, ended_at: float) -> TaskResult:
+    """How the process ended, from its wait status and what it used."""
+    code = signal = None
+    if os.WIFSIGNALED(status):
+        signal = os.WTERMSIG(status)
+    else:
+        code = os.WEXITSTATUS(status)
+    return TaskResult(
+        lease=task.lease,
+        index=task.index,
+        outcome=task.stop_outcome or EXITED,
+        exit_code=code,
+        signal=signal,
+        message=task.stop_message,
+        wall_s=max(0.0, ended_at - task.started),
+        cpu_s=cpu_s,
+        memory_mib=max(task.peak_mib, max_rss_kib / 1024.0),
+    )
+
+
+def is_real_directory(path: str) -> bool:
+    """False for a link: a task may have put one in the place of its directory."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def left_nothing(work: str) -> bool:
+    """True if the working directory is empty: the common case, decided without a thread."""
+    try:
+        with os.scandir(work) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
+def collect(
+    task: Task,
+    result: TaskResult,
+    values: Dict[str, str],
+    upload: Callable[[str, OutputFile], None],
+) -> TaskResult:
+    """Add fields and outputs to a result. Reads, digests and uploads: for a worker thread.
+
+    ``upload`` sends one file and returns when it has arrived; UploadRefused if the server does not take it.
+    """
+    if result.outcome in _NO_OUTPUTS:
+        return result
+    work = task.base + "/work"
+    if not (is_real_directory(task.base) and is_real_directory(work)):
+        return _note(result, "the task removed its own directory: no outputs")
+    fields, note = read_fields(work)
+    result = _note(replace(result, fields=fields), note)
+    order = task.job.order
+    matches = matcher([render(glob, values) for glob in order.outputs]) if order.outputs else _nothing
+    chosen = select(work, matches, task.inputs, order.output_limit_bytes, order.output_limit_files)
+    if chosen.violation:
+        return _violation(result, chosen.violation)
+    result = _note(result, chosen.note)
+    try:
+        return replace(result, outputs=_send(work, chosen, upload))
+    except UploadRefused as error:
+        return _violation(result, str(error))
+
+
+def _nothing(_path: str) -> bool:
+    return False
+
+
+def _send(work: str, chosen: Selection, upload: Callable[[str, OutputFile], None]) -> List[OutputFile]:
+    outputs = []
+    inline_left = INLINE_TASK_LIMIT_BYTES
+    for found in chosen.files:
+        try:
+            output = read_output(work, found, inline_left)
+            if output.data is None:
+                upload(work, output)
+        except OSError as error:
+            raise UploadRefused(f"output {found.path} cannot be read: {error.strerror}") from error
+        inline_left -= len(output.data or "")
+        outputs.append(output)
+    return outputs
+
+
+def _note(result: TaskResult, note: str) -> TaskResult:
+    if not note:
+        return result
+    return replace(result, message=clean_text("; ".join(part for part in (result.message, note) if part)))
+
+
+def _violation(result: TaskResult, text: str) -> TaskResult:
+    """Outputs that cannot be delivered fail a task that was a success; another failure stays what it is."""
+    if result.outcome == EXITED and result.exit_code == 0:
+        return replace(_note(result, text), outcome=OUTPUT)
+    return _note(result, text)
+
+
+def upload_file(
+    transport: Transport,
+    path: str,
+    work: str,
+    output: OutputFile,
+    backoff: Backoff,
+    pause: Callable[[float], bool],
+) -> None:
+    """PUT one output, again and again while the server is away and ``pause`` says True."""
+    while True:
+        try:
+            with open_output(work, output.path) as stream:
+                transport.put_file(path, stream, output.size)
+            return
+        except Refused as error:
+            raise UploadRefused(f"output {output.path} ({output.size:,} bytes) was not taken: {error}") from error
+        except Unreachable as error:
+            if not pause(backoff.next_s()):
+                raise UploadRefused(f"output {output.path} was not sent before the pilot ended: {error}") from error
+
+
+def tail_of(paths: Tuple[str, ...], limit: int = 400) -> str:
+    """The last lines of the first log that has any."""
+    for path in paths:
+        try:
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - limit))
+                text = stream.read(limit).decode("utf-8", "replace").strip()
+        except OSError:
+            continue
+        if text:
+            return clean_text(text)
+    return ""

@@ -1,0 +1,83 @@
+"""The application: routers, error handlers, limits. No logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from hansa.accounting.routes import router as accounting_router
+from hansa.identity.routes import router as identity_router
+from hansa.jobs.pilot_routes import router as pilot_router
+from hansa.jobs.routes import router as job_router
+from hansa.kernel.http import BodyLimit, install_error_handlers, provide
+from hansa.server.events import router as event_router
+from hansa.server.rooms import Rooms, running
+from hansa.server.routes import router as server_router
+from hansa.server.routes import v1_router as server_v1_router
+from hansa.sites.routes import router as site_router
+from hansa.version import __version__
+
+_DESCRIPTION = """One front door to all the compute that a research community can reach.
+
+Sign in with `Authorization: Bearer TOKEN`. Errors are `application/problem+json` (RFC 9457) with a stable `code`.
+Lists are `{items, next}`: pass `next` as `after` for the next page. Send an `Idempotency-Key` with POST /jobs.
+The API only ever adds: ignore fields that you do not know."""
+
+
+def create_app(rooms: Rooms | None = None) -> FastAPI:
+    """The ASGI application. Without rooms it can only describe itself (OpenAPI)."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if rooms is None:
+            yield
+            return
+        app.state.stopping = asyncio.Event()
+        async with running(rooms):
+            yield
+
+    app = FastAPI(title="Hansa", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
+    install_error_handlers(app)
+    v1 = APIRouter(prefix="/api/v1")
+    for router in (
+        job_router,
+        pilot_router,
+        site_router,
+        identity_router,
+        accounting_router,
+        event_router,
+        server_v1_router,
+    ):
+        v1.include_router(router)
+    app.include_router(v1)
+    app.include_router(server_router)
+    if rooms is not None:
+        provide(
+            app,
+            rooms,
+            rooms.identity,
+            rooms.sites,
+            rooms.accounting,
+            rooms.files,
+            rooms.jobs,
+            rooms.exchange,
+            rooms.program,
+            rooms.events,
+        )
+        limit = rooms.settings.server.request_limit_bytes
+        app.add_middleware(BodyLimit, limit=limit, exempt=is_upload)
+    return app
+
+
+def is_upload(path: str) -> bool:
+    """Paths whose bodies have a limit of their own."""
+    return path.startswith("/api/v1/") and "/files/sha256:" in path
+
+
+def create_openapi() -> dict[str, Any]:
+    """The OpenAPI description: the contract that CI compares."""
+    return create_app().openapi()

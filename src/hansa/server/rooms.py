@@ -1,0 +1,155 @@
+"""All services of a server, wired once, by hand: who needs what can be read here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from hansa.accounting.service import AccountingService
+from hansa.engines.objects import FolderObjects, Objects
+from hansa.identity.service import IdentityService
+from hansa.jobs.controller import PilotRoom
+from hansa.jobs.demand import Demand
+from hansa.jobs.drivers.base import BatchDriver, Seen
+from hansa.jobs.drivers.local import LocalBatch
+from hansa.jobs.exchange import ExchangeService
+from hansa.jobs.files import FileService
+from hansa.jobs.logs import LogStore
+from hansa.jobs.program import NodeProgram, build_node_program
+from hansa.jobs.service import JobService
+from hansa.kernel import idempotency
+from hansa.kernel.clock import Clock, SystemClock
+from hansa.kernel.database import Database
+from hansa.kernel.errors import Fault
+from hansa.kernel.events import EventLog
+from hansa.kernel.reconcile import Engine
+from hansa.kernel.settings import Settings
+from hansa.server.home import Home
+from hansa.sites.local import discover
+from hansa.sites.service import SiteService
+
+log = structlog.get_logger(__name__)
+_HOUSE_KEEPING_S = 3600.0
+
+
+@dataclass
+class Rooms:
+    """The services of one server process, and the loops that make the world follow."""
+
+    settings: Settings
+    home: Home
+    database: Database
+    clock: Clock
+    objects: Objects
+    events: EventLog
+    identity: IdentityService
+    sites: SiteService
+    accounting: AccountingService
+    files: FileService
+    logs: LogStore
+    jobs: JobService
+    exchange: ExchangeService
+    program: NodeProgram
+    demand: Demand
+    pilots: Engine[str, Any, Seen, Seen]
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Sign the computer in as its own site, then run the loops."""
+        await self._ensure_local()
+        loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            ("demand", self.demand.run),
+            ("pilots", self.pilots.run),
+            ("sequencer", self.events.run_sequencer),
+            ("house-keeping", self._keep_house),
+        ]
+        self._tasks = [asyncio.create_task(_loop(name, run), name=name) for name, run in loops]
+
+    async def stop(self) -> None:
+        """End the loops; what a step was doing is done again by whoever starts next."""
+        self.pilots.stop()
+        for task in self._tasks:
+            if task.get_name() != "pilots":
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _ensure_local(self) -> None:
+        user_id = await self.identity.ensure_local_user(self.home.owner_name, self.home.local_token())
+        if self.settings.local.enabled:
+            capacity = await asyncio.to_thread(discover, self.settings.local)
+            await self.sites.ensure_local(user_id, self.home.owner_name, capacity)
+        else:
+            await self.sites.remove_local()
+
+    async def _keep_house(self) -> None:
+        retention = self.settings.retention
+        while True:
+            await self.events.forget(timedelta(days=retention.events_days))
+            await idempotency.forget(self.database, self.clock, timedelta(hours=retention.idempotency_hours))
+            await asyncio.sleep(_HOUSE_KEEPING_S)
+
+
+async def _loop(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """A loop that may end only when the server does: whatever else happens to it is logged, and it starts anew."""
+    while True:
+        try:
+            await run()
+            return
+        except Fault as fault:
+            log.warning("server.loop_waits", loop=name, error=str(fault))
+        except Exception:
+            log.exception("server.loop_failed", loop=name)
+        await asyncio.sleep(1)
+
+
+def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock | None = None) -> Rooms:
+    """Wire the services; nothing runs yet."""
+    clock = clock or SystemClock()
+    events = EventLog(database, clock)
+    objects = FolderObjects(home.blobs)
+    identity = IdentityService(database, events, clock, home.issuer)
+    sites = SiteService(database, events, clock)
+    files = FileService(database, objects, clock, settings.files)
+    logs = LogStore(database, objects)
+    program = build_node_program()
+    hide = [home.path]
+    local = LocalBatch(
+        home.run / "pilots", home.pilot_urls, hide, program.bootstrap, program.digest, settings.server.ca_file
+    )
+    drivers: dict[str, BatchDriver] = {"local": local}
+    room = PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)
+    return Rooms(
+        settings=settings,
+        home=home,
+        database=database,
+        clock=clock,
+        objects=objects,
+        events=events,
+        identity=identity,
+        sites=sites,
+        accounting=AccountingService(database),
+        files=files,
+        logs=logs,
+        jobs=JobService(database, events, clock, files, logs, sites, settings.job),
+        exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
+        program=program,
+        demand=Demand(database, events, clock),
+        pilots=Engine(database, clock, room),
+    )
+
+
+@asynccontextmanager
+async def running(rooms: Rooms) -> AsyncIterator[Rooms]:
+    """The loops run inside; the database is closed at the end."""
+    await rooms.start()
+    try:
+        yield rooms
+    finally:
+        await rooms.stop()
+        await rooms.database.close()

@@ -1,0 +1,11 @@
+"""All tables of all rooms: importing this makes ``metadata`` complete."""
+
+import hansa.accounting.store
+import hansa.identity.store
+import hansa.jobs.tables
+import hansa.kernel.events
+import hansa.kernel.idempotency
+import hansa.sites.store  # noqa: F401
+from hansa.kernel.database import metadata
+
+__all__ = ["metadata"]
