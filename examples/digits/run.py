@@ -125,9 +125,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
                 lines[row["variant"]].append((float(row["setting"]), float(row["accuracy"])))
         for number, name in enumerate(map(str, variants)):
             colour = colours(0.1 + 0.75 * number / max(1, len(variants) - 1))
-            panel.plot(
-                *zip(*sorted(lines[name]), strict=True), "o-", ms=3.5, lw=1.4, color=colour, label=name
-            )
+            panel.plot(*zip(*sorted(lines[name]), strict=True), "o-", ms=3.5, lw=1.4, color=colour, label=name)
         panel.set_title(title, loc="left", fontweight="bold")
         panel.set_xlabel(setting)
         panel.set_ylim(0, 1.02)

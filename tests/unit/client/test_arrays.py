@@ -76,9 +76,7 @@ def test_other_kinds_of_files(tmp_path: Path) -> None:
     assert read_params(write(tmp_path, "p.tsv", "a\tb\n1\t2\n")).rows == [["1", "2"]]
     assert read_params(write(tmp_path, "s.csv", "a;b\n1,5;2\n")).rows == [["1,5", "2"]]
     lines = '{"a": 1, "b": "x"}\n\n{"b": null, "a": 1.5}\n'
-    assert read_params(write(tmp_path, "p.jsonl", lines)) == Array(
-        2, 0, ["a", "b"], [["1", "x"], ["1.5", ""]]
-    )
+    assert read_params(write(tmp_path, "p.jsonl", lines)) == Array(2, 0, ["a", "b"], [["1", "x"], ["1.5", ""]])
 
 
 @pytest.mark.parametrize(

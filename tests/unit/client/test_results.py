@@ -22,9 +22,7 @@ def task(index: int = 0, **more: object) -> Task:
 
 def test_fields_follow_and_clashes_are_renamed() -> None:
     table = Table(["rate", "state"])
-    row = table.row(
-        task(values={"rate": "1", "state": "x"}, fields={"rate": 2, "m": {"a": True}, "node": [1]})
-    )
+    row = table.row(task(values={"rate": "1", "state": "x"}, fields={"rate": 2, "m": {"a": True}, "node": [1]}))
     assert row["rate"] == "1"
     assert row["param.state"] == "x"
     assert (row["result.rate"], row["m.a"], row["result.node"]) == (2, True, [1])
@@ -49,11 +47,7 @@ def test_a_table_becomes_a_file(tmp_path: Path) -> None:
     assert table.to_csv(tmp_path / "t.csv").read_text() == "task,score\n0,0.5\n1,\n"
 
 
-@given(
-    st.dictionaries(
-        st.text(), st.recursive(st.none() | st.integers(), lambda x: st.dictionaries(st.text(), x))
-    )
-)
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers(), lambda x: st.dictionaries(st.text(), x))))
 def test_only_one_level_is_flattened(fields: dict[str, object]) -> None:
     width = sum(len(v) if isinstance(v, dict) and v else 1 for v in fields.values())
     assert len(flatten(fields)) <= width

@@ -111,9 +111,7 @@ def test_each_task_gets_its_own_file(here: Path) -> None:
         put(here / f"data/{number}.csv", str(number))
     draft = prepare(["wc", "data/{i}.csv"], Options(array="0-2", inputs=["data/{i}.csv=in.csv"]))
     assert draft.per_task is not None
-    assert [[s.dest for s in mine] for mine in draft.per_task] == [
-        [f"data/{n}.csv", "in.csv"] for n in range(3)
-    ]
+    assert [[s.dest for s in mine] for mine in draft.per_task] == [[f"data/{n}.csv", "in.csv"] for n in range(3)]
     spec = draft.finish({source.path: f"sha256:{source.path.stem}" for source in draft.sources()})
     assert spec.rows is not None
     assert [row.inputs[1].digest for row in spec.rows] == ["sha256:0", "sha256:1", "sha256:2"]
@@ -172,9 +170,7 @@ def test_array_and_params_exclude_each_other(here: Path) -> None:
         prepare(["true"], Options(array="0-1", params=Path("p.csv")))
 
 
-@pytest.mark.parametrize(
-    "options", [Options(cores=0), Options(retries=-1), Options(priority=11), Options(gpus=-1)]
-)
+@pytest.mark.parametrize("options", [Options(cores=0), Options(retries=-1), Options(priority=11), Options(gpus=-1)])
 def test_numbers_out_of_range_are_refused(here: Path, options: Options) -> None:
     with pytest.raises(HansaError, match="is"):
         prepare(["true"], options)
