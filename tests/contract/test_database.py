@@ -508,16 +508,16 @@ async def test_insert_ignore_leaves_what_is_there(database: Database) -> None:
 
 
 def test_an_embedded_database_is_not_put_on_a_network_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hansa.kernel.database import embedded
+    from hansa.kernel import disk
 
     mounts = "none / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\nnone /home/local\\040disk xfs rw 0 0\n"
     monkeypatch.setattr(Path, "read_text", lambda *_args, **_kwargs: mounts)
     with pytest.raises(errors.Fault) as caught:
-        embedded.refuse_network_disk(Path("/home/anna/db/hansa.db"))
+        disk.refuse_network_disk(Path("/home/anna/db/hansa.db"))
     assert caught.value.code is errors.NETWORK_DISK
     assert "nfs4" in str(caught.value)
-    embedded.refuse_network_disk(Path("/home/local disk/hansa.db"))
-    embedded.refuse_network_disk(Path("/homes/anna/hansa.db"))
+    disk.refuse_network_disk(Path("/home/local disk/hansa.db"))
+    disk.refuse_network_disk(Path("/homes/anna/hansa.db"))
 
 
 async def test_the_file_and_its_journal_are_there_and_nothing_stays_open(tmp_path: Path) -> None:

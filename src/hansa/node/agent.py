@@ -453,10 +453,8 @@ class Agent:
         self._post(lambda: self._fetched(task, problem))
 
     def _fetched(self, task: Task, problem: Optional[str]) -> None:
-        if problem is None:
-            arrivals = self.core.fetched(task)
-        else:
-            arrivals = self.core.stop(task, INPUT, problem, self._clock())
+        stopped = problem is not None
+        arrivals = self.core.stop(task, INPUT, problem or "", self._clock()) if stopped else self.core.fetched(task)
         for refusal in arrivals.refusals:
             self._refuse(refusal)
 

@@ -1,7 +1,8 @@
 """The process that starts tasks and collects their ends: small, single-threaded, and not the agent.
 
 Why a process of its own: it stays small, so that spawning is fast and a task's ``ru_maxrss`` (which starts
-at its parent's) means something; it lives in the tasks' namespaces; and when the agent dies it ends all tasks.
+at its parent's) means something; it lives in the tasks' namespaces; and when the agent dies it ends all of
+them.
 
 Messages from the agent (see frames.py)::
 

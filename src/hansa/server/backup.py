@@ -59,7 +59,10 @@ def _without_temporary(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def read_backup(home_path: Path, source: Path) -> None:
-    """Unpack an archive into a home that is empty or not there. Raises Fault ``server.backup``; then nothing is left."""
+    """Unpack an archive into a home that is empty or not there.
+
+    Raises Fault ``server.backup``; then nothing is left.
+    """
     if server_runs(home_path):
         raise _refused(f"a server of {home_path} runs", "Stop it first: hansa down")
     if home_path.exists() and any(home_path.iterdir()):
@@ -83,6 +86,4 @@ def read_backup(home_path: Path, source: Path) -> None:
 
 
 def _refused(what: str, hint: str) -> Fault:
-    return Fault(
-        errors.BACKUP, f"No backup: {what}." if "backup" not in what else f"{what[0].upper()}{what[1:]}.", hint=hint
-    )
+    return Fault(errors.BACKUP, f"{what[0].upper()}{what[1:]}.", hint=hint)

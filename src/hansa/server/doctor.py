@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hansa.kernel.database.embedded import refuse_network_disk
+from hansa.kernel.disk import refuse_network_disk
 from hansa.kernel.errors import Fault
 from hansa.kernel.settings import read_settings
 from hansa.node.isolation import NONE, probe_isolation

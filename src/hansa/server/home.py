@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hansa.kernel.database.embedded import refuse_network_disk
+from hansa.kernel.disk import refuse_network_disk
 from hansa.kernel.errors import Fault
 from hansa.kernel.secrets import new_token, write_private
 from hansa.kernel.settings import Settings, read_settings

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakeserver import TOKEN, FakeServer
 
-from conftest import SOURCES, Pilot, alive, terminate, until
 from hansa.node.pack import bootstrap_source, build_node_zipapp, node_digest
+from tests.support.node_server import TOKEN, FakeServer
+from tests.support.pilots import SOURCES, Pilot, alive, terminate, until
 
 PY = [sys.executable, "-c"]
 SH = ["/bin/sh", "-c"]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakeserver import FakeServer
 
-from conftest import Pilot, alive, until
+from tests.support.node_server import FakeServer
+from tests.support.pilots import Pilot, alive, until
 
 PY = [sys.executable, "-c"]
 SH = ["/bin/sh", "-c"]
