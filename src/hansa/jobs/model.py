@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
+from typing import Any
 
 from hansa.jobs.wire import Counts, Phase, Requirements
 from hansa.node import protocol
@@ -119,6 +121,17 @@ def exit_code_of(outcome: str, exit_code: int | None, signal: int | None) -> int
     if outcome == protocol.EXITED:
         return exit_code if exit_code is not None else 128 + (signal or 0)
     return _EXIT_OF_OUTCOME.get(outcome, HANSA_EXIT)
+
+
+def storable(value: Any) -> Any:
+    """A JSON value as both databases can keep it: no NUL characters, no numbers that JSON does not have."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return [storable(item) for item in value] if isinstance(value, list) else value
 
 
 def phase_of(counts: Counts, *, was_leased: bool) -> Phase:
