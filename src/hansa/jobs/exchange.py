@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 import structlog
@@ -32,6 +33,7 @@ from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog
+from hansa.kernel.ids import new_id
 from hansa.kernel.settings import FileSettings, JobSettings
 from hansa.kernel.status import Party
 from hansa.node import protocol
@@ -40,6 +42,12 @@ from hansa.node.protocol import ExchangeReply, ExchangeRequest, JobOrder, Kill, 
 log = structlog.get_logger(__name__)
 _LONGEST_HOLD_S = 30.0
 _LOOK_AGAIN_S = 2.0
+
+
+class _News(Enum):
+    NONE = "none"
+    SOME = "some"
+    SUPERSEDED = "superseded"
 
 
 @dataclass
@@ -101,40 +109,50 @@ class ExchangeService:
         if request.protocol not in (protocol.PROTOCOL_VERSION, protocol.PROTOCOL_VERSION - 1):
             raise Fault(errors.PROTOCOL, f"This server speaks version {protocol.PROTOCOL_VERSION} of the protocol.")
         self.counters.exchanges += 1
-        self._database.bells.ring(f"pilot/{pilot_id}")  # a held request of this pilot is answered now
+        arrival = new_id("arrival")
         chunks = await self._store_content(pilot_id, request)
-        reply, owner_id = await self._settle(pilot_id, request, chunks)
+        reply, owner_id = await self._settle(pilot_id, request, chunks, arrival)
         if request.wait_s <= 0 or request.ending or _says_something(reply):
             return reply
-        return await self._hold(pilot_id, owner_id, request, reply)
+        return await self._hold(pilot_id, owner_id, request, arrival)
 
-    async def _hold(
-        self, pilot_id: str, owner_id: str, request: ExchangeRequest, reply: ExchangeReply
-    ) -> ExchangeReply:
+    async def _hold(self, pilot_id: str, owner_id: str, request: ExchangeRequest, arrival: str) -> ExchangeReply:
+        """Wait for something to say; nothing once the pilot has sent another request, or the same one again."""
         deadline = self._clock.now() + timedelta(seconds=min(request.wait_s, _LONGEST_HOLD_S))
         with self._database.bells.listen(f"work/{owner_id}", f"pilot/{pilot_id}") as bell:
             while (left := (deadline - self._clock.now()).total_seconds()) > 0:
-                if await self._has_news(pilot_id, request):
-                    reply, _ = await self._settle(pilot_id, _only_asking(request), [], is_held=True)
+                news = await self._news(pilot_id, request, arrival)
+                if news is _News.SUPERSEDED:
+                    break
+                if news is _News.SOME:
+                    reply = await self._settle_held(pilot_id, request, arrival)
                     if _says_something(reply):
                         return reply
-                if await bell.wait(min(left, _LOOK_AGAIN_S)) and not await self._is_newest(pilot_id, request):
-                    return reply
-        return reply
+                await bell.wait(min(left, _LOOK_AGAIN_S))
+        return ExchangeReply()
 
-    async def _has_news(self, pilot_id: str, request: ExchangeRequest) -> bool:
+    async def _news(self, pilot_id: str, request: ExchangeRequest, arrival: str) -> _News:
         async with self._database.read() as tx:
             pilot = await store_pilots.get(tx, pilot_id)
+            if pilot is not None and pilot.arrival != arrival:
+                return _News.SUPERSEDED
             if pilot is None or pilot.stop or PilotPhase(pilot.phase).is_final:
-                return True
+                return _News.SOME
             if await store_pilots.has_kills(tx, pilot_id):
-                return True
-            return request.want > 0 and bool(await leases.eligible_queues(tx, pilot, request))
+                return _News.SOME
+            some = request.want > 0 and bool(await leases.eligible_queues(tx, pilot, request))
+            return _News.SOME if some else _News.NONE
 
-    async def _is_newest(self, pilot_id: str, request: ExchangeRequest) -> bool:
-        async with self._database.read() as tx:
-            pilot = await store_pilots.get(tx, pilot_id)
-        return pilot is not None and pilot.session == request.session and pilot.sequence <= request.sequence
+    async def _settle_held(self, pilot_id: str, request: ExchangeRequest, arrival: str) -> ExchangeReply:
+        """What there is to say now to a request that was settled before: its results are in, only tasks go out."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            pilot = await self._live_pilot(tx, pilot_id)
+            if pilot.arrival != arrival:
+                return ExchangeReply()
+            held = await leases.of_pilot(tx, pilot_id)
+            jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
+            return await self._give(tx, pilot, request, held, jobs, now, may_take=True)
 
     async def _store_content(self, pilot_id: str, request: ExchangeRequest) -> list[dict[str, Any]]:
         """Put outputs and logs into the object store, before the unit of work that mentions them."""
@@ -157,13 +175,11 @@ class ExchangeService:
         return [await self._logs.write(job, some) for job, some in pieces.items()]
 
     async def _settle(
-        self, pilot_id: str, request: ExchangeRequest, chunks: list[dict[str, Any]], *, is_held: bool = False
+        self, pilot_id: str, request: ExchangeRequest, chunks: list[dict[str, Any]], arrival: str
     ) -> tuple[ExchangeReply, str]:
         now = self._clock.now()
         async with self._database.begin() as tx:
-            pilot = await store_pilots.get(tx, pilot_id, lock=True)
-            if pilot is None or PilotPhase(pilot.phase).is_final:
-                raise Fault(errors.PILOT_GONE, "This pilot is not wanted any more.")
+            pilot = await self._live_pilot(tx, pilot_id)
             held = await leases.of_pilot(tx, pilot_id)
             jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
             await store.add_log_chunks(tx, chunks)
@@ -178,10 +194,17 @@ class ExchangeService:
             if request.ending:
                 await self._end(tx, pilot, request.ending, now)
                 return ExchangeReply(), pilot.owner_id
-            may_take = is_first or (is_held and is_newest)
-            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=may_take)
-            await store_pilots.heard(tx, pilot, request, now, is_newest=is_newest)
+            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=is_first)
+            await store_pilots.heard(tx, pilot, request, arrival, now, is_newest=is_newest)
+        # A held request of this pilot is answered now; one that another server holds looks by itself.
+        self._database.bells.ring(f"pilot/{pilot_id}")
         return reply, pilot.owner_id
+
+    async def _live_pilot(self, tx: Tx, pilot_id: str) -> Any:
+        pilot = await store_pilots.get(tx, pilot_id, lock=True)
+        if pilot is None or PilotPhase(pilot.phase).is_final:
+            raise Fault(errors.PILOT_GONE, "This pilot is not wanted any more.")
+        return pilot
 
     async def _accept(
         self,
@@ -450,10 +473,6 @@ def _bytes(data: str) -> bytes:
 
 def _says_something(reply: ExchangeReply) -> bool:
     return bool(reply.leases or reply.kill or reply.dropped or reply.stop)
-
-
-def _only_asking(request: ExchangeRequest) -> ExchangeRequest:
-    return replace(request, results=[], logs=[], wait_s=0.0)
 
 
 def _code(why: str) -> str:

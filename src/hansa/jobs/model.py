@@ -143,16 +143,25 @@ def phase_of(counts: Counts, *, was_leased: bool) -> Phase:
     return Phase.RUNNING if was_leased else Phase.WAITING
 
 
-def ending_message(counts: Counts, seconds: float) -> str:
-    """The sentence for a job that has ended."""
+def ending_message(counts: Counts, seconds: float, how: str = "") -> str:
+    """The sentence for a job that has ended; ``how`` is :func:`how_it_ended` of a single task."""
     total = counts.done + counts.failed + counts.killed
     if total == 1:
-        word = "done" if counts.done else "failed" if counts.failed else "killed"
-        return f"The task is {word}, {duration(seconds)} after submission."
+        word = "Done" if counts.done else "Failed" if counts.failed else "Killed"
+        return f"{word}{': ' if how else ''}{how}, {duration(seconds)} after submission."
     parts = [f"{counts.done:,} of {total:,} tasks done"]
     parts += [f"{counts.failed:,} failed"] if counts.failed else []
     parts += [f"{counts.killed:,} killed"] if counts.killed else []
     return f"{', '.join(parts)}, {duration(seconds)} after submission."
+
+
+def how_it_ended(outcome: str, exit_code: int | None, signal: int | None, message: str) -> str:
+    """How a task that is not done ended, in a few words: its message, or its exit code or signal."""
+    if message:
+        return message.rstrip(".")
+    if exit_code is not None:
+        return f"exit code {exit_code}"
+    return f"signal {signal}" if signal else outcome.replace("_", " ")
 
 
 def duration(seconds: float) -> str:

@@ -161,14 +161,16 @@ class JobService:
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
         return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
 
-    async def follow(self, caller: Caller, number: int, cursor: str | None, wait_s: float) -> Following:
+    async def follow(
+        self, caller: Caller, number: int, cursor: str | None, wait_s: float, *, logs: bool = True
+    ) -> Following:
         """The job and its new log pieces; waits up to ``wait_s`` seconds for something new."""
         deadline = self._clock.now().timestamp() + wait_s
         with self._database.bells.listen(f"job/{number}") as bell:
             job = await self.get(caller, number)
             version, chunk = await self._start_of(number, cursor)
             while True:
-                pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES)
+                pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES) if logs else ([], chunk)
                 left = deadline - self._clock.now().timestamp()
                 if pieces or job.version != version or left <= 0:
                     return Following(job, pieces, encode_cursor(job.version, chunk))
@@ -183,12 +185,22 @@ class JobService:
         return (int(start[0]), int(start[1])) if start else (-1, 0)
 
     async def tasks(
-        self, caller: Caller, number: int, *, phase: Phase | None, cursor: str | None, limit: int
+        self,
+        caller: Caller,
+        number: int,
+        *,
+        phase: Phase | None,
+        cursor: str | None,
+        limit: int,
+        index: int | None = None,
     ) -> TaskPage:
         """Tasks by index: those that ended with their results; the others as waiting or running."""
         after = decode_cursor(cursor, 1)
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+                return TaskPage(await self._task_range(tx, job, index, index))
             start = int(after[0]) if after else job.first - 1
             if phase is not None and phase.is_final and job.killed_from is None:
                 found = await store.results_page(tx, number, phase=phase.value, after=start, limit=limit)

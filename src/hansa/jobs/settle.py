@@ -17,6 +17,7 @@ from hansa.jobs.model import (
     Limits,
     ending_message,
     exit_code_of,
+    how_it_ended,
     judge,
     phase_of,
 )
@@ -70,13 +71,13 @@ async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: 
 
 async def _ending(tx: Tx, events: EventLog, job: Any, counts: Counts, now: datetime, actor: str) -> dict[str, Any]:
     phase = phase_of(counts, was_leased=True)
-    message = ending_message(counts, (now - job.created).total_seconds())
-    exit_code = None
+    exit_code, how = None, ""
     if not job.spec.get("array"):
         row = await store.get_result(tx, job.number, job.first)
         if row is not None:
             exit_code = exit_code_of(row.outcome, row.exit_code, row.signal)
-            message = f"{row.message} {message}" if row.message else message
+            how = "" if phase is Phase.DONE else how_it_ended(row.outcome, row.exit_code, row.signal, row.message)
+    message = ending_message(counts, (now - job.created).total_seconds(), how)
     reason = f"jobs.{phase.value}"
     await events.record(
         tx,

@@ -75,9 +75,9 @@ async def has_kills(tx: Tx, pilot_id: str) -> bool:
     return any(row.kill or row.kill_requested for row in rows)
 
 
-async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, now: datetime, *, is_newest: bool) -> None:
+async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, arrival: str, now: datetime, *, is_newest: bool) -> None:
     """Note what a pilot said of itself; only what changed is written, and only if it is the latest word."""
-    values: dict[str, Any] = {"last_seen": now}
+    values: dict[str, Any] = {"last_seen": now, "arrival": arrival}
     if pilot.session != request.session:
         values |= {"session": request.session, "sequence": request.sequence}
     elif request.sequence > pilot.sequence:

@@ -22,6 +22,7 @@ from hansa.jobs.model import (
     ending_message,
     exit_code_of,
     fill_needs,
+    how_it_ended,
     judge,
     misfit,
     phase_of,
@@ -137,15 +138,29 @@ def test_the_phase_of_a_job(counts: Counts, was_leased: bool, phase: Phase) -> N
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        (Counts(0, 0, 1, 0, 0), "The task is done, 1.5 s after submission."),
-        (Counts(0, 0, 0, 1, 0), "The task is failed, 1.5 s after submission."),
-        (Counts(0, 0, 0, 0, 1), "The task is killed, 1.5 s after submission."),
+        (Counts(0, 0, 1, 0, 0), "Done, 1.5 s after submission."),
+        (Counts(0, 0, 0, 1, 0), "Failed, 1.5 s after submission."),
+        (Counts(0, 0, 0, 0, 1), "Killed, 1.5 s after submission."),
         (Counts(0, 0, 1200, 2, 0), "1,200 of 1,202 tasks done, 2 failed, 1.5 s after submission."),
         (Counts(0, 0, 1, 1, 1), "1 of 3 tasks done, 1 failed, 1 killed, 1.5 s after submission."),
     ],
 )
 def test_the_sentence_at_the_end(counts: Counts, said: str) -> None:
     assert ending_message(counts, 1.5) == said
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (("exited", 3, None, ""), "exit code 3"),
+        (("exited", None, 9, ""), "signal 9"),
+        (("memory", None, 9, "used 178 MiB, asked for 100 MiB"), "used 178 MiB, asked for 100 MiB"),
+        (("never_ran", None, None, ""), "never ran"),
+    ],
+)
+def test_how_a_task_ended(end: tuple[str, int | None, int | None, str], said: str) -> None:
+    assert how_it_ended(*end) == said
+    assert said in ending_message(Counts(0, 0, 0, 1, 0), 1.5, how_it_ended(*end))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hansa.identity.model import Caller
 from hansa.identity.policy import POLICY, Permission, Rule, may_change, may_see, permits
 from hansa.server.app import create_app, is_upload
 
-PUBLIC = {"/health"}
+PUBLIC = {"/health", "/api/v1/health"}
 PAGES = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 """FastAPI's own: they describe the API and hold nothing of anybody's."""
 
