@@ -118,7 +118,9 @@ class World:
         return job
 
     def spec(self, count: int | None = None, **spec: Any) -> JobSpec:
-        needs = {name: spec.pop(name) for name in ("cores", "memory_mib", "gpus", "wall_time_s", "site") if name in spec}
+        needs = {
+            name: spec.pop(name) for name in ("cores", "memory_mib", "gpus", "wall_time_s", "site") if name in spec
+        }
         if count is not None:
             spec |= {"array": True, "count": count}
         return JobSpec(spec.pop("command", ["true"]), requirements=Requirements(**needs), **spec)
@@ -180,8 +182,8 @@ class World:
 
     async def result_rows(self, number: int) -> dict[int, Any]:
         async with self.database.read() as tx:
-            rows = (await tx.execute(sa.select(results).where(results.c.job == number))).all()
-        return {int(row[1]): row for row in rows}
+            rows: Sequence[Any] = (await tx.execute(sa.select(results).where(results.c.job == number))).all()
+        return {row.index: row for row in rows}
 
     async def attempt_rows(self, number: int) -> list[Any]:
         query = sa.select(attempts).where(attempts.c.job == number).order_by(attempts.c.index, attempts.c.attempt)
@@ -192,7 +194,7 @@ class World:
         """Attempts and core seconds that were charged, of everybody."""
         query = sa.select(sa.func.coalesce(sa.func.sum(usage.c.tasks), 0), sa.func.sum(usage.c.core_s))
         async with self.database.read() as tx:
-            (row,) = (await tx.execute(query)).all()
+            row: Any = (await tx.execute(query)).one()
         return int(row[0]), float(row[1] or 0)
 
     async def pilot_row(self, pilot: Pilot) -> Any:
