@@ -1,0 +1,39 @@
+"""HyperQueue's server and worker on this computer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.peers.base import Runner
+
+
+class HyperQueue:
+    name = "HyperQueue"
+    how = (
+        "hyperqueue.LocalCluster of the PyPI package, one worker with as many cores; one Job with a "
+        "program(['/bin/true'], stdout=None, stderr=None) per task (no output files: its quickest way)"
+    )
+
+    @contextmanager
+    def start(self, cores: int) -> Iterator[Runner]:
+        from hyperqueue import Job, LocalCluster
+        from hyperqueue.cluster import WorkerConfig
+
+        with (
+            tempfile.TemporaryDirectory(prefix="hansa-bench-hq-") as folder,
+            LocalCluster(folder, worker_config=WorkerConfig(cores=cores)) as cluster,
+        ):
+            client = cluster.client()
+
+            def run(tasks: int) -> None:
+                job = Job(default_workdir=folder)
+                for _ in range(tasks):
+                    job.program(["/bin/true"], stdout=None, stderr=None)
+                with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+                    assert client.wait_for_jobs([client.submit(job)])
+
+            yield run
