@@ -5,6 +5,7 @@ WORKERS ?= 0  # of pytest: `make test WORKERS=2` runs two tests at a time
 
 BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
+unexport PYTHONDONTWRITEBYTECODE  # compiling everything anew at each start costs seconds
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py
 DEVELOP := $(BOOTSTRAP) --extra postgresql --group dev
 PYTEST := $(BIN)/python -m pytest

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "integration" / "node"))
+sys.path.insert(0, str(ROOT))
 
-from fakeserver import TOKEN, FakeServer  # noqa: E402
+from tests.support.node_server import TOKEN, FakeServer  # noqa: E402
 
 
 def write_config(folder: Path, url: str, cores: int) -> Path:

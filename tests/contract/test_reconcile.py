@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,13 +12,23 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import CursorResult
 
 from hansa.kernel import errors
 from hansa.kernel.clock import ManualClock, SystemClock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.reconcile import Acted, Engine, Failed, Settled, Tuning
-from tests.support.things import QUEUE, Provider, Seen, Thing, Things, rewish, things, wish
+from tests.support.mortal import Crash, MortalDatabase, Points
+from tests.support.things import (
+    QUEUE,
+    Provider,
+    Seen,
+    Thing,
+    Things,
+    check_world,
+    rewish,
+    things,
+    wish,
+)
 
 ThingEngine = Engine[str, Thing, Seen, int | None]
 LEASE_S = 60.0
@@ -65,70 +75,6 @@ async def wished(database: Database, clock: ManualClock, *keys: str) -> None:
 # --- crashes ------------------------------------------------------------------------------------------------
 
 
-class Crash(BaseException):
-    """The process dies here."""
-
-
-class Points:
-    """Counts the points at which a process may die, and dies at the ``fatal``-th (0: never)."""
-
-    def __init__(self, fatal: int) -> None:
-        self.count = 0
-        self.fatal = fatal
-
-    def pass_by(self) -> None:
-        self.count += 1
-        if self.fatal and self.count >= self.fatal:
-            raise Crash
-
-    async def hook(self) -> None:
-        self.pass_by()
-
-
-class MortalTx:
-    def __init__(self, tx: Tx, points: Points) -> None:
-        self._tx = tx
-        self._points = points
-        self.dialect = tx.dialect
-
-    async def execute(self, statement: sa.Executable, params: Any = None) -> CursorResult[Any]:
-        self._points.pass_by()
-        return await self._tx.execute(statement, params)
-
-    def ring(self, topic: str) -> None:
-        self._tx.ring(topic)
-
-    def after_commit(self, call: Callable[[], None]) -> None:
-        self._tx.after_commit(call)
-
-
-class MortalDatabase:
-    """The database as a process sees it that dies: before a unit, a statement, a commit, or after a commit."""
-
-    def __init__(self, database: Database, points: Points) -> None:
-        self._database = database
-        self._points = points
-        self.dialect = database.dialect
-        self.bells = database.bells
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Tx]:
-        self._points.pass_by()
-        async with self._database.begin() as tx:
-            yield MortalTx(tx, self._points)
-            self._points.pass_by()
-        self._points.pass_by()
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[Tx]:
-        self._points.pass_by()
-        async with self._database.read() as tx:
-            yield MortalTx(tx, self._points)
-
-    async def close(self) -> None:
-        raise AssertionError("an engine does not close the database")
-
-
 async def run_mortal(database: Database, room: Things, points: Points, concurrency: int) -> bool:
     """Reconcile until nothing is due or the process dies; True if it died."""
     room.on_observe = room.before_act = room.after_act = points.hook
@@ -149,17 +95,6 @@ async def prepare(database: Database, clock: ManualClock, provider: Provider) ->
         await rewish(tx, clock, "resized", size=2)
     for tag in ("old", "resized", "doubled", "doubled"):
         provider.create(tag, 1)
-
-
-async def check_world(database: Database, provider: Provider) -> None:
-    """Exactly one external thing per wanted row, adopted; nothing forgotten; nothing surplus; no debris."""
-    async with database.read() as tx:
-        rows = (await tx.execute(sa.select(things))).all()
-    for row in rows:
-        there = [(one.id, one.size) for one in provider.exists if one.tag == row.id]
-        assert there == ([(row.external_id, row.size)] if row.is_wanted else []), row.id
-        assert (row.phase, row.observed_generation) == ("settled", row.generation)
-        assert (row.lease_token, row.lease_until, row.intent, row.due_at) == (None, None, None, None)
 
 
 async def outlast(database: Database, clock: ManualClock, provider: Provider) -> None:
@@ -288,6 +223,74 @@ async def test_nobody_takes_a_row_while_its_lease_is_valid(
     assert await first == 1
     assert room.provider.calls == ["create a"]
     assert (await row_of(database, "a")).due_at == clock.now(), "the poke is not lost"
+
+
+async def test_a_poke_survives_the_renewal_of_the_lease(database: Database, clock: ManualClock, room: Things) -> None:
+    await wished(database, clock, "a")
+    engine = engine_of(database, room)
+
+    async def poke_and_renew() -> None:
+        async with database.begin() as tx:
+            await QUEUE.poke(tx, clock.now(), "a")
+        clock.advance(10)
+        await engine.renew()
+
+    await engine.run_once()
+    room.on_observe = poke_and_renew
+    await engine.run_once()
+    row = await row_of(database, "a")
+    assert (row.phase, row.due_at) == ("settled", clock.now())
+
+
+async def test_who_loses_the_lease_before_acting_does_not_act(
+    database: Database, clock: ManualClock, room: Things
+) -> None:
+    await wished(database, clock, "a")
+
+    async def outlive() -> None:
+        room.on_observe = Points(0).hook
+        clock.advance(LEASE_S + 1)
+        heir = Things(Provider(clock), clock)  # what it does is of no interest here
+        assert await engine_of(database, heir).run_once() == 1
+
+    room.on_observe = outlive
+    engine = engine_of(database, room)
+    assert await engine.run_once() == 1
+    assert (room.provider.calls, room.outcomes, engine.counters.lost_leases) == ([], [], 1)
+
+
+class LingeringDatabase(MortalDatabase):
+    """A database whose commits are slow to return: ``linger``, if set, is awaited once before they do."""
+
+    linger: Callable[[], Awaitable[None]] | None = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Tx]:
+        async with self._database.begin() as tx:
+            yield tx
+        if self.linger:
+            linger, self.linger = self.linger, None
+            await linger()
+
+
+async def test_a_renewal_while_apply_commits_harms_nothing(
+    database: Database, clock: ManualClock, room: Things
+) -> None:
+    await wished(database, clock, "a")
+    slow = LingeringDatabase(database, Points(0))
+    engine = engine_of(slow, room)
+
+    async def renew() -> None:
+        await engine.renew()
+        await asyncio.sleep(0)
+
+    async def commit_slowly() -> None:
+        slow.linger = renew
+
+    room.on_apply = commit_slowly
+    assert await engine.run_once() == 1
+    assert (engine.counters.acted, engine.counters.lost_leases) == (1, 0)
+    assert (await row_of(database, "a")).phase == "working"
 
 
 async def test_a_renewed_lease_is_not_taken_over(database: Database, clock: ManualClock, room: Things) -> None:

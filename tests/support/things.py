@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.kernel.clock import Clock
-from hansa.kernel.database import Moment, Tx, metadata
+from hansa.kernel.database import Database, Moment, Tx, metadata
 from hansa.kernel.reconcile import (
     Act,
     Acted,
@@ -199,3 +199,14 @@ async def rewish(tx: Tx, clock: Clock, key: str, **values: Any) -> None:
     """Change a wish: ``size`` or ``is_wanted``."""
     await tx.execute(sa.update(things).where(things.c.id == key).values(values))
     await QUEUE.changed(tx, clock.now(), key)
+
+
+async def check_world(database: Database, provider: Provider) -> None:
+    """Exactly one external thing per wanted row, adopted; nothing forgotten; nothing surplus; no debris."""
+    async with database.read() as tx:
+        rows = (await tx.execute(sa.select(things))).all()
+    for row in rows:
+        there = [(one.id, one.size) for one in provider.exists if one.tag == row.id]
+        assert there == ([(row.external_id, row.size)] if row.is_wanted else []), row.id
+        assert (row.phase, row.observed_generation) == ("settled", row.generation)
+        assert (row.lease_token, row.lease_until, row.intent, row.due_at) == (None, None, None, None)

@@ -8,9 +8,8 @@ from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from hansa.kernel.database import Tx, metadata
+from hansa.kernel.database import Tx, insert_for, metadata
 
 usage = sa.Table(
     "usage",
@@ -43,7 +42,7 @@ async def charge(tx: Tx, day: date, charges: Sequence[Charge]) -> None:
     """Add to the sums, in the unit of work of whatever was used."""
     if not charges:
         return
-    insert: Any = (postgresql.insert if tx.dialect == "postgresql" else sqlite.insert)(usage)
+    insert = insert_for(tx, usage)
     sums = {name: usage.c[name] + insert.excluded[name] for name in ("tasks", "wall_s", "core_s", "cpu_s")}
     rows = [
         {

@@ -57,6 +57,6 @@ def add_user(name: str, *, form: str) -> None:
 @click.command(epilog=examples("hansa db upgrade"))
 def upgrade() -> None:
     """Bring the database's schema up to this version. The embedded one is copied before."""
-    from hansa.server.launch import upgrade_database
+    from hansa.server.serve import upgrade_database
 
     note(upgrade_database(home()))

@@ -18,7 +18,7 @@ from hansa.client import api, fetch, operations
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.results import Spool, walk, write_csv
 from hansa.client.transport import Transport
-from hansa.client.units import parse_bytes, parse_time, show_bytes, show_time
+from hansa.client.units import parse_bytes, parse_time, show_bytes, show_count, show_time
 from hansa.jobs.wire import Explanation, Job, Phase, Task
 from hansa.kernel.errors import NOT_FOUND, Exit
 
@@ -69,7 +69,7 @@ def _job_details(job: Job) -> dict[str, Any]:
         "needs": describe(job).partition(": ")[2],
         "parameters": ", ".join(job.names),
         "setup": job.setup,
-        "inputs": f"{job.input_files} files, {show_bytes(job.input_bytes)}" if job.input_files else None,
+        "inputs": f"{show_count(job.input_files, 'file')}, {show_bytes(job.input_bytes)}" if job.input_files else None,
         "outputs": ", ".join(job.outputs),
         "owner": job.owner,
         "vo": job.vo,
@@ -180,7 +180,7 @@ def logs(job: str, *, stream: str, tail: str | None, attempt: int | None, follow
         raise HansaError(
             USAGE,
             f"Job {found.number} is an array of {found.count:,} tasks: whose output?",
-            hint=f"Say: hansa job logs {found.number}.{found.first}. Failed ones: hansa job show {found.number} --failed",
+            hint=f"Say: hansa job logs {found.number}.{found.first}, for one of its tasks.",
         )
     wanted = ("stdout", "stderr") if stream == "both" else (stream,)
     if follow:

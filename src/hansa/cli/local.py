@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from hansa.client import api
 from hansa.client.connect import configured, running
 from hansa.client.operations import collect
 from hansa.client.transport import Transport
+from hansa.client.units import show_count
 from hansa.jobs.wire import Phase
 from hansa.kernel.errors import Exit
 from hansa.sites.wire import Site
@@ -59,7 +59,8 @@ def down() -> None:
     from hansa.server.launch import stop_server
 
     report = stop_server(home())
-    note(report.message)
+    pilots = f" and {show_count(report.pilots, 'pilot')}" if report.pilots else ""
+    note(f"stopped the server{pilots} of {home()}" if report.server else f"no server of {home()} was running")
 
 
 @click.command(epilog=examples("hansa status", "hansa status -o json"))
@@ -143,12 +144,12 @@ def _print_checks(found: Iterable[Any]) -> None:
 @click.option("--tls-certificate", metavar="FILE", help="PEM file of the certificate chain.")
 @click.option("--tls-key", metavar="FILE", help="PEM file of its private key.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
-def server(*, log_level: str | None, **flags: Any) -> int:
-    """Run a server in the foreground, for a service manager or a container. Settings: config.toml, HANSA_…"""
-    from hansa.server.launch import serve
+def server(*, log_level: str | None, **flags: Any) -> None:
+    """Run a server in the foreground, for a service manager or a container."""
+    from hansa.server.serve import serve
 
-    given: dict[str, dict[str, Any]] = {"server": {n: v for n, v in flags.items() if v is not None}}
-    if log_level is not None:
-        given["log"] = {"level": log_level}
-    sys.stdout.flush()
-    return serve(home(), given) or 0
+    # A flag is the strongest setting, and the environment is the strongest that is read below.
+    given = {f"HANSA_SERVER__{name.upper()}": value for name, value in flags.items()}
+    given["HANSA_LOG__LEVEL"] = log_level
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    serve(home())

@@ -1,1 +1,1 @@
-"""The Python API over HTTP."""
+"""The Python API over HTTP: ``from hansa import Hansa, AsyncHansa``."""

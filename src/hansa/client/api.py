@@ -81,6 +81,8 @@ def call(request: Request, trying: Trying | None = None) -> Operation[Response]:
         if left <= 0 or (arrived and not request.repeatable):
             raise _away(request, cause, response if cause is None else None) from cause
         _tell(how)
+        if request.restart is not None:
+            request.restart()
         if cause is not None:
             yield Reconnect()
         yield Pause(min(wait_s, max(left, 0.01)))
@@ -191,10 +193,12 @@ def task_files(
     return (yield from get(TaskFilePage, f"/jobs/{number}/files", task=task, after=after, limit=limit))
 
 
-def download(number: int, index: int, path: str, sink: Callable[[bytes], None]) -> Operation[None]:
-    """The content of an output file, piece by piece."""
+def download(
+    number: int, index: int, path: str, sink: Callable[[bytes], None], restart: Callable[[], object]
+) -> Operation[None]:
+    """The content of an output file, piece by piece; ``restart`` is called when it begins anew."""
     address = f"/jobs/{number}/tasks/{index}/files/{quote(path)}"
-    yield from call(Request("GET", address, sink=sink, repeatable=False))
+    yield from call(Request("GET", address, sink=sink, restart=restart))
 
 
 def log(

@@ -6,6 +6,7 @@ without pydantic, whose import alone takes longer than a job on a warm server.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -65,13 +66,24 @@ def configured(server: str | None, token: str | None, home: Path | None, environ
 
 
 def running(home: Path) -> Endpoint | None:
-    """The embedded server of a home, if ``run/server.json`` says that it runs. Starts and sends nothing."""
+    """The embedded server of a home, if it lives: a lock that no crash leaves behind says so.
+
+    A port alone proves nothing: after a crash somebody else may have it, whom our token is not for.
+    """
+    run = home / "run"
     try:
-        found = json.loads((home / "run" / "server.json").read_bytes())
-        os.kill(int(found["pid"]), 0)  # gone, or somebody else's: our token is not for whoever has the port now
-        return Endpoint(found["url"].rstrip("/"), _local_token(home), home, pid=int(found["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        with (run / "server.lock").open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
+    except BlockingIOError:
+        pass
+    except OSError:
+        return None
+    try:
+        found = json.loads((run / "server.json").read_bytes())
+        return Endpoint(found["url"].rstrip("/"), found["token"], home, pid=int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it is only just starting
 
 
 def start(home: Path) -> Endpoint:
@@ -105,10 +117,6 @@ def connect(
         return named, None
     place = folder or default_home(env)
     return running(place) or starter(place), lambda: starter(place)
-
-
-def _local_token(home: Path) -> str:
-    return (home / "keys" / "local.token").read_text(encoding="ascii").strip()
 
 
 def _token(environ: Mapping[str, str]) -> str | None:

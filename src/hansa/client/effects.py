@@ -40,6 +40,8 @@ class Request:
     timeout_s: float | None = None
     repeatable: bool = True
     sink: Callable[[bytes], None] | None = None
+    restart: Callable[[], object] | None = None
+    """Called before a request with a sink is repeated: forget what was delivered."""
 
 
 @dataclass(frozen=True, slots=True)

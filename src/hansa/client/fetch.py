@@ -12,13 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from hansa.client import api
-from hansa.client.effects import Operation, Pause, Work
-from hansa.client.errors import NOT_HANSA, TARGET, UNSAFE_PATH, HansaError, ServerAway
+from hansa.client.effects import Operation, Work
+from hansa.client.errors import NOT_HANSA, TARGET, UNSAFE_PATH, HansaError
 from hansa.jobs.wire import Job, TaskFile
 
 MARK = ".hansa-job"
 """The file in a folder of outputs that says whose they are."""
-ATTEMPTS = 4
 PAGE = 1_000
 
 
@@ -140,18 +139,10 @@ def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
     part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
     try:
         yield Work(lambda: _mkdir(target.parent))
-        for attempt in range(ATTEMPTS):
-            hasher = hashlib.sha256()
-            with part.open("wb") as stream:
-                try:
-                    yield from api.download(number, file.index, file.path, _writer(stream, hasher.update))
-                except ServerAway:
-                    if attempt == ATTEMPTS - 1:
-                        raise
-                    yield Pause(0.2 * 2**attempt)
-                    continue
-            break
-        if f"sha256:{hasher.hexdigest()}" != file.digest:
+        with part.open("wb") as stream:
+            whole = _Whole(stream)
+            yield from api.download(number, file.index, file.path, whole.add, whole.restart)
+        if f"sha256:{whole.digest()}" != file.digest:
             raise HansaError(
                 NOT_HANSA, f"{file.path} did not arrive as it was sent; it was not kept.", hint="Fetch again."
             )
@@ -172,9 +163,21 @@ def _mkdir(folder: Path) -> None:
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as fast as it gets, for many small files
 
 
-def _writer(stream: BinaryIO, update: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    def write(piece: bytes) -> None:
-        update(piece)
-        stream.write(piece)
+class _Whole:
+    """A file as it arrives, and the hash of what has arrived."""
 
-    return write
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hasher = hashlib.sha256()
+
+    def add(self, piece: bytes) -> None:
+        self._hasher.update(piece)
+        self._stream.write(piece)
+
+    def restart(self) -> None:
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._hasher = hashlib.sha256()
+
+    def digest(self) -> str:
+        return self._hasher.hexdigest()

@@ -89,8 +89,7 @@ class Transport:
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             self.close()
             # A kept connection that the server had closed meanwhile is no news: once more on a fresh one.
-            repeatable = request.repeatable or (request.method == "GET" and not self._has_delivered)
-            if not (kept and repeatable):
+            if not kept or self._has_delivered or not (request.repeatable or request.method == "GET"):
                 raise Unreachable(f"the connection broke off ({error})", arrived=True) from error
         except (OSError, http.client.HTTPException) as error:
             self.close()
@@ -120,6 +119,7 @@ class Transport:
             body_in = b""
             if answer.length:
                 raise http.client.IncompleteRead(b"", answer.length)
+            answer.close()  # read1 leaves it open at the end, and with it the connection busy
         else:
             body_in = answer.read()
         if found.get("connection") == "close":

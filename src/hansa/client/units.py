@@ -88,8 +88,8 @@ def show_time(seconds: float) -> str:
     >>> show_time(3600), show_time(5400), show_time(75)
     ('1 h', '1 h 30 min', '1 min 15 s')
     """
-    if 0 < seconds < 10 and seconds != int(seconds):
-        return f"{seconds:.1f} s"
+    if 0 < seconds < 9.95 and seconds != int(seconds):
+        return f"{seconds:.1f} s" if seconds >= 0.05 else "0 s"
     left = round(seconds)
     parts = []
     for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):

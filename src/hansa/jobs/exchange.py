@@ -153,14 +153,13 @@ class ExchangeService:
             pilot = await store_pilots.get(tx, pilot_id, lock=True)
             if pilot is None or PilotPhase(pilot.phase).is_final:
                 raise Fault(errors.PILOT_GONE, "This pilot is not wanted any more.")
-            if pilot.session is not None and pilot.session != request.session:
-                await self._end_session(tx, pilot, now)
             held = await leases.of_pilot(tx, pilot_id)
             jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
             await store.add_log_chunks(tx, chunks)
             books = await self._accept(tx, pilot, request, held, jobs, now)
             for number in {row["job"] for row in chunks} - books.changes.keys():
                 tx.ring(f"job/{number}")
+            await self._forget_old_sessions(tx, pilot, request, held, now)
             await self._note_running(tx, held, request)
             if request.ending:
                 await self._end(tx, pilot, request.ending, now)
@@ -355,11 +354,17 @@ class ExchangeService:
             array=spec["array"],
         )
 
-    async def _end_session(self, tx: Tx, pilot: Any, now: datetime) -> None:
-        """The pilot's process was started anew: what the old one held died with it."""
-        held = list((await leases.of_pilot(tx, pilot.id)).values())
-        running = {(lease, index) for lease, index in pilot.running}
-        await give_back(tx, self._events, self._settings, held, running, now, "The pilot was started anew.")
+    async def _forget_old_sessions(
+        self, tx: Tx, pilot: Any, request: ExchangeRequest, held: dict[int, Any], now: datetime
+    ) -> None:
+        """The pilot's process was started anew: what the old one held died with it, but for what it still names."""
+        named = set(request.held)
+        gone = [lease for lease in held.values() if lease.session != request.session and lease.id not in named]
+        if gone:
+            running = {(lease, index) for lease, index in pilot.running}
+            await give_back(tx, self._events, self._settings, gone, running, now, "The pilot was started anew.")
+            for lease in gone:
+                del held[lease.id]
 
     async def _end(self, tx: Tx, pilot: Any, why: str, now: datetime) -> None:
         held = list((await leases.of_pilot(tx, pilot.id)).values())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hansa.identity.errors import NO_VO
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.jobs import errors, leases, store, store_pilots
@@ -74,6 +75,12 @@ class JobService:
         ``jobs.file_missing``, ``kernel.idempotency_reused``. Nothing is changed then.
         """
         check_spec(spec, self._settings.array_limit)
+        if spec.vo is not None:
+            raise Fault(
+                NO_VO,
+                f"You are not a member of {spec.vo}: this server has no virtual organisations.",
+                hint="Leave out --vo.",
+            )
         needs = fill_needs(
             spec.requirements,
             cores=self._settings.cores,

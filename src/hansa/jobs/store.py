@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from hansa.jobs.model import Needs
 from hansa.jobs.tables import (
@@ -24,7 +23,7 @@ from hansa.jobs.tables import (
     task_files,
 )
 from hansa.jobs.wire import Phase
-from hansa.kernel.database import Tx, insert_ignore
+from hansa.kernel.database import Tx, insert_for, insert_ignore
 
 
 async def queue_for(tx: Tx, owner_id: str, needs: Needs) -> int:
@@ -209,7 +208,7 @@ async def upsert_retries(tx: Tx, rows: list[dict[str, Any]]) -> None:
     """Set what these tasks wait for."""
     if not rows:
         return
-    insert: Any = (postgresql.insert if tx.dialect == "postgresql" else sqlite.insert)(retries)
+    insert = insert_for(tx, retries)
     names = ("attempt", "failures", "node_faults", "crashes", "leased", "not_before")
     await tx.execute(
         insert.on_conflict_do_update(index_elements=["job", "index"], set_={n: insert.excluded[n] for n in names}), rows

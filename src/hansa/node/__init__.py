@@ -1,1 +1,2 @@
-"""The agent that runs on other people's computers. Standard library only, Python 3.9+; imports nothing of ours."""
+"""The agent that runs on other people's computers. Standard library only, Python 3.9+; imports nothing of
+ours."""

@@ -1,4 +1,5 @@
-"""``python3 node.pyz pilot --config FILE``, ``node.pyz --version``; ``spawner`` is for the pilot's own use."""
+"""``python3 node.pyz pilot --config FILE``, ``node.pyz --version``; ``spawner`` is for the pilot's own
+use."""
 
 from __future__ import annotations
 

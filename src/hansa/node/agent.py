@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -34,6 +35,10 @@ SAMPLE_S = 0.3
 SAMPLE_AGE_S = 0.2
 IN_MEMORY_LOG_BYTES = 256 * 1024
 SETUP_TRIES = 3
+DEATHS = 10
+DEATHS_S = 60.0
+"""A spawner that dies DEATHS times in DEATHS_S seconds is not started again."""
+PRUNE_S = 30.0
 _NOW_DEADLINE_S = 10.0
 _END_DEADLINE_S = 60.0
 _STOPPED = "the pilot was stopped"
@@ -73,6 +78,8 @@ class Agent:
         self._setup_tries: Dict[int, int] = {}
         self._setup_speakers: Dict[int, Task] = {}
         self._finishing: Set[int] = set()
+        self._deaths: Deque[float] = deque(maxlen=DEATHS)
+        self._next_prune = 0.0
         self._sampler = Sampler()
         self._next_sample = 0.0
         self._next_tick = 0.0
@@ -88,7 +95,7 @@ class Agent:
         self._link = self._new_link()
         self._selector = selectors.DefaultSelector()
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
         """Serve until the end; returns the reason."""
@@ -147,6 +154,10 @@ class Agent:
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_S
             self._sample(now)
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_S
+            for number in self.core.prune():
+                self._launcher.forget(number)
         self.talker.tick(now)
         if self.core.tasks or self.core.active or self._finishing or len(self.talker.outbox):
             self._busy_at = now
@@ -181,6 +192,7 @@ class Agent:
 
     def _begin_to_end(self, reason: str, now: float) -> None:
         _log.info("ends: %s", reason)
+        self.core.draining = True
         self._ending = reason
         grace = _NOW_DEADLINE_S if self._stop_now else _END_DEADLINE_S
         self._deadline = now + grace
@@ -193,7 +205,7 @@ class Agent:
         if is_quiet or (self._deadline is not None and now >= self._deadline):
             self._is_over = True
 
-    # -- the spawner ----------------------------------------------------------------------------------------------
+    # -- the spawner -----------------------------------------------------------------------------------------
 
     def _new_link(self) -> SpawnerLink:
         hide = [*self._config.hide, self._places.root]
@@ -217,6 +229,9 @@ class Agent:
 
     def _replace_spawner(self) -> None:
         _log.warning("the spawner (process %d) died", self._link.pid)
+        self._deaths.append(self._clock())
+        if len(self._deaths) == DEATHS and self._deaths[-1] - self._deaths[0] < DEATHS_S:
+            raise RuntimeError("the process that starts tasks dies again and again; see the log")
         self._selector.unregister(self._link)
         self._link.bury()
         lost = [self.core.active[serial] for serial in self._sent if serial in self.core.active]
@@ -268,7 +283,7 @@ class Agent:
             self._finishing.add(serial)
             self._handlers.do(lambda: self._collect(task, result, when))
 
-    # -- starting -------------------------------------------------------------------------------------------------
+    # -- starting --------------------------------------------------------------------------------------------
 
     def _start(self, task: Task) -> None:
         files = inputs_of(task)
@@ -326,7 +341,7 @@ class Agent:
         result = TaskResult(task.lease, task.index, refusal.outcome, message=clean_text(refusal.message))
         self._deliver(task, result, self._clock())
 
-    # -- setups ---------------------------------------------------------------------------------------------------
+    # -- setups ----------------------------------------------------------------------------------------------
 
     def _begin_setup(self, setup: Task) -> None:
         job = setup.job
@@ -360,7 +375,7 @@ class Agent:
                 self._refuse(refusal)
         self.talker.setup_changed(job.order.number)
 
-    # -- ending ---------------------------------------------------------------------------------------------------
+    # -- ending ----------------------------------------------------------------------------------------------
 
     def _collect(self, task: Task, result: TaskResult, when: float) -> None:
         """In a worker thread: fields and outputs."""
@@ -376,12 +391,9 @@ class Agent:
         self._deliver(task, result, when)
 
     def _upload(self, work: str, output: OutputFile) -> None:
-        transport = Transport(self._endpoint)
-        try:
-            path = self._endpoint.path(f"files/{output.digest}")
+        path = self._endpoint.path(f"files/{output.digest}")
+        with contextlib.closing(Transport(self._endpoint)) as transport:
             upload_file(transport, path, work, output, Backoff(self._rng), self._pause)
-        finally:
-            transport.close()
 
     def _deliver(self, task: Task, result: TaskResult, when: float) -> None:
         """A result is complete: to the outbox, and away with the directory."""
@@ -414,7 +426,7 @@ class Agent:
             time.sleep(min(0.1, seconds))
         return not self._is_over
 
-    # -- what the server says -------------------------------------------------------------------------------------
+    # -- what the server says --------------------------------------------------------------------------------
 
     def _apply(self, arrivals: Arrivals) -> None:
         for task in arrivals.fetch:
@@ -430,27 +442,23 @@ class Agent:
     def _fetch(self, task: Task) -> None:
         """In a worker thread: bring the inputs to the cache."""
         problem: Optional[str] = None
-        transport = Transport(self._endpoint)
         try:
-            for file in inputs_of(task):
-                self._cache.fetch(file, transport, Backoff(self._rng), self._pause)
+            with contextlib.closing(Transport(self._endpoint)) as transport:
+                for file in inputs_of(task):
+                    self._cache.fetch(file, transport, Backoff(self._rng), self._pause)
         except InputError as error:
             problem = str(error)
         except Exception as error:
             problem = f"inputs could not be fetched: {error}"
-        finally:
-            transport.close()
         self._post(lambda: self._fetched(task, problem))
 
     def _fetched(self, task: Task, problem: Optional[str]) -> None:
-        if problem is None:
-            arrivals = self.core.fetched(task)
-        else:
-            arrivals = self.core.stop(task, INPUT, problem, self._clock())
+        stopped = problem is not None
+        arrivals = self.core.stop(task, INPUT, problem or "", self._clock()) if stopped else self.core.fetched(task)
         for refusal in arrivals.refusals:
             self._refuse(refusal)
 
-    # -- watching -------------------------------------------------------------------------------------------------
+    # -- watching --------------------------------------------------------------------------------------------
 
     def _sample(self, now: float) -> None:
         old = {task.pid: task for task in self.core.active.values() if task.pid and now - task.started > SAMPLE_AGE_S}
@@ -481,8 +489,9 @@ class Agent:
 def choose_cpus(config: PilotConfig) -> Tuple[List[int], bool]:
     """The cores that tasks get, and whether they are bound to them.
 
-    They are when the pilot was given all the cores that it may use, or fewer: then from a place that depends on
-    its name, so that pilots side by side do not all take the first ones. With more than there are, nothing is bound.
+    They are when the pilot was given all the cores that it may use, or fewer: then from a place that
+    depends on its name, so that pilots side by side do not all take the first ones. With more than there
+    are, nothing is bound.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if config.cores > len(allowed):

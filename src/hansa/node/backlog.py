@@ -41,9 +41,9 @@ class Rate:
 def wanted(*, slots: int, queued: int, running: int, asked: int, per_second: float) -> int:
     """The number of one-core tasks to ask for.
 
-    Slow tasks: one waiting for each slot, so that a core never idles for the time of an exchange, and no more,
-    since they would be missing on another pilot. Fast tasks: what ends in AHEAD_S. ``queued`` and ``running``
-    are in cores; ``asked`` is what requests in flight have already asked for.
+    Slow tasks: one waiting for each slot, so that a core never idles for the time of an exchange, and
+    no more: they would be missing on another pilot. Fast tasks: what ends in AHEAD_S. ``queued``
+    and ``running`` are in cores; ``asked`` is what requests in flight have already asked for.
     """
     slow = 2 * slots - queued - running
     fast = min(BACKLOG_LIMIT, int(per_second * AHEAD_S)) - queued

@@ -3,8 +3,9 @@
 
     python3 bootstrap.py --config FILE
 
-FILE is the pilot's configuration (JSON, mode 0600) with ``node_digest`` ("sha256:…") beside what the pilot needs.
-The program is kept in ``work_dir`` and fetched once. Exit code 2: wrong configuration, 3: it cannot be had.
+FILE is the pilot's configuration (JSON, mode 0600) with ``node_digest`` ("sha256:…") beside what the pilot
+needs. The program is kept in ``work_dir`` and fetched once. Exit code 2: wrong configuration, 3: it cannot be
+had.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def fetch(config: Dict[str, Any], token: str) -> bytes:
                 if error.code in (401, 403, 404, 410):
                     fail(
                         3,
-                        f"{url}: the server answered {error.code}: this pilot is not wanted, or its token is old",
+                        f"{url}: the server answered {error.code}: pilot not wanted, or its token is old",
                     )
                 continue
             except (OSError, ValueError) as error:

@@ -18,7 +18,8 @@ class ConfigError(Exception):
 
 
 def load_config(path: str) -> PilotConfig:
-    """Read the configuration. Unknown keys are ignored: the bootstrap and later versions have keys of their own."""
+    """Read the configuration. Unknown keys are ignored: the bootstrap and later versions have keys of
+    their own."""
     raw = _read_private(path)
     try:
         data = json.loads(raw)
@@ -98,3 +99,5 @@ class Places:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         for path in (self.cache, self.tasks):
             os.makedirs(path, mode=0o700, exist_ok=True)
+            os.chmod(path, 0o700)
+        os.chmod(self.root, 0o700)

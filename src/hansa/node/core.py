@@ -1,4 +1,5 @@
-"""The pilot's state: what is leased, waits, runs and stops. No I/O; the clock is an argument (monotonic seconds)."""
+"""The pilot's state: what is leased, waits, runs and stops. No I/O; the clock is an argument (monotonic
+seconds)."""
 
 from __future__ import annotations
 
@@ -159,6 +160,7 @@ class Core:
         self.free_memory_mib = memory_mib
         self.ends_at = ends_at
         self.jobs: Dict[int, Job] = {}
+        self._with_setup: Dict[int, Job] = {}
         self.tasks: Dict[Tuple[int, int], Task] = {}  # that have not ended
         self.active: Dict[int, Task] = {}  # by serial: starting or running, setups too
         self.waiting: Deque[Task] = deque()
@@ -170,14 +172,16 @@ class Core:
         self._serial = 0
         self._blocked: Optional[Tuple[Task, float]] = None
 
-    # -- what the server says -------------------------------------------------------------------------------------
+    # -- what the server says --------------------------------------------------------------------------------
 
     def accept(self, reply: ExchangeReply, now: float) -> Arrivals:
         """Take in an answer. Tasks whose inputs may be missing are returned in ``fetch``; the others wait."""
         arrivals = Arrivals([], [], [], [])
         for order in reply.jobs:
             if order.number not in self.jobs:
-                self.jobs[order.number] = Job(order)
+                job = self.jobs[order.number] = Job(order)
+                if job.setup is SetupPhase.WANTED:
+                    self._with_setup[order.number] = job
         for lease in reply.leases:
             self._take(lease, arrivals, now)
         for kill in reply.kill:
@@ -215,6 +219,17 @@ class Core:
             else:
                 self._ready(task, arrivals)
 
+    def prune(self) -> List[int]:
+        """Forget jobs of which nothing is here; returns their numbers. Every lease brings its job along.
+
+        A job with a setup stays: what its setup made may be of use again.
+        """
+        used = {task.job.order.number for task in self.tasks.values()}
+        gone = [number for number in self.jobs if number not in used and number not in self._with_setup]
+        for number in gone:
+            del self.jobs[number]
+        return gone
+
     def _new_task(self, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow], now: float) -> Task:
         self._serial += 1
         task = Task(self._serial, job, lease, index, attempt, row)
@@ -238,7 +253,7 @@ class Core:
             return [task] if task is not None else []
         return [task for (number, _), task in self.tasks.items() if number == lease]
 
-    # -- from leased to running -----------------------------------------------------------------------------------
+    # -- from leased to running ------------------------------------------------------------------------------
 
     def fetched(self, task: Task) -> Arrivals:
         """Its inputs are in the cache."""
@@ -263,7 +278,7 @@ class Core:
         out: List[Task] = []
         if not self.free_cores:
             return out
-        for job in self.jobs.values() if any(self._wants_setup(job) for job in self.jobs.values()) else ():
+        for job in self._with_setup.values():
             if self._wants_setup(job) and self._fits(job.order, now):
                 setup = self._new_task(job, job.parked[0].lease, -1, 1, None, now)
                 job.setup = SetupPhase.RUNNING
@@ -359,7 +374,7 @@ class Core:
         else:
             del self.owed[lease]
 
-    # -- stopping -------------------------------------------------------------------------------------------------
+    # -- stopping --------------------------------------------------------------------------------------------
 
     def stop(self, task: Task, outcome: str, message: str, now: float) -> Arrivals:
         """End a task with this outcome."""
@@ -416,7 +431,7 @@ class Core:
             return []
         return self.stop(task, MEMORY, f"used {used_mib:,.0f} MiB, asked for {asked:,} MiB", now).signals
 
-    # -- what to ask for ------------------------------------------------------------------------------------------
+    # -- what to ask for -------------------------------------------------------------------------------------
 
     def want(self, now: float) -> int:
         """The number of one-core tasks to ask for now."""

@@ -27,7 +27,8 @@ class Poster(Protocol):
 
 @dataclass
 class Report:
-    """What a courier tells the agent: an answer, a refusal, or that an attempt failed (and will be repeated)."""
+    """What a courier tells the agent: an answer, a refusal, or that an attempt failed (and will be
+    repeated)."""
 
     parcel: Parcel
     reply: Optional[ExchangeReply] = None
@@ -102,6 +103,8 @@ class Courier(threading.Thread):
                 problem = str(error)
             except (Unreachable, WireError) as error:
                 problem = str(error)
+            except Exception as error:  # whatever it is: a courier that stops is a pilot that is lost
+                problem = f"{type(error).__name__}: {error}"
             else:
                 self._backoff.reset()
                 self._nudge.all()

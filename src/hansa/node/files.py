@@ -109,8 +109,8 @@ class Cache:
             got = "sha256:" + digest.hexdigest()
             if got != file.digest:
                 raise InputError(
-                    f"input {file.path} arrived corrupted: {size:,} bytes with {got}, expected {file.size:,} bytes "
-                    f"with {file.digest}"
+                    f"input {file.path} arrived corrupted: {size:,} bytes with {got}, not "
+                    f"{file.size:,} bytes with {file.digest}"
                 )
             os.chmod(temporary, 0o400)
             os.rename(temporary, self.place(file.digest))

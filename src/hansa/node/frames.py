@@ -1,7 +1,7 @@
 """Messages between the agent and its spawner: a length of four bytes, then a marshalled list.
 
-Both ends are the same interpreter on the same machine, and the socket pair is private: marshal is safe here, and
-three times as fast as JSON.
+Both ends are the same interpreter on the same machine, and the socket pair is private: marshal is safe
+here, and three times as fast as JSON.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """What tasks must not see: the server's home, and the pilot's token, configuration and journal.
 
-The spawner leaves the user and mount namespaces once, before its first task, and every task inherits them: no cost
-per task. Directories to hide are covered by an empty read-only tmpfs. The tasks' own directory, which may lie
-inside a hidden one, is bound back at the same path.
+The spawner leaves the user and mount namespaces once, before its first task, and every task inherits them:
+no cost per task. Directories to hide are covered by an empty read-only tmpfs. The tasks' own directory, which
+may lie inside a hidden one, is bound back at the same path.
 
-Why tasks cannot undo it: the capability bounding set is emptied, so that no program they start gains a capability,
-also when the pilot is real root; and in a user namespace of their own the inherited mounts are locked by the
-kernel. The user namespace also closes the agent's memory, environment and descriptors in ``/proc``.
+Why tasks cannot undo it: the capability bounding set is emptied, so that no program they start gains a
+capability, also when the pilot is real root; and in user namespaces that tasks make, the inherited mounts
+are locked by the kernel. The user namespace also closes the agent's memory, environment and descriptors in
+``/proc``.
 PR_SET_NO_NEW_PRIVS is not set: with one mapped uid and no capability in reach, set-user-ID programs gain
 nothing, and container runtimes that tasks start may count on its absence.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Sequence
+from typing import Callable, Dict, Iterable, List, Sequence
 
 from . import linux
 
@@ -66,11 +67,18 @@ def isolate(plan: Plan) -> Isolation:
 
     Each way is tried out in a child process first: half-way there is no way back.
     """
+    found = probe_isolation(plan)
+    if found.kind != NONE:
+        _WAYS[found.kind](plan)
+    return found
+
+
+def probe_isolation(plan: Plan = Plan(keep="/", directories=(), files=())) -> Isolation:
+    """What :func:`isolate` would achieve here, tried out in child processes; changes nothing of this one."""
     reasons: List[str] = []
-    for kind, enter in ((NAMESPACES, _enter_user_and_mount), (MOUNT_ONLY, _enter_mount)):
+    for kind, enter in _WAYS.items():
         problem = _try_in_child(enter, plan)
         if not problem:
-            enter(plan)
             return Isolation(kind, "; ".join(reasons))
         reasons.append(f"{kind}: {problem}")
     return Isolation(NONE, "; ".join(reasons))
@@ -131,6 +139,9 @@ def _cover(path: str, keep: str, keep_fd: int) -> None:
         os.makedirs(keep, mode=0o755)
         linux.mount(f"/proc/self/fd/{keep_fd}", keep, None, linux.MS_BIND | linux.MS_REC)
     linux.mount("tmpfs", path, None, linux.MS_REMOUNT | linux.MS_RDONLY | flags, "mode=0755,size=64k")
+
+
+_WAYS: Dict[str, Callable[[Plan], None]] = {NAMESPACES: _enter_user_and_mount, MOUNT_ONLY: _enter_mount}
 
 
 def _write(path: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """Results on disk while the server is away: they survive the pilot, and need not all be kept in memory.
 
-One JSON document a line: a result, the rest of its logs where that is small, and the directory where it is not.
-Nothing is written while the server answers.
+One JSON document a line: a result, the rest of its logs where that is small, and the directory where it is
+not. Nothing is written while the server answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Journal:
             os.truncate(path, self.size)
 
     def append(self, items: List[Item], is_only_copy: bool) -> None:
-        """Write results. ``is_only_copy``: they will be read back; else memory has them too. OSError: disk full."""
+        """Write results. ``is_only_copy``: they will be read back; else memory has them too. OSError: disk
+        full."""
         if not items:
             return
         data = b"".join(_line(item) for item in items)

@@ -124,7 +124,8 @@ class Launcher:
         )
 
     def make_directory(self, task: Task) -> None:
-        """A fresh private directory: ``work`` (where it runs), ``tmp``, and beside them its logs. OSError: disk."""
+        """A fresh private directory: ``work`` (where it runs), ``tmp``, and beside them its logs. OSError:
+        disk."""
         try:
             task.base = self._clean.pop()
         except IndexError:
@@ -137,7 +138,8 @@ class Launcher:
         os.mkdir(task.base + "/tmp", 0o700)
 
     def reuse(self, base: str) -> bool:
-        """Keep the directory of a task that has ended for another one, if it is clean. Else it is to be removed."""
+        """Keep the directory of a task that has ended for another one, if it is clean. Else it is to be
+        removed."""
         if len(self._clean) >= _CLEAN_LIMIT or not is_clean(base):
             return False
         self._clean.append(base)
@@ -171,5 +173,6 @@ def inputs_of(task: Task) -> List[File]:
 
 
 def data_limit_bytes(order: JobOrder) -> int:
-    """RLIMIT_DATA: a backstop for what grows faster than memory is sampled. Address space, so with ample room."""
+    """RLIMIT_DATA: a backstop for what grows faster than memory is sampled. Address space, so with ample
+    room."""
     return 2 * order.memory_mib * _MIB + 1024 * _MIB

@@ -1,8 +1,8 @@
 """Following the log files of a task: what is new is read at most up to a limit, the rest is counted.
 
 The file on disk must not grow for ever either. Beyond the limit its blocks are given back to the file system
-(a hole is punched, the size stays); where the file system cannot do that, the file grows and is only not shipped.
-A task is never killed for talking too much.
+(a hole is punched, the size stays); where the file system cannot do that, the file grows and is only not
+shipped. A task is never killed for talking too much.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ class Item:
 
 
 class Speaker:
-    """A task as the origin of log chunks. Chunks in flight hold its result back: it must not arrive before them."""
+    """A task as the origin of log chunks. Chunks in flight hold its result back: it must not arrive before
+    them."""
 
     __slots__ = ("flying", "index", "lease", "streams")
 
@@ -149,7 +150,8 @@ class Outbox:
             speaker.flying -= 1
 
     def forget_lease(self, lease: int) -> List[Item]:
-        """Leave out the results of a lease that is no longer ours; returns those that were not on their way."""
+        """Leave out the results of a lease that is no longer ours; returns those that were not on their
+        way."""
         gone = [item for item in self.ready if item.result["lease"] == lease]
         if gone:
             self.ready = deque(item for item in self.ready if item.result["lease"] != lease)

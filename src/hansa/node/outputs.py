@@ -15,7 +15,8 @@ from .protocol import INLINE_OUTPUT_LIMIT_BYTES, RESULT_JSON_LIMIT_BYTES, Output
 
 RESULT_NAME = "result.json"
 INLINE_TASK_LIMIT_BYTES = 1 << 20
-"""Of all inline outputs of one task together: the rest is uploaded, so that a result fits into an exchange."""
+"""Of all inline outputs of one task together: the rest is uploaded, so that a result fits into an
+exchange."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ def select(
             continue
         if status.st_size > limit_bytes:
             return Selection(
-                violation=f"output {path} has {status.st_size:,} bytes, more than the job's limit of {limit_bytes:,} "
-                "for one file; raise the limit, write less, or name the outputs to keep"
+                violation=f"output {path} has {status.st_size:,} bytes, more than the job's limit of "
+                f"{limit_bytes:,} for one file; raise the limit, write less, or name the outputs to keep"
             )
         files.append(Found(path, status.st_size, bool(status.st_mode & stat.S_IXUSR)))
         if len(files) > limit_files:
             return Selection(
-                violation=f"more than {limit_files:,} output files (the last one seen is {path}), the job's limit for "
-                "one task; raise the limit, pack them into an archive, or name the outputs to keep"
+                violation=f"more than {limit_files:,} output files (the last one seen is {path}), the job's "
+                "limit for one task; raise the limit, pack them into an archive, or name the outputs to keep"
             )
     files.sort(key=lambda found: found.path)
     return Selection(files=files, note=note)

@@ -41,7 +41,9 @@ def bootstrap_source() -> str:
 def _members() -> List[Tuple[str, bytes]]:
     package = __package__ or "hansa.node"
     members = [("__main__.py", _MAIN), ("hansa/__init__.py", _EMPTY_PACKAGE)]
-    for entry in resources.files(package).iterdir():
-        if entry.name.endswith(".py") and entry.name not in _LEFT_OUT:
-            members.append((f"hansa/node/{entry.name}", entry.read_bytes()))
+    members.extend(
+        (f"hansa/node/{entry.name}", entry.read_bytes())
+        for entry in resources.files(package).iterdir()
+        if entry.name.endswith(".py") and entry.name not in _LEFT_OUT
+    )
     return sorted(members)

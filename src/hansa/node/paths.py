@@ -1,4 +1,5 @@
-"""Relative paths that come from outside: which are accepted, and how the globs of outputs match them. Pure."""
+"""Relative paths that come from outside: which are accepted, and how the globs of outputs match them.
+Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ class UnsafePathError(ValueError):
 
 
 def checked(path: str) -> str:
-    """The path itself if it is relative, has no empty, ``.`` or ``..`` part and no NUL; else UnsafePathError."""
+    """The path itself if it is relative, has no empty, ``.`` or ``..`` part and no NUL; else
+    UnsafePathError."""
     if not path or path.startswith("/") or "\0" in path:
         raise UnsafePathError(f"path {path!r} is not a relative path below the task's directory")
     if any(part in ("", ".", "..") for part in path.split("/")):
@@ -39,8 +41,8 @@ def _class_pattern(body: str) -> str:
 def glob_pattern(glob: str) -> Pattern[str]:
     """A compiled expression for one glob.
 
-    ``*`` and ``?`` stay inside one name, ``**`` crosses directories, ``[...]`` is a class. A glob that matches a
-    directory matches everything below it. Leading ``./`` and a trailing ``/`` are ignored.
+    ``*`` and ``?`` stay inside one name, ``**`` crosses directories, ``[...]`` is a class. A glob that
+    matches a directory matches everything below it. Leading ``./`` and a trailing ``/`` are ignored.
     """
     while glob.startswith("./"):
         glob = glob[2:]

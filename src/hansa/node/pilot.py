@@ -83,7 +83,7 @@ def _detach() -> bool:
 
 def _lock(path: str) -> Optional[TextIO]:
     """The open, locked file with this process's number in it; None if another process holds it."""
-    stream = open(path, "a+", encoding="ascii")
+    stream = open(path, "a+", encoding="ascii")  # noqa: SIM115 - it stays open as long as the pilot lives
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

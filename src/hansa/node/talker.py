@@ -74,7 +74,7 @@ class Talker:
         self._flying: Dict[int, Parcel] = {}
         self._of: Dict[int, Courier] = {}
         self._held: Optional[Parcel] = None
-        self._sent_at = clock() - 60.0
+        self._sent_at = self._held_at = clock() - 60.0
         self._logs_at = 0.0
         self._usage_at = clock()
         self._setups: Dict[int, bool] = {}
@@ -86,7 +86,7 @@ class Talker:
         self.told_to_stop = False
         self._read_back(first=True)
 
-    # -- what there is to say -------------------------------------------------------------------------------------
+    # -- what there is to say --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the couriers."""
@@ -149,7 +149,7 @@ class Talker:
         elif self._journal.size and not self._journal.unread and not len(self.outbox):
             self._journal.clear()
 
-    # -- when to say it -------------------------------------------------------------------------------------------
+    # -- when to say it --------------------------------------------------------------------------------------
 
     def due_in(self, now: float) -> float:
         """Seconds until ``talk`` may have something to do; it is called after every event too."""
@@ -183,11 +183,14 @@ class Talker:
             self._send(now, HOLD_S)
 
     def _may_hold(self, now: float) -> bool:
+        if now - self._held_at < REPORT_S:
+            return False  # a server that does not hold requests must not be flooded with them
         return not self._core.waiting or now - self._sent_at >= QUIET_S
 
     def _send(self, now: float, wait_s: float) -> None:
         if self._held is not None:
-            # The server answers it with nothing as soon as this request arrives: it asks for nothing any more.
+            # The server answers it with nothing as soon as this request arrives: it asks for nothing any
+            # more.
             self._core.asked -= self._held.asked
             self._held.asked = 0
         parcel = self._compose(now, wait_s)
@@ -197,6 +200,7 @@ class Talker:
         self._of[id(parcel)] = courier
         if parcel.is_held:
             self._held = parcel
+            self._held_at = now
         else:
             self._sent_at = now
         courier.carry(parcel)
@@ -253,7 +257,7 @@ class Talker:
         state = {SetupPhase.DONE: "done", SetupPhase.FAILED: "failed"}.get(job.setup, "running")
         return {"job": number, "state": state, "age_s": round(max(0.0, now - job.setup_started), 3)}
 
-    # -- what comes back ------------------------------------------------------------------------------------------
+    # -- what comes back -------------------------------------------------------------------------------------
 
     def _hear(self, report: Report) -> None:
         """From a courier's thread."""

@@ -64,10 +64,11 @@ def remove_tree(path: str) -> None:
 
 
 def is_clean(base: str) -> bool:
-    """Empty a task's directory of its logs. True if it is then like a fresh one: nothing in it, still private.
+    """Empty a task's directory of its logs. True if it is then like a fresh one: nothing in it, still
+    private.
 
-    Most tasks leave nothing. Making and removing three directories costs more on a journalling file system than
-    starting a process, so a clean directory serves another task.
+    Most tasks leave nothing. Making and removing three directories costs more on a journalling file system
+    than starting a process, so a clean directory serves another task.
     """
     try:
         for path in (base, base + "/work", base + "/tmp"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hansa.kernel.errors import Fault
 from hansa.kernel.settings import default_home
-from hansa.server.launch import serve
+from hansa.server.serve import serve
 
 
 def main() -> int:

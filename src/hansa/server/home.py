@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hansa.kernel.database.embedded import refuse_network_disk
+from hansa.kernel.disk import refuse_network_disk
 from hansa.kernel.errors import Fault
 from hansa.kernel.secrets import new_token, write_private
 from hansa.kernel.settings import Settings, read_settings
@@ -81,7 +82,7 @@ class Home:
         return (self.path / "keys" / "local.token").read_text(encoding="ascii").strip()
 
 
-def open_home(path: Path) -> Home:
+def open_home(path: Path, flags: dict[str, Any] | None = None) -> Home:
     """Set the home up where it is new, and read its settings. Safe when many processes do so at once.
 
     Raises Fault ``server.no_home``, ``kernel.network_disk`` or ``kernel.setting``.
@@ -99,7 +100,7 @@ def open_home(path: Path) -> Home:
         raise Fault(
             errors.NO_HOME, f"{path} cannot be used: {error.strerror}.", hint="Set HANSA_HOME to a folder of yours."
         ) from error
-    return Home(path, read_settings(path))
+    return Home(path, read_settings(path, flags=flags))
 
 
 def _set_up(path: Path) -> None:

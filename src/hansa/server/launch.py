@@ -1,8 +1,7 @@
-"""Starting and stopping servers: in the foreground, or the embedded one behind the back of a command."""
+"""Starting, finding and stopping the embedded server, behind the back of a command. Light: it imports no room."""
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -18,19 +17,11 @@ from typing import Any
 
 import psutil
 import structlog
-import uvicorn
 
 from hansa.jobs.drivers.local import live_pilots
-from hansa.kernel.database import open_database
 from hansa.kernel.errors import Fault
-from hansa.kernel.logging import configure_logging
-from hansa.kernel.secrets import write_private
 from hansa.server import errors
-from hansa.server.app import create_app
 from hansa.server.home import Home, locked, open_home
-from hansa.server.rooms import build_rooms
-from hansa.server.schema import prepare_schema
-from hansa.version import __version__
 
 log = structlog.get_logger(__name__)
 _START_S = 60.0
@@ -57,83 +48,14 @@ class StopReport:
     server: bool
     pilots: int
 
-
-def serve(home_path: Path) -> None:
-    """Run the server of a home in the foreground until SIGTERM or SIGINT.
-
-    Raises Fault ``server.runs`` if one runs already, and what :func:`open_home` and the schema raise.
-    """
-    home = open_home(home_path)
-    configure_logging(home.settings.log)
-    if not home.is_embedded and os.geteuid() == 0 and not os.environ.get("HANSA_ALLOW_ROOT"):
-        raise Fault(
-            errors.ROOT,
-            "A server with a shared database does not run as root.",
-            hint="Run it as a user of its own (deploy/systemd), or set HANSA_ALLOW_ROOT=1 for a test.",
-        )
-    lock = _take_server_lock(home)
-    try:
-        prepare_schema(home)
-        _serve(home)
-    finally:
-        (home.run / "server.json").unlink(missing_ok=True)
-        os.close(lock)
+    @property
+    def message(self) -> str:
+        if not self.server:
+            return "no server was running" + (f"; {self.pilots} pilots were stopped" if self.pilots else "")
+        return "the server has stopped; waiting and interrupted tasks go on at the next start"
 
 
-def _serve(home: Home) -> None:
-    server = home.settings.server
-
-    async def main() -> None:
-        database = await open_database(home.database_url)
-        app = create_app(build_rooms(home.settings, home, database))
-        config = uvicorn.Config(
-            app,
-            host=server.host,
-            port=server.port,
-            log_config=None,
-            access_log=False,
-            ssl_certfile=server.tls_certificate,
-            ssl_keyfile=server.tls_key,
-            proxy_headers=bool(server.trusted_proxies),
-            forwarded_allow_ips=list(server.trusted_proxies),
-            timeout_graceful_shutdown=round(server.graceful_s),
-            timeout_keep_alive=75,
-            server_header=False,
-        )
-        await _Announced(config, home, app).serve()
-
-    try:
-        asyncio.run(main())
-    except SystemExit as error:  # how uvicorn says that it cannot listen
-        raise Fault(
-            errors.PORT,
-            f"The server cannot listen on {server.host}:{server.port}.",
-            hint=f"Another program has the port: end it, or set server.port in {home.path / 'config.toml'}.",
-        ) from error
-
-
-class _Announced(uvicorn.Server):
-    """Writes ``run/server.json`` once it listens, and tells streams when it stops."""
-
-    def __init__(self, config: uvicorn.Config, home: Home, app: Any) -> None:
-        super().__init__(config)
-        self._home = home
-        self._app = app
-
-    async def startup(self, *arguments: Any, **options: Any) -> None:
-        await super().startup(*arguments, **options)
-        if self.started:
-            info = ServerInfo(self._home.url, self._home.local_token(), os.getpid(), __version__, time.time())
-            write_private(self._home.run / "server.json", json.dumps(asdict(info)))
-            log.info("server.ready", url=info.url, version=info.version, pid=info.pid)
-
-    async def shutdown(self, *arguments: Any, **options: Any) -> None:
-        self._app.state.stopping.set()
-        log.info("server.stopping")
-        await super().shutdown(*arguments, **options)
-
-
-def _take_server_lock(home: Home) -> int:
+def take_server_lock(home: Home) -> int:
     descriptor = os.open(home.run / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

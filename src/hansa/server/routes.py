@@ -49,6 +49,7 @@ class Draining:
     pilots: int
 
 
+@v1_router.get("/health", dependencies=[public()])
 @router.get("/health", dependencies=[public()])
 async def health(rooms: Everything) -> Health:
     """Whether the server works: it asks its database."""

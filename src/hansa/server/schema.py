@@ -1,71 +1,89 @@
-"""The schema's version: an embedded server upgrades itself (after a backup), PostgreSQL is upgraded when told."""
+"""The schema's version: an embedded server upgrades itself (after a backup), PostgreSQL is upgraded when told.
+
+Light: Alembic is imported only where something is to be done, as most starts find the schema as it should be.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
-import sqlalchemy as sa
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from hansa.kernel import errors
 from hansa.kernel.errors import Fault
 from hansa.server.home import Home
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def prepare_schema(home: Home) -> None:
-    """Make sure that the database has this server's schema.
+    """Make sure that the database has this server's schema. Blocking; never inside an event loop.
 
     Embedded: made, or backed up and upgraded. PostgreSQL: only checked, and made where the database is empty.
     Raises Fault ``kernel.schema`` where the schema is newer, or PostgreSQL's is older.
     """
-    current, head = _versions(home)
-    if current == head:
+    current, known = current_version(home), known_versions()
+    if current == known[-1]:
         return
-    if home.is_embedded:
-        if current is not None:
-            _refuse_unknown(current)
-            log.info("schema.upgrade", backup=str(back_up_file(home.database_file)), was=current, now=head)
-        upgrade(home)
-        return
-    if current is None:
-        upgrade(home)
-        return
-    _refuse_unknown(current)
-    raise Fault(
-        errors.SCHEMA,
-        f"The database has schema {current}; this server needs {head}.",
-        hint="Stop all servers, back up the database, run: hansa db upgrade",
-    )
+    refuse_unknown(current, known)
+    if current is not None and not home.is_embedded:
+        raise Fault(
+            errors.SCHEMA,
+            f"The database has schema {current}; this server needs {known[-1]}.",
+            hint="Stop all servers, back up the database, run: hansa db upgrade",
+        )
+    if current is not None:
+        log.info("schema.upgrade", backup=str(back_up_file(home.database_file)), was=current, now=known[-1])
+    upgrade(home)
 
 
 def upgrade(home: Home) -> tuple[str | None, str]:
-    """Bring the schema up to this server's; the versions before and after, in one transaction."""
+    """Bring the schema up to this server's, in one transaction; the versions before and after."""
+    from hansa.server.migrate import migrate
 
-    def run(connection: Connection) -> str | None:
-        before = _current(connection)
-        if before is not None:
-            _refuse_unknown(before)
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.commit()
-        return before
+    before, known = current_version(home), known_versions()
+    refuse_unknown(before, known)
+    if before != known[-1]:
+        migrate(home, MIGRATIONS)
+    return before, known[-1]
 
-    return _on_connection(home, run), _head()
+
+def known_versions() -> list[str]:
+    """The versions that this distribution has migrations for, oldest first: the numbers that begin their files."""
+    return sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def current_version(home: Home) -> str | None:
+    """The version of the database; None where it is empty or not there."""
+    if not home.is_embedded:
+        from hansa.server.migrate import version_on_postgresql
+
+        return version_on_postgresql(home)
+    if not home.database_file.exists():
+        return None
+    connection = sqlite3.connect(home.database_file)
+    try:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise Fault(errors.DATABASE_AWAY, f"The database cannot be read: {error}.", hint="hansa doctor") from error
+    finally:
+        connection.close()
+    return str(found[0]) if found else None
+
+
+def refuse_unknown(current: str | None, known: list[str]) -> None:
+    """Raise Fault ``kernel.schema`` where the schema is newer than this server."""
+    if current is not None and current not in known:
+        raise Fault(
+            errors.SCHEMA,
+            f"The database has schema {current}, which this version of Hansa does not know: it is newer.",
+            hint="Use the newer Hansa again, or restore the backup that was made before the upgrade (HANSA_HOME/db).",
+        )
 
 
 def back_up_file(database: Path) -> Path:
@@ -84,56 +102,3 @@ def copy_database(source: Path, target: Path) -> None:
         copy.close()
         origin.close()
     target.chmod(0o600)
-
-
-def _refuse_unknown(current: str) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if current not in known:
-        raise Fault(
-            errors.SCHEMA,
-            f"The database has schema {current}, which this version of Hansa does not know: it is newer.",
-            hint="Use the newer Hansa again, or restore the backup that was made before the upgrade (HANSA_HOME/db).",
-        )
-
-
-def _versions(home: Home) -> tuple[str | None, str]:
-    return _on_connection(home, _current), _head()
-
-
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _head() -> str:
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if head is None:  # pragma: no cover - the distribution has migrations
-        raise Fault(errors.SCHEMA, "This distribution has no migrations.")
-    return head
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-def _on_connection(home: Home, work: Callable[[Connection], T]) -> T:
-    """Run blocking work on a connection; never inside an event loop."""
-    url = make_url(home.database_url)
-    if url.get_backend_name() == "sqlite":
-        engine = sa.create_engine(url, poolclass=sa.NullPool)
-        with engine.connect() as connection:
-            return work(connection)
-
-    async def on_postgresql() -> T:
-        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=sa.NullPool)
-        async with engine.connect() as connection:
-            return await connection.run_sync(work)
-
-    try:
-        return asyncio.run(on_postgresql())
-    except (OSError, sa.exc.DBAPIError) as error:
-        shown = url.render_as_string(hide_password=True)
-        raise Fault(
-            errors.DATABASE_AWAY, f"PostgreSQL at {shown} cannot be used: {error}.", hint="Check database.url."
-        ) from error

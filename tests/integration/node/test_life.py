@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakeserver import TOKEN, FakeServer
 
-from conftest import SOURCES, Pilot, alive, terminate, until
 from hansa.node.pack import bootstrap_source, build_node_zipapp, node_digest
+from tests.support.node_server import TOKEN, FakeServer
+from tests.support.pilots import SOURCES, Pilot, alive, terminate, until
 
 PY = [sys.executable, "-c"]
 SH = ["/bin/sh", "-c"]
@@ -34,7 +34,7 @@ def pids_from(server: FakeServer, count: int) -> list[int]:
     return [int(log(server, index=index)) for index in range(count)]
 
 
-# -- outages ------------------------------------------------------------------------------------------------------
+# -- outages -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [503, 0, 302])
@@ -93,7 +93,7 @@ def test_pilot_that_is_not_wanted_ends(server: FakeServer, pilot: Pilot, status:
     assert str(status) in pilot.ended()
 
 
-# -- deaths -------------------------------------------------------------------------------------------------------
+# -- deaths --------------------------------------------------------------------------------------------------
 
 
 def test_death_of_the_spawner(server: FakeServer, pilot: Pilot) -> None:
@@ -128,7 +128,7 @@ def test_second_instance_is_refused(server: FakeServer, pilot: Pilot, make_pilot
     server.wait(lambda: server.results)
 
 
-# -- ends ---------------------------------------------------------------------------------------------------------
+# -- ends ----------------------------------------------------------------------------------------------------
 
 
 def test_idle_end(server: FakeServer, make_pilot: Callable[..., Pilot]) -> None:
@@ -177,7 +177,7 @@ def test_wall_time_of_the_pilot(server: FakeServer, make_pilot: Callable[..., Pi
     assert (pilot.ended(), server.returned) == ("wall_time", [(2, 0)])
 
 
-# -- what tasks cannot see ----------------------------------------------------------------------------------------
+# -- what tasks cannot see -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["root", "user"])
@@ -251,7 +251,7 @@ def test_tasks_see_neither_hidden_directories_nor_the_agent(
     assert pilot_dir.joinpath("pilot.log").read_text()
 
 
-# -- the program as it is shipped ---------------------------------------------------------------------------------
+# -- the program as it is shipped ----------------------------------------------------------------------------
 
 
 def pythons() -> list[str]:

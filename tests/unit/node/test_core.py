@@ -183,3 +183,15 @@ def test_room_is_given_back_in_every_way_a_task_can_end() -> None:
     assert len(core.free_cores) == 2
     assert core.free_memory_mib == 1000
     assert core.want(1000.0) == 4
+
+
+def test_jobs_of_which_nothing_is_here_are_forgotten_but_for_their_setups() -> None:
+    core = make()
+    core.accept(reply(order(1), order(2, setup="x"), order(3)), 0.0)
+    task = core.tasks[1, 0]
+    assert core.prune() == []
+    for one in list(core.tasks.values())[:2]:
+        core.stop(one, "killed", "", 0.0)
+    assert task.phase is Phase.ENDED
+    assert core.prune() == [1]
+    assert sorted(core.jobs) == [2, 3]

@@ -89,7 +89,7 @@ def test_journal_gives_back_what_was_written(tmp_path: Path) -> None:
     large = item(1, streams=[stream(tmp_path, b"large", name="stderr")])
     large.directory = "/tasks/1"
     Journal(path).append([small, large], False)
-    with open(path, "ab") as half:
+    with Path(path).open("ab") as half:
         half.write(b'{"result": {"lea')
     again = Journal(path)
     assert again.unread == 2

@@ -185,8 +185,9 @@ def test_sampler_keeps_what_was_forked_away() -> None:
 def test_replies_ignore_the_unknown_and_refuse_the_broken() -> None:
     reply = parse_reply(
         b'{"new": 1, "leases": [{"lease": 1, "job": 2, "first": 0, "last": 1, "attempt": 1, "x": 2, "rows": '
-        b'[{"values": [1]}, {"inputs": [{"path": "a", "digest": "sha256:0", "size": 1}]}]}], "jobs": [{"number": 2, '
-        b'"command": ["x"], "cores": 1, "memory_mib": 1, "wall_time_s": 1}], "stop": "drain"}'
+        b'[{"values": [1]}, {"inputs": [{"path": "a", "digest": "sha256:0", "size": 1}]}]}], '
+        b'"jobs": [{"number": 2, "command": ["x"], "cores": 1, "memory_mib": 1, "wall_time_s": 1}], '
+        b'"stop": "drain"}'
     )
     assert reply.leases[0].rows is not None
     assert reply.leases[0].rows[0].values == ["1"]

@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, make_url
 
 from hansa.kernel.bells import Bells
@@ -53,10 +52,20 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
+def insert_for(tx: Tx, table: sa.Table) -> Any:
+    """The dialect's own INSERT, which knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
+    if tx.dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # a large import that an embedded server does without
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
+
+
 def insert_ignore(tx: Tx, table: sa.Table) -> Any:
     """``INSERT … ON CONFLICT DO NOTHING`` in the dialect of ``tx``."""
-    insert = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
+    return insert_for(tx, table).on_conflict_do_nothing()
 
 
 async def open_database(url: str) -> Database:

@@ -9,7 +9,6 @@ durable.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,19 +22,8 @@ from sqlalchemy.engine import Connection, CursorResult, Engine, make_url
 from hansa.kernel import errors
 from hansa.kernel.bells import Bells
 from hansa.kernel.database.base import DialectName, Params
+from hansa.kernel.disk import refuse_network_disk
 
-_NETWORK_FILE_SYSTEMS = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "lustre",
-    "beegfs",
-    "gpfs",
-    "fuse.sshfs",
-}
 _MOST_IDLE_READERS = 8
 
 
@@ -242,24 +230,3 @@ def _faults() -> Iterator[None]:
         if (fault := _translated(error)) is not error:
             raise fault from error
         raise
-
-
-def refuse_network_disk(path: Path) -> None:
-    """Raise Fault ``kernel.network_disk`` if ``path`` would lie on NFS or the like: SQLite loses data."""
-    folder = os.path.realpath(path.parent)
-    best, kind = "", ""
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux: nothing is known, nothing is refused
-        return
-    for line in mounts:
-        fields = line.split(" ")
-        point = fields[1].encode().decode("unicode_escape")
-        if (folder == point or folder.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, fields[2]
-    if kind in _NETWORK_FILE_SYSTEMS:
-        raise errors.Fault(
-            errors.NETWORK_DISK,
-            f"{path.parent} is on a network file system ({kind} at {best}), where SQLite loses data.",
-            hint="Set HANSA_HOME to a folder on a local disk, or use PostgreSQL (database.url).",
-        )

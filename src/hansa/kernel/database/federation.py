@@ -121,10 +121,13 @@ class FederationDatabase:
                 log.warning("database.listen_failed", error=str(error))
                 await asyncio.sleep(2)
                 continue
+            gone = asyncio.Event()
+            connection.add_termination_listener(lambda _connection, gone=gone: gone.set())
             try:
                 await connection.add_listener(_CHANNEL, heard)
-                while not connection.is_closed():
-                    await asyncio.sleep(1)
+                await gone.wait()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("database.listen_failed", error=str(error))
             finally:
                 with suppress(OSError, asyncpg.PostgresError):
                     await connection.close(timeout=1)
@@ -152,6 +155,13 @@ def _translated(error: BaseException) -> BaseException:
     )
     if lost or isinstance(error, sa.exc.InterfaceError):
         return errors.Fault(errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2)
+    if state in ("40001", "40P01"):
+        return errors.Fault(
+            errors.DATABASE_AWAY,
+            "PostgreSQL ended one of two changes that were in each other's way; nothing was changed.",
+            hint="Try again.",
+            retry_after_s=1,
+        )
     if isinstance(error, sa.exc.DBAPIError) and "DiskFull" in type(error.orig).__name__:
         return errors.Fault(errors.STORAGE_FULL, "PostgreSQL's disk is full; nothing was changed.", retry_after_s=30)
     return error

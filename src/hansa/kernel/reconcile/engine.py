@@ -78,7 +78,7 @@ class _Step(Generic[K]):
     lease: Lease[K]
     task: asyncio.Task[None] | None = None
     has_acted: bool = False
-    is_applying: bool = False
+    is_ending: bool = False
     is_lost: bool = False
 
 
@@ -169,8 +169,8 @@ class Engine(Generic[K, L, S, R]):
                 step.lease.until = until
             lost = [step for step in steps if (step.lease.key, step.lease.token) not in held]
         for step in lost:
-            # A step that applies has ended its own lease, or will learn from the row that it is lost.
-            if step in self._running and step.task is not None and not step.is_applying:
+            # A step that is ending has given its lease back, or will learn from the row that it is lost.
+            if step in self._running and step.task is not None and not step.is_ending:
                 step.is_lost = True
                 step.task.cancel()
 
@@ -246,6 +246,7 @@ class Engine(Generic[K, L, S, R]):
         async with self._database.read() as tx:
             loaded = await self._room.load(tx, step.lease.key)
         if loaded is None:
+            step.is_ending = True
             async with self._database.begin() as tx:
                 await self._queue.release(tx, step.lease, due_at=None, attempt=0, intent=None)
             return
@@ -305,7 +306,7 @@ class Engine(Generic[K, L, S, R]):
     async def _apply(self, step: _Step[K], loaded: L, outcome: Outcome[S, R]) -> None:
         """Everything that the step learnt, in one unit, and only while the lease is ours."""
         lease = step.lease
-        step.is_applying = True
+        step.is_ending = True
         async with self._database.begin() as tx:
             held = await self._queue.hold(tx, lease)
             if held is None:
@@ -338,26 +339,28 @@ class Engine(Generic[K, L, S, R]):
 
     async def _throw_away(self, step: _Step[K]) -> None:
         """Forget the result of a step that lost its lease; if it acted, its successor looks once more."""
+        step.is_ending = True
         self.counters.lost_leases += 1
         self._log.warning("reconcile.lost_lease", key=step.lease.key, acted=step.has_acted)
         if step.has_acted:
             try:
                 async with self._database.begin() as tx:
                     await self._queue.poke(tx, self._clock.now(), step.lease.key)
-            except errors.Fault as fault:
-                self._log.warning("reconcile.poke_failed", key=step.lease.key, error=str(fault))
+            except Exception as error:  # noqa: BLE001
+                self._log.warning("reconcile.poke_failed", key=step.lease.key, error=str(error))
 
     async def _park(self, step: _Step[K]) -> None:
         """The room could not even load or apply: note the failure without it and back off."""
         lease = step.lease
+        step.is_ending = True
         self.counters.bugs += 1
         self._log.exception("reconcile.bug", key=lease.key, attempt=lease.attempt + 1)
         try:
             async with self._database.begin() as tx:
                 due_at = self._later(lease.attempt + 1)
                 await self._queue.release(tx, lease, due_at, lease.attempt + 1, lease.intent)
-        except errors.Fault as fault:
-            self._log.warning("reconcile.park_failed", key=lease.key, error=str(fault))
+        except Exception as error:  # noqa: BLE001 - then the lease simply expires
+            self._log.warning("reconcile.park_failed", key=lease.key, error=str(error))
 
 
 def _is_passing(error: Exception) -> bool:

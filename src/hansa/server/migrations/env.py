@@ -2,18 +2,17 @@
 
 from typing import Any
 
-import sqlalchemy as sa
 from alembic import context
 
-from hansa.kernel.database import Moment
+from hansa.kernel.database import Document, Moment
 from hansa.server.tables import metadata
 
 
 def render_item(kind: str, item: Any, autogen_context: Any) -> Any:
     """Write our column types by their names; Alembic's own words for everything else."""
-    if kind == "type" and isinstance(item, (Moment, sa.JSON)):
+    if kind == "type" and isinstance(item, Moment | Document):
         autogen_context.imports.add("from hansa.kernel.database import Document, Moment")
-        return "Moment()" if isinstance(item, Moment) else "Document"
+        return f"{type(item).__name__}()"
     return False
 
 

@@ -1,4 +1,5 @@
-"""A server that speaks the node protocol, small and strict: what it finds wrong is collected in ``faults``."""
+"""A server that speaks the node protocol, small and strict: what it finds wrong is collected in
+``faults``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,146 @@
+"""The Python API for asyncio: :class:`AsyncHansa`, the twin of :class:`hansa.client.hansa.Hansa`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from hansa.client import api, operations, results, verbs
+from hansa.client.async_transport import AsyncTransport
+from hansa.client.connect import connect
+from hansa.client.files import Progress
+from hansa.client.results import TaskResults
+from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
+from hansa.jobs.wire import Explanation, Job
+from hansa.sites.wire import Site
+
+
+class AsyncJobHandle(KnownJob):
+    """A job that was submitted. Made by :meth:`AsyncHansa.submit` and :meth:`AsyncHansa.job`."""
+
+    def __init__(self, transport: AsyncTransport, job: Job) -> None:
+        super().__init__(job)
+        self._transport = transport
+
+    async def refresh(self) -> AsyncJobHandle:
+        """Ask the server how the job is."""
+        self._job = await self._transport.run(api.job(self.number))
+        return self
+
+    async def wait(
+        self, timeout: float | None = None, progress: JobProgress | None = None, *, check: bool = False
+    ) -> AsyncJobHandle:
+        """Wait for the end. ``progress`` hears the job whenever it changed.
+
+        Raises Timeout after ``timeout`` seconds (the job goes on), and JobFailed if ``check`` is set.
+        """
+        self._job = await self._transport.run(verbs.wait(self.number, timeout, progress, check=check))
+        return self
+
+    async def logs(self, task: int | None = None, stream: str = "stdout") -> str:
+        """The output of a task so far; of a single job without ``task``. Streams: stdout, stderr, setup."""
+        return await self._transport.run(verbs.read_log(self.number, task, stream))
+
+    async def results(self) -> TaskResults:
+        """A row per task: parameters, state, exit code, resources used, fields of its result.json."""
+        return await self._transport.run(results.gather(self._job))
+
+    async def fetch(self, folder: str | Path | None = None) -> Path | None:
+        """Bring the output files into ``folder`` (``hansa-JOB``); None where there are none."""
+        return await self._transport.run(verbs.fetch_files(self._job, folder, self._transport.endpoint.url))
+
+    async def kill(self, tasks: Sequence[int] | None = None) -> AsyncJobHandle:
+        """Stop the job, or some of its tasks."""
+        self._job = await self._transport.run(verbs.kill(self.number, tasks))
+        return self
+
+    async def retry(self, tasks: Sequence[int] | None = None) -> AsyncJobHandle:
+        """Run failed and killed tasks again: all, or those named."""
+        self._job = await self._transport.run(verbs.retry(self.number, tasks))
+        return self
+
+    async def explain(self, task: int | None = None) -> Explanation:
+        """Why the job, or one of its tasks, is where it is."""
+        return await self._transport.run(api.explain(self.number, task))
+
+
+class AsyncHansa:
+    """A connection to a server for asyncio; arguments and meanings as of :class:`hansa.Hansa`.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with AsyncHansa() as hansa:
+        ...         job = await hansa.run(["python", "fit.py", "{rate}"], params="rates.csv")
+        ...         print(await job.results())
+    """
+
+    def __init__(self, server: str | None = None, token: str | None = None, home: str | Path | None = None) -> None:
+        self._place = (server, token, home)
+        self._transport: AsyncTransport | None = None
+
+    async def __aenter__(self) -> AsyncHansa:
+        await self._connect()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections. Jobs go on."""
+        if self._transport is not None:
+            await self._transport.close()
+
+    async def _connect(self) -> AsyncTransport:
+        if self._transport is None:
+            endpoint, reconnect = await asyncio.to_thread(connect, *self._place)
+            self._transport = self._transport or AsyncTransport(endpoint, reconnect)
+        return self._transport
+
+    async def submit(
+        self, command: Command, *, upload: Progress | None = None, **options: Unpack[JobOptions]
+    ) -> AsyncJobHandle:
+        """Submit a job, as :meth:`hansa.Hansa.submit`."""
+        transport = await self._connect()
+        return AsyncJobHandle(transport, await transport.run(verbs.submit(command, options, upload)))
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        check: bool = True,
+        timeout: float | None = None,
+        progress: JobProgress | None = None,
+        **options: Unpack[JobOptions],
+    ) -> AsyncJobHandle:
+        """Submit a job and wait for its end. Raises JobFailed if it failed, unless ``check`` is False."""
+        handle = await self.submit(command, **options)
+        return await handle.wait(timeout, progress, check=check)
+
+    async def map(
+        self,
+        work: Command | Function,
+        values: Iterable[Any],
+        *,
+        timeout: float | None = None,
+        progress: JobProgress | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[Any]:
+        """Do something for each value, one task each, as :meth:`hansa.Hansa.map`."""
+        return await (await self._connect()).run(verbs.run_map(work, values, options, timeout, progress))
+
+    async def job(self, number: int) -> AsyncJobHandle:
+        """A job by its number. Raises HansaError ``jobs.not_found`` or the like where there is none."""
+        transport = await self._connect()
+        return AsyncJobHandle(transport, await transport.run(api.job(number)))
+
+    async def jobs(self, phase: str | None = None, name: str | None = None, limit: int = 100) -> list[AsyncJobHandle]:
+        """Jobs, the newest first."""
+        transport = await self._connect()
+        page = await transport.run(api.jobs(phase, name, limit))
+        return [AsyncJobHandle(transport, job) for job in page.items]
+
+    async def sites(self) -> list[Site]:
+        """Sites: where jobs can run."""
+        return await (await self._connect()).run(operations.collect(api.sites))

@@ -1,0 +1,149 @@
+"""The Python API: :class:`Hansa`. It performs operations; what is done is in :mod:`hansa.client.verbs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from hansa.client import api, operations, results, verbs
+from hansa.client.connect import connect
+from hansa.client.files import Progress
+from hansa.client.results import TaskResults
+from hansa.client.transport import Transport
+from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
+from hansa.jobs.wire import Explanation, Job
+from hansa.sites.wire import Site
+
+
+class JobHandle(KnownJob):
+    """A job that was submitted. Made by :meth:`Hansa.submit` and :meth:`Hansa.job`."""
+
+    def __init__(self, transport: Transport, job: Job) -> None:
+        super().__init__(job)
+        self._transport = transport
+
+    def refresh(self) -> JobHandle:
+        """Ask the server how the job is."""
+        self._job = self._transport.run(api.job(self.number))
+        return self
+
+    def wait(
+        self, timeout: float | None = None, progress: JobProgress | None = None, *, check: bool = False
+    ) -> JobHandle:
+        """Wait for the end. ``progress`` hears the job whenever it changed.
+
+        Raises Timeout after ``timeout`` seconds (the job goes on), and JobFailed if ``check`` is set.
+        """
+        self._job = self._transport.run(verbs.wait(self.number, timeout, progress, check=check))
+        return self
+
+    def logs(self, task: int | None = None, stream: str = "stdout") -> str:
+        """The output of a task so far; of a single job without ``task``. Streams: stdout, stderr, setup."""
+        return self._transport.run(verbs.read_log(self.number, task, stream))
+
+    def results(self) -> TaskResults:
+        """A row per task: parameters, state, exit code, resources used, fields of its result.json."""
+        return self._transport.run(results.gather(self._job))
+
+    def fetch(self, folder: str | Path | None = None) -> Path | None:
+        """Bring the output files into ``folder`` (``hansa-JOB``); None where there are none."""
+        return self._transport.run(verbs.fetch_files(self._job, folder, self._transport.endpoint.url))
+
+    def kill(self, tasks: Sequence[int] | None = None) -> JobHandle:
+        """Stop the job, or some of its tasks."""
+        self._job = self._transport.run(verbs.kill(self.number, tasks))
+        return self
+
+    def retry(self, tasks: Sequence[int] | None = None) -> JobHandle:
+        """Run failed and killed tasks again: all, or those named."""
+        self._job = self._transport.run(verbs.retry(self.number, tasks))
+        return self
+
+    def explain(self, task: int | None = None) -> Explanation:
+        """Why the job, or one of its tasks, is where it is."""
+        return self._transport.run(api.explain(self.number, task))
+
+
+class Hansa:
+    """A connection to a server.
+
+    Without arguments: the server of HANSA_SERVER (with HANSA_TOKEN or HANSA_TOKEN_FILE) or a config file,
+    else the embedded server of HANSA_HOME, started when it does not run. Not for several threads at once.
+
+    Example:
+        >>> from hansa import Hansa
+        >>> with Hansa() as hansa:                                               # doctest: +SKIP
+        ...     job = hansa.run(["python", "fit.py", "{rate}"], params="rates.csv")
+        ...     best = max(job.results(), key=lambda row: row["accuracy"])
+        ...     squares = hansa.map(lambda x: x * x, range(10))
+    """
+
+    def __init__(self, server: str | None = None, token: str | None = None, home: str | Path | None = None) -> None:
+        self._transport = Transport(*connect(server, token, home))
+
+    def __enter__(self) -> Hansa:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Jobs go on."""
+        self._transport.close()
+
+    def submit(self, command: Command, *, upload: Progress | None = None, **options: Unpack[JobOptions]) -> JobHandle:
+        """Submit a job; its files are sent before. A command is a list of words, or a line without a shell.
+
+        Options are those of :class:`JobOptions`. Raises HansaError and submits nothing if something is wrong.
+
+        Example:
+            >>> job = Hansa().submit("python train.py --seed {i}", array="0-9")  # doctest: +SKIP
+        """
+        return JobHandle(self._transport, self._transport.run(verbs.submit(command, options, upload)))
+
+    def run(
+        self,
+        command: Command,
+        *,
+        check: bool = True,
+        timeout: float | None = None,
+        progress: JobProgress | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobHandle:
+        """Submit a job and wait for its end. Raises JobFailed if it failed, unless ``check`` is False."""
+        return self.submit(command, **options).wait(timeout, progress, check=check)
+
+    def map(
+        self,
+        work: Command | Function,
+        values: Iterable[Any],
+        *,
+        timeout: float | None = None,
+        progress: JobProgress | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[Any]:
+        """Do something for each value, one task each; returns a list in the order of the values.
+
+        A function is called with each value, and what it returns comes back; an exception is raised here,
+        with the traceback from there as its cause. In a command, ``{}`` is the value (``{name}``, if
+        values are mappings), and rows of results come back; JobFailed is raised if a task failed.
+
+        Example:
+            >>> Hansa().map(len, ["one", "three"])                               # doctest: +SKIP
+            [3, 5]
+        """
+        return self._transport.run(verbs.run_map(work, values, options, timeout, progress))
+
+    def job(self, number: int) -> JobHandle:
+        """A job by its number. Raises HansaError ``jobs.not_found`` or the like where there is none."""
+        return JobHandle(self._transport, self._transport.run(api.job(number)))
+
+    def jobs(self, phase: str | None = None, name: str | None = None, limit: int = 100) -> list[JobHandle]:
+        """Jobs, the newest first."""
+        page = self._transport.run(api.jobs(phase, name, limit))
+        return [JobHandle(self._transport, job) for job in page.items]
+
+    def sites(self) -> list[Site]:
+        """Sites: where jobs can run."""
+        return self._transport.run(operations.collect(api.sites))

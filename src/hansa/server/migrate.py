@@ -1,0 +1,59 @@
+"""The edge to Alembic: runs the migrations. Blocking; never inside an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from hansa.kernel import errors
+from hansa.kernel.errors import Fault
+from hansa.server.home import Home
+
+T = TypeVar("T")
+
+
+def migrate(home: Home, migrations: Path) -> None:
+    """Run all migrations that the database has not seen, in one transaction."""
+
+    def run(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(migrations))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+    _on_connection(home, run)
+
+
+def version_on_postgresql(home: Home) -> str | None:
+    """The schema's version in PostgreSQL; None where the database is empty."""
+    return _on_connection(home, lambda connection: MigrationContext.configure(connection).get_current_revision())
+
+
+def _on_connection(home: Home, work: Callable[[Connection], T]) -> T:
+    url = make_url(home.database_url)
+    if url.get_backend_name() == "sqlite":
+        with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+            return work(connection)
+
+    async def on_postgresql() -> T:
+        engine = create_async_engine(url.set(drivername="postgresql+asyncpg"), poolclass=sa.NullPool)
+        async with engine.connect() as connection:
+            return await connection.run_sync(work)
+
+    try:
+        return asyncio.run(on_postgresql())
+    except (OSError, sa.exc.DBAPIError) as error:
+        shown = url.render_as_string(hide_password=True)
+        raise Fault(
+            errors.DATABASE_AWAY, f"PostgreSQL at {shown} cannot be used: {error}.", hint="Check database.url."
+        ) from error
