@@ -125,7 +125,8 @@ def embedded() -> Iterator[Embedded]:
 def _wait_until_gone(home: str) -> None:
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
-        if not any(home in word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()):
+        commands = (process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"]))
+        if not any(home in word for command in commands for word in command):
             return
         time.sleep(0.02)
 

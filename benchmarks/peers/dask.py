@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from benchmarks.peers.base import Runner
 
@@ -26,11 +27,13 @@ class Dask:
 
     @contextmanager
     def start(self, cores: int) -> Iterator[Runner]:
-        from distributed import Client, LocalCluster
+        import distributed
+
+        library: Any = distributed  # it has no types
 
         with (
             tempfile.TemporaryDirectory(prefix="hansa-bench-dask-") as folder,
-            LocalCluster(
+            library.LocalCluster(
                 n_workers=cores,
                 threads_per_worker=1,
                 processes=True,
@@ -38,7 +41,7 @@ class Dask:
                 local_directory=folder,
                 silence_logs=logging.ERROR,
             ) as cluster,
-            Client(cluster) as client,
+            library.Client(cluster) as client,
         ):
 
             def run(tasks: int) -> None:
