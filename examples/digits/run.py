@@ -24,37 +24,31 @@ KINDS = {  # kind: (title, what the setting is, its values, what the variant is,
     "knn": (
         "nearest neighbours",
         "neighbours",
-        (1, 2, 3, 4, 5, 7, 9, 11, 13, 15, 17, 20, 25, 30, 40, 60),
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 50, 60),
         "weights",
         ("uniform", "distance"),
     ),
-    "svm": (
-        "support vectors",
-        "C",
-        (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
-        "gamma",
-        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-    ),
-    "forest": ("random forest", "trees", (1, 2, 5, 10, 20, 30), "depth", (3, 5, 8, 16)),
-    "tree": ("decision tree", "depth", (1, 2, 3, 4, 6, 8, 12, 16), "criterion", ("gini", "entropy")),
+    "svm": ("support vectors", "C", (0.03, 0.1, 0.3, 1, 10), "gamma", (1e-4, 1e-3, 3e-3, 1e-2)),
+    "forest": ("random forest", "trees", (1, 3, 10, 30), "depth", (4, 8, 16)),
+    "tree": ("decision tree", "depth", (2, 4, 8, 12), "criterion", ("gini", "entropy")),
     "ridge": (
         "ridge",
         "penalty",
-        (1e-4, 1e-3, 1e-2, 0.1, 1, 3, 10, 30, 100, 1000),
+        (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1, 3, 10, 30, 100, 1000),
         "random features",
-        (0, 100, 400),
+        (0, 50, 150, 400),
     ),
     "softmax": (
         "softmax regression",
         "steps",
-        (1, 3, 10, 20, 40, 80, 150, 250, 400),
+        (1, 3, 6, 10, 20, 40, 80, 150, 250, 400),
         "rate",
         (0.01, 0.03, 0.1, 0.3),
     ),
     "bayes": (
         "naive Bayes",
         "smoothing",
-        (1e-12, 1e-9, 1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1),
+        (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1),
         "prior",
         ("even", "counted"),
     ),
@@ -125,9 +119,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
                 lines[row["variant"]].append((float(row["setting"]), float(row["accuracy"])))
         for number, name in enumerate(map(str, variants)):
             colour = colours(0.1 + 0.75 * number / max(1, len(variants) - 1))
-            panel.plot(
-                *zip(*sorted(lines[name]), strict=True), "o-", ms=3.5, lw=1.4, color=colour, label=name
-            )
+            panel.plot(*zip(*sorted(lines[name]), strict=True), "o-", ms=3.5, lw=1.4, color=colour, label=name)
         panel.set_title(title, loc="left", fontweight="bold")
         panel.set_xlabel(setting)
         panel.set_ylim(0, 1.02)

@@ -35,6 +35,8 @@ class Endpoint:
     timeout_s: float = TIMEOUT_S
     ca_file: str | None = None
     pid: int | None = None
+    since: float | None = None
+    """Seconds since 1970; pid and since are known of an embedded server."""
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r})"
@@ -81,7 +83,7 @@ def running(home: Path) -> Endpoint | None:
         return None
     try:
         found = json.loads((run / "server.json").read_bytes())
-        return Endpoint(found["url"].rstrip("/"), found["token"], home, pid=int(found["pid"]))
+        return Endpoint(found["url"].rstrip("/"), found["token"], home, pid=int(found["pid"]), since=found.get("since"))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it is only just starting
 

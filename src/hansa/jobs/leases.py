@@ -37,10 +37,13 @@ async def eligible_queues(tx: Tx, pilot: Any, free: Any) -> list[tuple[int, Need
     return [(q.id, Needs(q.cores, q.memory_mib, q.gpus, q.wall_time_s, q.site or None)) for q in found]
 
 
-async def _heads(tx: Tx, queue_id: int, limit: int) -> Sequence[Any]:
+async def _heads(tx: Tx, queue_id: int, limit: int, now: datetime) -> Sequence[Any]:
+    """The queue's next jobs; those of which all that is left waits for a back-off are passed over."""
+    due = sa.exists().where(retries.c.job == jobs.c.number, ~retries.c.leased, retries.c.not_before <= now)
+    end = sa.func.coalesce(jobs.c.killed_from, jobs.c.first + jobs.c.count)
     query = (
         sa.select(jobs)
-        .where(jobs.c.queue_id == queue_id, jobs.c.open)
+        .where(jobs.c.queue_id == queue_id, jobs.c.open, (jobs.c.next_index < end) | due)
         .order_by(jobs.c.rank, jobs.c.number)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -54,7 +57,7 @@ async def take(tx: Tx, pilot: Any, request: Any, now: datetime) -> list[dict[str
     candidates = [
         (job, needs)
         for queue_id, needs in await eligible_queues(tx, pilot, request)
-        for job in await _heads(tx, queue_id, min(want, _HEADS_PER_QUEUE))
+        for job in await _heads(tx, queue_id, min(want, _HEADS_PER_QUEUE), now)
     ]
     candidates.sort(key=lambda pair: (pair[0].rank, pair[0].number))
     taken: list[dict[str, Any]] = []

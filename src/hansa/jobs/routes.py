@@ -75,10 +75,15 @@ async def get_job(job: int, who: Reader, jobs: Jobs, response: Response) -> Job:
 
 @router.get("/jobs/{job}/follow")
 async def follow_job(
-    job: int, who: Reader, jobs: Jobs, cursor: str | None = None, wait_s: Annotated[float, Query(ge=0, le=60)] = 0
+    job: int,
+    who: Reader,
+    jobs: Jobs,
+    cursor: str | None = None,
+    wait_s: Annotated[float, Query(ge=0, le=60)] = 0,
+    logs: bool = True,
 ) -> Following:
     """The job and its new log pieces; waits for news up to ``wait_s`` seconds. Cursor ``now`` skips old logs."""
-    return await jobs.follow(who, job, cursor, wait_s)
+    return await jobs.follow(who, job, cursor, wait_s, logs=logs)
 
 
 @router.get("/jobs/{job}/logs", response_class=StreamingResponse)
@@ -98,10 +103,16 @@ async def read_log(
 
 @router.get("/jobs/{job}/tasks")
 async def list_tasks(
-    job: int, who: Reader, jobs: Jobs, phase: Phase | None = None, after: str | None = None, limit: Limit = 500
+    job: int,
+    who: Reader,
+    jobs: Jobs,
+    phase: Phase | None = None,
+    task: int | None = None,
+    after: str | None = None,
+    limit: Limit = 500,
 ) -> TaskPage:
-    """Tasks by index, with their results."""
-    return await jobs.tasks(who, job, phase=phase, cursor=after, limit=limit)
+    """Tasks by index, with their results; or one task."""
+    return await jobs.tasks(who, job, phase=phase, index=task, cursor=after, limit=limit)
 
 
 @router.get("/jobs/{job}/files")

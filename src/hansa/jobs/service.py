@@ -161,14 +161,16 @@ class JobService:
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
         return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
 
-    async def follow(self, caller: Caller, number: int, cursor: str | None, wait_s: float) -> Following:
+    async def follow(
+        self, caller: Caller, number: int, cursor: str | None, wait_s: float, *, logs: bool = True
+    ) -> Following:
         """The job and its new log pieces; waits up to ``wait_s`` seconds for something new."""
         deadline = self._clock.now().timestamp() + wait_s
         with self._database.bells.listen(f"job/{number}") as bell:
             job = await self.get(caller, number)
             version, chunk = await self._start_of(number, cursor)
             while True:
-                pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES)
+                pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES) if logs else ([], chunk)
                 left = deadline - self._clock.now().timestamp()
                 if pieces or job.version != version or left <= 0:
                     return Following(job, pieces, encode_cursor(job.version, chunk))
@@ -183,12 +185,22 @@ class JobService:
         return (int(start[0]), int(start[1])) if start else (-1, 0)
 
     async def tasks(
-        self, caller: Caller, number: int, *, phase: Phase | None, cursor: str | None, limit: int
+        self,
+        caller: Caller,
+        number: int,
+        *,
+        phase: Phase | None,
+        cursor: str | None,
+        limit: int,
+        index: int | None = None,
     ) -> TaskPage:
         """Tasks by index: those that ended with their results; the others as waiting or running."""
         after = decode_cursor(cursor, 1)
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+                return TaskPage(await self._task_range(tx, job, index, index))
             start = int(after[0]) if after else job.first - 1
             if phase is not None and phase.is_final and job.killed_from is None:
                 found = await store.results_page(tx, number, phase=phase.value, after=start, limit=limit)
@@ -281,7 +293,8 @@ class JobService:
             if Phase(job.phase).is_final:
                 raise Fault(errors.ENDED, f"Job {number} has ended: {job.phase}.", job=number)
             if selection.tasks is None:
-                await self._kill_all(tx, caller, job, now)
+                if not job.kill_requested:
+                    await self._kill_all(tx, caller, job, now)
             else:
                 for index in selection.tasks:
                     self._check_index(job, index)
@@ -297,7 +310,7 @@ class JobService:
         again = await store.waiting_again(tx, job.number)
         fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in again])
         await store.delete_retries(tx, job.number, again)
-        never = job.first + job.count - job.next_index - job.ahead
+        never = 0 if job.killed_from is not None else job.first + job.count - job.next_index - job.ahead
         await store.update_job(
             tx,
             job.number,
@@ -314,23 +327,35 @@ class JobService:
         await apply_change(tx, self._events, job, Change(killed=never + len(fresh)), now, caller.actor)
 
     async def _kill_some(self, tx: Tx, caller: Caller, job: Any, indices: Sequence[int], now: Any) -> None:
-        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in indices])
-        killed = {index for _, index in fresh}
-        again = await store.retries_of(tx, job.number, sorted(killed))
-        waiting = sum(not row.leased for row in again.values())
+        """What waits has ended at once; what a pilot has ends when the pilot says so."""
+        with_pilot = await self._mark_leased(tx, job, indices)
+        end = job.killed_from if job.killed_from is not None else job.first + job.count
+        waiting = [index for index in indices if index < end and index not in with_pilot]
+        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in waiting])
+        killed = sorted(index for _, index in fresh)
+        again = await store.retries_of(tx, job.number, killed)
         await store.delete_retries(tx, job.number, sorted(again))
-        for lease in await leases.of_job(tx, job.number):
-            mine = [index for index in killed if lease.first <= index <= lease.last]
-            if mine:
-                await leases.update(tx, lease.id, kill=sorted({*lease.kill, *mine}))
         ahead = sum(index >= job.next_index for index in killed)
-        await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - waiting)
+        await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - len(again))
+        if count := len(killed) + len(with_pilot):
+            message = f"{caller.name} killed {count:,} {'tasks' if count > 1 else 'task'}."
+            await self._events.record(
+                tx,
+                Event(caller.actor, f"job/{job.number}", job.phase, "jobs.tasks_killed", message, job.owner_id, job.vo),
+            )
         job = await store.get_job(tx, job.number)
         await apply_change(tx, self._events, job, Change(killed=len(killed)), now, caller.actor)
-        message = f"{caller.name} killed {len(killed)} tasks."
-        await self._events.record(
-            tx, Event(caller.actor, f"job/{job.number}", job.phase, "jobs.tasks_killed", message, job.owner_id, job.vo)
-        )
+
+    async def _mark_leased(self, tx: Tx, job: Any, indices: Sequence[int]) -> set[int]:
+        """Tell pilots to stop those of the tasks that they have; which these are."""
+        found: set[int] = set()
+        for lease in await leases.of_job(tx, job.number):
+            mine = {index for index in indices if lease.first <= index <= lease.last}
+            mine &= set(await leases.outstanding(tx, lease)) if mine else set()
+            if mine - set(lease.kill):
+                await leases.update(tx, lease.id, kill=sorted({*lease.kill, *mine}))
+            found |= mine
+        return found
 
     async def retry(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Run tasks again that failed or were killed (None: all of them). Their earlier ends are kept."""

@@ -119,6 +119,16 @@ async def indices_with_result(tx: Tx, job: int, first: int, last: int) -> list[i
     return list((await tx.execute(query.order_by(results.c.index))).scalars())
 
 
+async def ended_of(tx: Tx, job: int, indices: Sequence[int]) -> set[int]:
+    """Which of these tasks have a result."""
+    found: set[int] = set()
+    for start in range(0, len(indices), 500):
+        part = indices[start : start + 500]
+        query = sa.select(results.c.index).where(results.c.job == job, results.c.index.in_(part))
+        found |= set((await tx.execute(query)).scalars())
+    return found
+
+
 async def insert_results(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
     """Accept final results; the (job, index) that are new. What has a result already keeps it."""
     if not rows:

@@ -75,19 +75,20 @@ async def has_kills(tx: Tx, pilot_id: str) -> bool:
     return any(row.kill or row.kill_requested for row in rows)
 
 
-async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, now: datetime) -> None:
-    """Note what a pilot said of itself; only what changed is written."""
-    values: dict[str, Any] = {"last_seen": now}
+async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, arrival: str, now: datetime, *, is_newest: bool) -> None:
+    """Note what a pilot said of itself; only what changed is written, and only if it is the latest word."""
+    values: dict[str, Any] = {"last_seen": now, "arrival": arrival}
     if pilot.session != request.session:
         values |= {"session": request.session, "sequence": request.sequence}
     elif request.sequence > pilot.sequence:
         values["sequence"] = request.sequence
     running = [[task.lease, task.index] for task in request.running]
-    if running != pilot.running:
+    if is_newest and running != pilot.running:
         values["running"] = running
-    setups = [{"job": s.job, "state": s.state, "age_s": s.age_s} for s in request.setups]
-    if setups != pilot.setups:
-        values["setups"] = setups
+    if is_newest and request.setups:  # it says only what has changed
+        setups = {s["job"]: s for s in pilot.setups}
+        setups |= {s.job: {"job": s.job, "state": s.state, "age_s": s.age_s} for s in request.setups}
+        values["setups"] = [s for s in setups.values() if s["state"] == "running"]
     if request.node is not None:
         values["node"] = request.node
     if pilot.phase == PilotPhase.STARTING.value:
