@@ -52,7 +52,7 @@ async def check_books(tx: Tx, number: int) -> Books:
 def _places(job: Any, ends: Any, waiting: Any, held: Any) -> Books:
     name, last = f"job {job.number}", job.first + job.count
     never = set() if job.killed_from is None else set(range(job.killed_from, last))
-    books = Books({index: Phase.KILLED.value for index in never})
+    books = Books(dict.fromkeys(never, Phase.KILLED.value))
     for row in ends:
         assert job.first <= row.index < last, f"{name}: a result of {row.index}"
         assert row.index not in never or row.phase == Phase.KILLED, f"{name}: {row.index} was never leased, but ended"
