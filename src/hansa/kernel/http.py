@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -22,10 +22,10 @@ T = TypeVar("T")
 _BY_STATUS = {404: errors.NOT_FOUND, 405: errors.METHOD, 413: errors.TOO_LARGE}
 
 
-def provided(kind: type[T]) -> Callable[[Request], T]:
+def provided(kind: type[T]) -> Callable[[Request], Awaitable[T]]:
     """A dependency that gives the application's one ``kind`` (put there by ``provide``)."""
 
-    def find(request: Request) -> T:
+    async def find(request: Request) -> T:  # a plain function would be called in a thread, for every request
         services: Mapping[type, Any] = request.app.state.services
         found: T = services[kind]
         return found
