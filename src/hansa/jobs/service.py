@@ -147,7 +147,7 @@ class JobService:
         self, caller: Caller, *, phase: Phase | None, name: str | None, cursor: str | None, limit: int
     ) -> JobPage:
         """The caller's jobs, newest first."""
-        before = decode_cursor(cursor, 1)
+        before = decode_cursor(cursor, int)
         async with self._database.read() as tx:
             rows = await store.list_jobs(
                 tx,
@@ -181,7 +181,7 @@ class JobService:
         if cursor == "now":
             async with self._database.read() as tx:
                 return -1, await store.last_log_chunk(tx, number)
-        start = decode_cursor(cursor, 2)
+        start = decode_cursor(cursor, int, int)
         return (int(start[0]), int(start[1])) if start else (-1, 0)
 
     async def tasks(
@@ -195,7 +195,7 @@ class JobService:
         index: int | None = None,
     ) -> TaskPage:
         """Tasks by index: those that ended with their results; the others as waiting or running."""
-        after = decode_cursor(cursor, 1)
+        after = decode_cursor(cursor, int)
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
             if index is not None:
@@ -249,7 +249,7 @@ class JobService:
     async def task_files(
         self, caller: Caller, number: int, *, index: int | None, cursor: str | None, limit: int
     ) -> TaskFilePage:
-        after = decode_cursor(cursor, 2)
+        after = decode_cursor(cursor, int, str)
         async with self._database.read() as tx:
             await self._own(tx, caller, number)
             key = (int(after[0]), str(after[1])) if after else None
@@ -395,7 +395,7 @@ class JobService:
 
     async def pilots(self, caller: Caller, cursor: str | None, limit: int, *, live: bool) -> PilotPage:
         """The caller's pilots; an operator sees everybody's."""
-        before = decode_cursor(cursor, 1)
+        before = decode_cursor(cursor, str)
         async with self._database.read() as tx:
             owner = None if caller.is_operator else caller.user_id
             rows = await store_pilots.list_pilots(

@@ -177,7 +177,7 @@ def _holder(folder: Path) -> int | None:
                 text = file.read().strip()
                 return int(text) if text.isdigit() else 0
             return None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
