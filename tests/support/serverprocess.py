@@ -46,10 +46,11 @@ class ServerProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = home.parent / f"{home.name}.log"
         self.starts = 0
+        self.sources = SOURCES
 
     def launch(self) -> ServerProcess:
         """Start it; it may take a moment until it answers."""
-        environment = os.environ | self.settings | {"PYTHONPATH": SOURCES, "HANSA_ALLOW_ROOT": "1"}
+        environment = os.environ | self.settings | {"PYTHONPATH": self.sources, "HANSA_ALLOW_ROOT": "1"}
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "hansa.server", "--home", str(self.home)],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.postgres import PostgresServer
 from tests.support.serverprocess import ServerProcess
 
 
@@ -29,6 +30,24 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
 def server(make_server: Callable[..., ServerProcess]) -> ServerProcess:
     """A server that answers, with the embedded database."""
     return make_server().start()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all tests of a module that leave nothing behind in it, on either database."""
+    settings, drop = {}, None
+    if request.param == "postgresql":
+        postgres: PostgresServer = request.getfixturevalue("postgres_server")
+        name = postgres.create_database()
+        settings["database__url"] = postgres.url(name)
+        drop = lambda: postgres.drop_database(name)  # noqa: E731
+    server = ServerProcess(tmp_path_factory.mktemp("shared") / "home", **settings)
+    try:
+        yield server.start()
+    finally:
+        server.end()
+        if drop is not None:
+            drop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
