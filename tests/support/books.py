@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hansa.jobs.model import PilotPhase
+from hansa.jobs.model import NEVER_RAN, PilotPhase
 from hansa.jobs.tables import attempts, jobs, leases, pilots, results, retries
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
@@ -40,16 +40,18 @@ async def check_books(tx: Tx, number: int) -> Books:
             )
         ).scalars()
     )
-    books = _places(job, ends, waiting, held)
+    books = _places(job, ends, waiting, held, earlier)
     _check_counters(job, books, ends)
     _check_leases(books, held, live)
     for row in earlier:
         final = next((end for end in ends if end.index == row.index), None)
-        assert final is None or final.attempt == 0 or row.attempt < final.attempt, f"attempt {row} behind {final}"
+        assert final is None or row.attempt < final.attempt + (final.outcome == NEVER_RAN), (
+            f"attempt {row} behind {final}"
+        )
     return books
 
 
-def _places(job: Any, ends: Any, waiting: Any, held: Any) -> Books:
+def _places(job: Any, ends: Any, waiting: Any, held: Any, earlier: Any) -> Books:
     name, last = f"job {job.number}", job.first + job.count
     never = set() if job.killed_from is None else set(range(job.killed_from, last))
     books = Books(dict.fromkeys(never, Phase.KILLED.value))
@@ -58,6 +60,9 @@ def _places(job: Any, ends: Any, waiting: Any, held: Any) -> Books:
         assert row.index not in never or row.phase == Phase.KILLED, f"{name}: {row.index} was never leased, but ended"
         books.ended[row.index] = row.phase
     by_index = {row.index: row for row in waiting}
+    for row in waiting:
+        tried = [one.attempt for one in earlier if one.index == row.index]
+        assert row.attempt > max(tried, default=0), f"{name}: {row.index} runs attempt {row.attempt} after {tried}"
     assert not by_index.keys() & books.ended.keys(), f"{name}: ended, and runs again: {by_index.keys() & books.ended}"
     books.again = {row.index for row in waiting if not row.leased}
     for lease in held:

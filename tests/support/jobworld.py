@@ -182,8 +182,8 @@ class World:
 
     async def result_rows(self, number: int) -> dict[int, Any]:
         async with self.database.read() as tx:
-            rows = (await tx.execute(sa.select(results).where(results.c.job == number))).all()
-        return {int(row[1]): row for row in rows}
+            rows: Sequence[Any] = (await tx.execute(sa.select(results).where(results.c.job == number))).all()
+        return {row.index: row for row in rows}
 
     async def attempt_rows(self, number: int) -> list[Any]:
         query = sa.select(attempts).where(attempts.c.job == number).order_by(attempts.c.index, attempts.c.attempt)
@@ -194,7 +194,7 @@ class World:
         """Attempts and core seconds that were charged, of everybody."""
         query = sa.select(sa.func.coalesce(sa.func.sum(usage.c.tasks), 0), sa.func.sum(usage.c.core_s))
         async with self.database.read() as tx:
-            (row,) = (await tx.execute(query)).all()
+            row: Any = (await tx.execute(query)).one()
         return int(row[0]), float(row[1] or 0)
 
     async def pilot_row(self, pilot: Pilot) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs import store
+from hansa.jobs.model import NEVER_RAN
 from hansa.jobs.tables import attempts, results, retries, task_files
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
@@ -75,7 +76,7 @@ async def _tally(tx: Tx, chosen: list[Any]) -> dict[str, int]:
 
 async def _move(tx: Tx, job: int, chosen: list[Any], now: datetime) -> None:
     names = [column.name for column in attempts.columns]
-    ran = sa.select(*(results.c[name] for name in names)).where(*chosen, results.c.attempt > 0)
+    ran = sa.select(*(results.c[name] for name in names)).where(*chosen, results.c.outcome != NEVER_RAN)
     await tx.execute(sa.insert(attempts).from_select(names, ran))
     moment = sa.bindparam(None, now, retries.c.not_before.type)
     again = sa.select(

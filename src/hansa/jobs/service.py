@@ -147,7 +147,7 @@ class JobService:
         self, caller: Caller, *, phase: Phase | None, name: str | None, cursor: str | None, limit: int
     ) -> JobPage:
         """The caller's jobs, newest first."""
-        before = decode_cursor(cursor, 1)
+        before = decode_cursor(cursor, int)
         async with self._database.read() as tx:
             rows = await store.list_jobs(
                 tx,
@@ -181,7 +181,7 @@ class JobService:
         if cursor == "now":
             async with self._database.read() as tx:
                 return -1, await store.last_log_chunk(tx, number)
-        start = decode_cursor(cursor, 2)
+        start = decode_cursor(cursor, int, int)
         return (int(start[0]), int(start[1])) if start else (-1, 0)
 
     async def tasks(
@@ -195,7 +195,7 @@ class JobService:
         index: int | None = None,
     ) -> TaskPage:
         """Tasks by index: those that ended with their results; the others as waiting or running."""
-        after = decode_cursor(cursor, 1)
+        after = decode_cursor(cursor, int)
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
             if index is not None:
@@ -249,7 +249,7 @@ class JobService:
     async def task_files(
         self, caller: Caller, number: int, *, index: int | None, cursor: str | None, limit: int
     ) -> TaskFilePage:
-        after = decode_cursor(cursor, 2)
+        after = decode_cursor(cursor, int, str)
         async with self._database.read() as tx:
             await self._own(tx, caller, number)
             key = (int(after[0]), str(after[1])) if after else None
@@ -308,8 +308,9 @@ class JobService:
             tx, Event(caller.actor, f"job/{job.number}", job.phase, "jobs.killing", message, job.owner_id, job.vo)
         )
         again = await store.waiting_again(tx, job.number)
-        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in again])
-        await store.delete_retries(tx, job.number, again)
+        ends = [_never_ran(job.number, row.index, now, row.attempt - 1) for row in again]
+        fresh = await store.insert_results(tx, ends)
+        await store.delete_retries(tx, job.number, [row.index for row in again])
         never = 0 if job.killed_from is not None else job.first + job.count - job.next_index - job.ahead
         await store.update_job(
             tx,
@@ -331,9 +332,10 @@ class JobService:
         with_pilot = await self._mark_leased(tx, job, indices)
         end = job.killed_from if job.killed_from is not None else job.first + job.count
         waiting = [index for index in indices if index < end and index not in with_pilot]
-        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in waiting])
-        killed = sorted(index for _, index in fresh)
-        again = await store.retries_of(tx, job.number, killed)
+        again = await store.retries_of(tx, job.number, waiting)
+        before = {index: row.attempt - 1 for index, row in again.items()}
+        ends = [_never_ran(job.number, index, now, before.get(index, 0)) for index in waiting]
+        killed = sorted(index for _, index in await store.insert_results(tx, ends))
         await store.delete_retries(tx, job.number, sorted(again))
         ahead = sum(index >= job.next_index for index in killed)
         await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - len(again))
@@ -393,7 +395,7 @@ class JobService:
 
     async def pilots(self, caller: Caller, cursor: str | None, limit: int, *, live: bool) -> PilotPage:
         """The caller's pilots; an operator sees everybody's."""
-        before = decode_cursor(cursor, 1)
+        before = decode_cursor(cursor, str)
         async with self._database.read() as tx:
             owner = None if caller.is_operator else caller.user_id
             rows = await store_pilots.list_pilots(
@@ -449,11 +451,12 @@ class JobService:
             tx.ring(f"pilot/{lease.pilot_id}")
 
 
-def _never_ran(job: int, index: int, now: Any) -> dict[str, Any]:
+def _never_ran(job: int, index: int, now: Any, attempts: int) -> dict[str, Any]:
+    """The end of a task that waited, after so many attempts."""
     return {
         "job": job,
         "index": index,
-        "attempt": 0,
+        "attempt": attempts,
         "lease": None,
         "phase": Phase.KILLED.value,
         "outcome": NEVER_RAN,

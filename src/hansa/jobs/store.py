@@ -225,10 +225,10 @@ async def upsert_retries(tx: Tx, rows: list[dict[str, Any]]) -> None:
     )
 
 
-async def waiting_again(tx: Tx, number: int) -> list[int]:
-    """The indices that wait to run again."""
-    query = sa.select(retries.c.index).where(retries.c.job == number, ~retries.c.leased).order_by(retries.c.index)
-    return list((await tx.execute(query)).scalars())
+async def waiting_again(tx: Tx, number: int) -> Sequence[Any]:
+    """The rows of ``retries`` of tasks that wait to run again."""
+    query = sa.select(retries).where(retries.c.job == number, ~retries.c.leased).order_by(retries.c.index)
+    return (await tx.execute(query)).all()
 
 
 async def delete_retries(tx: Tx, number: int, indices: Sequence[int]) -> None:

@@ -58,6 +58,8 @@ class Rooms:
     program: NodeProgram
     demand: Demand
     pilots: Engine[str, Any, Seen, Seen]
+    ends: asyncio.Queue[str]
+    """Pilots of this computer that have just ended."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -69,6 +71,7 @@ class Rooms:
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
             ("pilots", self.pilots.run),
+            ("ends", self._look_at_ends),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
         ]
@@ -89,6 +92,12 @@ class Rooms:
             await self.sites.ensure_local(user_id, self.home.owner_name, capacity)
         else:
             await self.sites.remove_local()
+
+    async def _look_at_ends(self) -> None:
+        while True:
+            pilot_id = await self.ends.get()
+            async with self.database.begin() as tx:
+                await PilotRoom.queue.poke(tx, self.clock.now(), pilot_id)
 
     async def _keep_house(self) -> None:
         retention = self.settings.retention
@@ -122,8 +131,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     logs = LogStore(database, objects)
     program = build_node_program()
     hide = [home.path]
+    ends: asyncio.Queue[str] = asyncio.Queue()
     local = LocalBatch(
-        home.run / "pilots", home.pilot_urls, hide, program.bootstrap, program.digest, settings.server.ca_file
+        home.run / "pilots",
+        home.pilot_urls,
+        hide,
+        program.bootstrap,
+        program.digest,
+        settings.server.ca_file,
+        ends.put_nowait,
     )
     drivers: dict[str, BatchDriver] = {"local": local}
     room = PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)
@@ -144,6 +160,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         program=program,
         demand=Demand(database, events, clock),
         pilots=Engine(database, clock, room),
+        ends=ends,
     )
 
 

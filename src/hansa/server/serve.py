@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,16 @@ class _Announced(uvicorn.Server):
             info = ServerInfo(self._home.url, self._home.local_token(), os.getpid(), __version__, time.time(), trust)
             write_private(self._home.run / "server.json", json.dumps(asdict(info)))
             log.info("server.ready", url=info.url, version=info.version, pid=info.pid)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn does, but a signal that was obeyed is not raised again: a stop that was asked for is no failure.
+
+        Raised again, it would end the process before it has tidied up.
+        """
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
     async def shutdown(self, *arguments: Any, **options: Any) -> None:
         self._app.state.stopping.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +33,12 @@ def await_progress(server: ServerProcess, number: int, done: int) -> None:
         return bool(server.job(number)["counts"]["done"] >= done)
 
     eventually(look, f"{done} tasks are done", pause_s=0.01)
+
+
+def is_over(server: ServerProcess) -> bool:
+    """Whether the only job has ended, asked of the file: the server may be dead."""
+    with contextlib.closing(sqlite3.connect(f"file:{server.home}/db/hansa.db?mode=ro", uri=True)) as file:
+        return bool(file.execute("SELECT ended FROM jobs").fetchone()[0])
 
 
 async def all_is_well(server: ServerProcess, number: int, count: int) -> None:
@@ -103,20 +110,27 @@ async def test_random_kills(make_server: Callable[..., ServerProcess]) -> None:
     count, kills = 2000, 200
     server = make_server(job__crash_limit="1000", job__node_retries="1000").start()
     began = time.monotonic()
-    number = server.array(count, sys.executable, "-S", "-c", "import time; time.sleep(0.02)")
+    number = server.array(count, sys.executable, "-S", "-c", "import time; time.sleep(0.05)")
     hit = {"server": 0, "pilot": 0, "spawner": 0}
+    victims: dict[str, Callable[[], list[psutil.Process]]] = {"pilot": server.pilots, "spawner": server.spawners}
     while sum(hit.values()) < kills:
-        time.sleep(chance.uniform(0.0, 0.8))
         victim = chance.choice(list(hit))
+        if victim in victims:  # one that is there to be shot
+            look = victims[victim]
+            eventually(lambda: look() or is_over(server), f"there is a {victim}")  # noqa: B023 - called at once
+        time.sleep(chance.uniform(0.0, 0.5))
         if victim == "server":
             server.kill()
             hit["server"] += 1
             server.launch()
-        else:
-            hit[victim] += shoot(server.pilots() if victim == "pilot" else server.spawners()[:1]) > 0
+        elif shoot(victims[victim]()):
+            hit[victim] += 1
+        if is_over(server):
+            break
     eventually(server.is_ready, "the server is ready")
     shot_s = time.monotonic() - began
     job = server.job(number)
     print(f"{hit} in {shot_s:.0f} s; then {job['counts']}")
+    assert sum(hit.values()) == kills, "the tasks ended before the shooting: make them longer"
     await all_is_well(server, number, count)
     print(f"all ended after {time.monotonic() - began:.0f} s")
