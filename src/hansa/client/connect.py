@@ -83,7 +83,14 @@ def running(home: Path) -> Endpoint | None:
         return None
     try:
         found = json.loads((run / "server.json").read_bytes())
-        return Endpoint(found["url"].rstrip("/"), found["token"], home, pid=int(found["pid"]), since=found.get("since"))
+        return Endpoint(
+            found["url"].rstrip("/"),
+            found["token"],
+            home,
+            ca_file=found.get("ca_file"),
+            pid=int(found["pid"]),
+            since=found.get("since"),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it is only just starting
 

@@ -99,13 +99,13 @@ async def _take_from(tx: Tx, job: Any, wanted: int, now: datetime) -> list[dict[
         again = sum(lease["remaining"] for lease in found)
     end = job.killed_from if job.killed_from is not None else job.first + job.count
     upto = min(job.next_index + wanted - again, end)
+    gone: list[int] = []
     if upto > job.next_index:
-        fresh = [(job.next_index, upto - 1)]
         if job.ahead:
             gone = await store.indices_with_result(tx, job.number, job.next_index, upto - 1)
-            fresh = split_range(job.next_index, upto - 1, gone)
+        fresh = split_range(job.next_index, upto - 1, gone)
         found += [_lease(job.number, first, last, 1) for first, last in fresh]
-    values: dict[str, Any] = {"next_index": upto, "again": job.again - again}
+    values: dict[str, Any] = {"next_index": upto, "again": job.again - again, "ahead": job.ahead - len(gone)}
     values["open"] = upto < end or job.again > again
     await tx.execute(_MOVE, {"this": job.number, **values})
     return found

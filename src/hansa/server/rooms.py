@@ -63,6 +63,9 @@ class Rooms:
     async def start(self) -> None:
         """Sign the computer in as its own site, then run the loops."""
         await self._ensure_local()
+        if self.home.is_embedded:  # it is alone: what an earlier server held when it was killed is free
+            async with self.database.begin() as tx:
+                await PilotRoom.queue.take_over(tx, self.clock.now())
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
             ("pilots", self.pilots.run),

@@ -93,7 +93,9 @@ class _Announced(uvicorn.Server):
     async def startup(self, *arguments: Any, **options: Any) -> None:
         await super().startup(*arguments, **options)
         if self.started:
-            info = ServerInfo(self._home.url, self._home.local_token(), os.getpid(), __version__, time.time())
+            ca_file = self._home.settings.server.ca_file
+            trust = str(ca_file) if ca_file else None
+            info = ServerInfo(self._home.url, self._home.local_token(), os.getpid(), __version__, time.time(), trust)
             write_private(self._home.run / "server.json", json.dumps(asdict(info)))
             log.info("server.ready", url=info.url, version=info.version, pid=info.pid)
 
