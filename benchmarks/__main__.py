@@ -32,8 +32,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="once and smaller: whether it works, not how fast")
     parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)  # the process of one benchmark
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _leave)
     if options.only:
-        signal.signal(signal.SIGTERM, _leave)
         return _run_here(options.only, options.quick, options.json)
     unknown = sorted(set(options.names) - LIMITS_S.keys())
     if unknown:
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _leave(_number: int, _frame: types.FrameType | None) -> None:
-    sys.exit("its time is over")  # the benchmark ends what it has started
+    sys.exit("stopped")  # what was started is ended on the way out
 
 
 def _run_here(name: str, quick: bool, file: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class Dask:
 
     @contextmanager
     def start(self, cores: int) -> Iterator[Runner]:
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # workers complain of the end of their scheduler
         import distributed
 
         library: Any = distributed  # it has no types

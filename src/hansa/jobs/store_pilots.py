@@ -15,12 +15,15 @@ from hansa.kernel.events import Event, EventLog
 from hansa.kernel.status import Party
 from hansa.node.protocol import ExchangeRequest
 
+# Built once: to build a statement costs as much as to execute it.
+_GET = sa.select(pilots).where(pilots.c.id == sa.bindparam("this"))
+_GET_AND_LOCK = _GET.with_for_update()
+_UPDATE = sa.update(pilots).where(pilots.c.id == sa.bindparam("this"))
 _FINAL = [phase.value for phase in PilotPhase if phase.is_final]
 
 
 async def get(tx: Tx, pilot_id: str, *, lock: bool = False) -> Any | None:
-    query = sa.select(pilots).where(pilots.c.id == pilot_id)
-    return (await tx.execute(query.with_for_update() if lock else query)).first()
+    return (await tx.execute(_GET_AND_LOCK if lock else _GET, {"this": pilot_id})).first()
 
 
 async def insert(tx: Tx, **values: Any) -> None:
@@ -28,7 +31,7 @@ async def insert(tx: Tx, **values: Any) -> None:
 
 
 async def update(tx: Tx, pilot_id: str, **values: Any) -> None:
-    await tx.execute(sa.update(pilots).where(pilots.c.id == pilot_id).values(**values))
+    await tx.execute(_UPDATE, {"this": pilot_id, **values})
 
 
 async def list_pilots(tx: Tx, owner_id: str | None, *, live: bool, limit: int, before: str | None) -> Sequence[Any]:

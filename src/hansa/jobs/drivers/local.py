@@ -69,9 +69,7 @@ class LocalBatch:
 
     async def observe(self, pilot_id: str) -> Seen:
         folder = self._folder(pilot_id)
-        child = self._children.get(pilot_id)
-        if child is not None and child.poll() is not None:
-            del self._children[pilot_id]
+        self._reap()
         if _holder(folder) is not None:
             return self._alive(pilot_id)
         if not folder.exists():
@@ -95,6 +93,10 @@ class LocalBatch:
         folder = self._folder(pilot_id)
         if _holder(folder) is None and folder.exists():
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _reap(self) -> None:
+        """Take leave of the children that have ended, whichever they are."""
+        self._children = {key: child for key, child in self._children.items() if child.poll() is None}
 
     def _alive(self, pilot_id: str) -> Seen:
         """Seen alive: from now on its end is told."""
