@@ -110,7 +110,7 @@ async def test_random_kills(make_server: Callable[..., ServerProcess]) -> None:
     count, kills = 2000, 200
     server = make_server(job__crash_limit="1000", job__node_retries="1000").start()
     began = time.monotonic()
-    number = server.array(count, sys.executable, "-S", "-c", "import time; time.sleep(0.05)")
+    number = server.array(count, sys.executable, "-S", "-c", "import time; time.sleep(0.02)")
     hit = {"server": 0, "pilot": 0, "spawner": 0}
     victims: dict[str, Callable[[], list[psutil.Process]]] = {"pilot": server.pilots, "spawner": server.spawners}
     while sum(hit.values()) < kills:
