@@ -120,7 +120,7 @@ class ExchangeService:
         """Wait for something to say; nothing once the pilot has sent another request, or the same one again."""
         deadline = self._clock.now() + timedelta(seconds=min(request.wait_s, _LONGEST_HOLD_S))
         with self._database.bells.listen(f"work/{owner_id}", f"pilot/{pilot_id}") as bell:
-            while (left := (deadline - self._clock.now()).total_seconds()) > 0:
+            while (left := (deadline - self._clock.now()).total_seconds()) > 0 and not self._database.bells.is_closing:
                 news = await self._news(pilot_id, request, arrival)
                 if news is _News.SUPERSEDED:
                     break

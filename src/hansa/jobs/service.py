@@ -172,7 +172,7 @@ class JobService:
             while True:
                 pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES) if logs else ([], chunk)
                 left = deadline - self._clock.now().timestamp()
-                if pieces or job.version != version or left <= 0:
+                if pieces or job.version != version or left <= 0 or self._database.bells.is_closing:
                     return Following(job, pieces, encode_cursor(job.version, chunk))
                 await bell.wait(min(left, 5.0))
                 job = await self.get(caller, number)

@@ -33,7 +33,7 @@ async def stream_events(
     async def lines() -> AsyncIterator[bytes]:
         yield b"retry: 2000\n\n"
         async for event in log.stream(position, who.user_id):
-            if await request.is_disconnected() or request.app.state.stopping.is_set():
+            if await request.is_disconnected():
                 return
             yield _line(event)
 

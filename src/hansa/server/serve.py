@@ -23,7 +23,7 @@ from hansa.server import errors
 from hansa.server.app import create_app
 from hansa.server.home import Home, open_home
 from hansa.server.launch import ServerInfo, take_server_lock
-from hansa.server.rooms import build_rooms
+from hansa.server.rooms import Rooms, build_rooms
 from hansa.server.schema import back_up_file, prepare_schema, upgrade
 from hansa.version import __version__
 
@@ -57,9 +57,9 @@ def _serve(home: Home) -> None:
 
     async def main() -> None:
         database = await open_database(home.database_url)
-        app = create_app(build_rooms(home.settings, home, database))
+        rooms = build_rooms(home.settings, home, database)
         config = uvicorn.Config(
-            app,
+            create_app(rooms),
             host=server.host,
             port=server.port,
             log_config=None,
@@ -72,7 +72,7 @@ def _serve(home: Home) -> None:
             timeout_keep_alive=75,
             server_header=False,
         )
-        await _Announced(config, home, app).serve()
+        await _Announced(config, rooms).serve()
 
     try:
         asyncio.run(main())
@@ -85,12 +85,12 @@ def _serve(home: Home) -> None:
 
 
 class _Announced(uvicorn.Server):
-    """Writes ``run/server.json`` once it listens, and tells streams when it stops."""
+    """Writes ``run/server.json`` once it listens, and answers whoever waits for news when it stops."""
 
-    def __init__(self, config: uvicorn.Config, home: Home, app: Any) -> None:
+    def __init__(self, config: uvicorn.Config, rooms: Rooms) -> None:
         super().__init__(config)
-        self._home = home
-        self._app = app
+        self._rooms = rooms
+        self._home = rooms.home
 
     async def startup(self, *arguments: Any, **options: Any) -> None:
         await super().startup(*arguments, **options)
@@ -112,7 +112,7 @@ class _Announced(uvicorn.Server):
             self._captured_signals.clear()
 
     async def shutdown(self, *arguments: Any, **options: Any) -> None:
-        self._app.state.stopping.set()
+        self._rooms.database.bells.close()
         log.info("server.stopping")
         await super().shutdown(*arguments, **options)
 
