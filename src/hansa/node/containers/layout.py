@@ -204,7 +204,7 @@ def unusable(error: OSError, root: str) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreUnusable(
-            f"the store {root} cannot be written: {error.strerror}",
+            f"the store {root} cannot be used as one of our own: {error.strerror}",
             "stack it below a store of your own, as a read-only one",
         )
     return StoreUnusable(f"the store {root} fails: {error}")

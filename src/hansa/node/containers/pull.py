@@ -14,7 +14,7 @@ from .archive import Limits
 from .blobs import Blobs
 from .collect import check_quota
 from .credentials import Credentials
-from .errors import ContainerError, DigestMismatch, ImageNotFound, NoPlatform
+from .errors import BadImage, ContainerError, DigestMismatch, ImageNotFound, NoPlatform, UnsafeArchive
 from .layers import Layers
 from .locks import locked
 from .manifest import (
@@ -196,7 +196,13 @@ class _Pull:
             for _ in pieces:
                 pass
             return
-        self._layers.add(layer.diff_id, pieces, self._limits, lambda done: self._unpacked(layer, done))
+        try:
+            self._layers.add(layer.diff_id, pieces, self._limits, lambda done: self._unpacked(layer, done))
+        except (BadImage, UnsafeArchive):
+            # What cannot be unpacked may only be damaged, which the rest of it tells: DigestMismatch says so.
+            for _ in self._blobs.pieces(layer.digest) if self._blobs.place(layer.digest) else self._download(layer):
+                pass
+            raise
 
     def _download(self, layer: Layer) -> Iterator[bytes]:
         if is_foreign(layer):
