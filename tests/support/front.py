@@ -1,4 +1,4 @@
-"""A server before a registry: counts what is asked, demands tokens, breaks connections, damages and redirects content."""
+"""A server before a registry: counts requests, demands tokens, breaks connections, damages and redirects content."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(307, b"", {"Location": behaviour.redirect_blobs_to + self.path})
         return self._forward(body, is_blob)
 
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_GET
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))

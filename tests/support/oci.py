@@ -29,7 +29,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.T
     return info
 
 
-def tar_of(members: Iterable[tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]], form: int = tarfile.PAX_FORMAT) -> bytes:
+def tar_of(members: Iterable[Any], form: int = tarfile.PAX_FORMAT) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=form) as archive:
         for one in members:
@@ -186,3 +186,13 @@ def push(layout: Path, host: str, name: str, tag: str = "latest") -> None:
         f"oci:{layout}:{tag}",
         f"docker://{host}/{name}",
     )
+
+
+class Failure(Exception):
+    """A ContainerError in the other process."""
+
+    def __init__(self, said: dict[str, str]) -> None:
+        super().__init__(f"{said['kind']}: {said['message']}")
+        self.kind = said["kind"]
+        self.message = said["message"]
+        self.hint = said["hint"]

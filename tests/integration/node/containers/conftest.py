@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.front import Front
+from tests.support.oci import Failure, Layout, push, two_layers
 
 from hansa.node.pack import build_node_zipapp
-from tests.support.front import Front
-from tests.support.oci import Layout, push, two_layers
 
 USER = "hansa-tests"
 HTPASSWD = "ann:$2b$05$abcdefghijklmnopqrstuu4uoW5CdSDmY8cLkib7pLDRBlvRVo8Pe\n"
@@ -91,7 +91,7 @@ def _serve(folder: Path, auth: str = "") -> Iterator[RealRegistry]:
                 time.sleep(0.02)
         yield RealRegistry(port, data)
     finally:
-        process.terminate()
+        process.kill()
         process.wait(30)
 
 
@@ -141,16 +141,6 @@ def storage(registry: RealRegistry) -> Iterator[Front]:
     server = Front(registry.port)
     yield server
     server.close()
-
-
-class Failure(Exception):
-    """A ContainerError in the other process."""
-
-    def __init__(self, said: dict[str, str]) -> None:
-        super().__init__(f"{said['kind']}: {said['message']}")
-        self.kind = said["kind"]
-        self.message = said["message"]
-        self.hint = said["hint"]
 
 
 _PROGRAM = """

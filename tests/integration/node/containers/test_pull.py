@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.support.front import Front
-from tests.support.oci import MERGED, names_in
+from tests.support.oci import MERGED, Failure, names_in
 
 FETCH = """
 image = fetch(name)
@@ -75,12 +75,12 @@ def test_eight_processes_are_one_download(person: Any, front: Front) -> None:
 
 
 def test_other_platforms_are_named(person: Any, registry: Any) -> None:
-    with pytest.raises(Exception, match=r"NoPlatform: .*only for linux/arm64/v8"):
+    with pytest.raises(Failure, match=r"NoPlatform: .*only for linux/arm64/v8"):
         person.do(FETCH, name=f"{registry.host}/two:arm")
 
 
 def test_missing_image(person: Any, registry: Any) -> None:
-    with pytest.raises(Exception, match="ImageNotFound: .*nothing:1"):
+    with pytest.raises(Failure, match=r"ImageNotFound: .*nothing:1"):
         person.do(FETCH, name=f"{registry.host}/nothing:1")
 
 
@@ -110,7 +110,7 @@ def test_servers_without_ranges_and_with_hiccups(person: Any, front: Front) -> N
 
 
 def test_plain_http_needs_permission(person: Any, front: Front) -> None:
-    with pytest.raises(Exception, match="RegistryAway") as caught:
+    with pytest.raises(Failure, match="RegistryAway") as caught:
         person.do("pull(store, name, WebSettings())", name=f"{front.host}/two")
     assert "--insecure" in caught.value.hint
     assert front.seen == []
@@ -123,7 +123,7 @@ def test_a_flipped_byte_in_the_registry(person: Any, front: Front) -> None:
     digest = person.do(FETCH, name=f"{front.host}/two")["layers"][1]
     person.do("import shutil; shutil.rmtree(root)")
     front.behaviour.flip = digest
-    with pytest.raises(Exception, match=f"DigestMismatch: .*{digest}"):
+    with pytest.raises(Failure, match=rf"DigestMismatch: .*{digest}"):
         person.do(FETCH, name=f"{front.host}/two")
     assert person.do("result = [image.id for image in store.images()]") == []
     front.behaviour.flip = ""
@@ -141,7 +141,7 @@ def test_a_flipped_byte_in_the_registrys_disk(person: Any, registry: Any) -> Non
     good = path.read_bytes()
     path.write_bytes(good[:1000] + bytes([good[1000] ^ 4]) + good[1001:])
     try:
-        with pytest.raises(Exception, match=f"DigestMismatch: .*{image['layers'][0]}"):
+        with pytest.raises(Failure, match=rf"DigestMismatch: .*{image['layers'][0]}"):
             person.do(FETCH, name=f"{registry.host}/two")
     finally:
         path.write_bytes(good)
@@ -206,6 +206,10 @@ def test_kill_in_the_middle_of_a_download(person: Any, front: Front) -> None:
     front.behaviour.hold_after = 150_000
     process = person.start(FETCH, name=name)
     assert front.holding.wait(30)
+    deadline = time.monotonic() + 30
+    while not any(part.stat().st_size for part in (person.root / "partial").iterdir()):
+        assert time.monotonic() < deadline, "nothing of the download arrives on disk"
+        time.sleep(0.02)
     process.kill()
     process.communicate()
     assert person.do("result = [image.id for image in store.images()]") == []
@@ -255,7 +259,7 @@ def test_disk_full(person: Any, registry: Any, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k,mode=0777", "tmpfs", str(small)], check=True)
     try:
         person.root = small / "store"
-        with pytest.raises(Exception, match="DiskFull"):
+        with pytest.raises(Failure, match=r"DiskFull"):
             person.do(FETCH, name=name)
         assert person.do("result = [image.id for image in store.images()]") == []
         subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)

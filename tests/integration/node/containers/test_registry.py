@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.support.front import Front
-from tests.support.oci import MERGED, Layout, member, names_in, push, skopeo, tar_of, two_layers
+from tests.support.oci import MERGED, Failure, Layout, member, names_in, push, skopeo, tar_of, two_layers
 
 FETCH = "image = fetch(name); result = {'id': image.id, 'manifest': image.manifest_digest, 'layers': len(image.layers)}"
 LOGIN = "Credentials(root + '.auth').login(registry, Credential(user, secret))"
@@ -32,10 +31,10 @@ def test_tokens_for_a_password(person: Any, front: Front) -> None:
     front.behaviour.wants_token = True
     front.behaviour.user, front.behaviour.password = "ann", "hush-hush"
     name = f"{front.host}/two"
-    with pytest.raises(Exception, match="SignInNeeded: .*wants to know who asks"):
+    with pytest.raises(Failure, match=r"SignInNeeded: .*wants to know who asks"):
         person.do(FETCH, name=name)
     person.do(LOGIN, registry=front.host, user="ann", secret="wrong-secret")
-    with pytest.raises(Exception, match="SignInNeeded: .*'ann'") as caught:
+    with pytest.raises(Failure, match=r"SignInNeeded: .*'ann'") as caught:
         person.do(FETCH, name=name)
     assert "wrong-secret" not in str(caught.value)
     person.do(LOGIN, registry=front.host, user="ann", secret="hush-hush")
@@ -57,7 +56,7 @@ def test_docker_credentials_are_read(person: Any, front: Front) -> None:
 def test_basic_authentication(person: Any, closed_registry: Any, registry: Any) -> None:
     person.do(FETCH, name=f"{registry.host}/two")
     target = f"{closed_registry.host}/kept/two:1"
-    with pytest.raises(Exception, match="SignInNeeded"):
+    with pytest.raises(Failure, match=r"SignInNeeded"):
         person.do(PUSH, name=f"{registry.host}/two", to=target)
     person.do(LOGIN, registry=closed_registry.host, user="ann", secret="hush-hush")
     person.do(PUSH, name=f"{registry.host}/two", to=target)
@@ -68,7 +67,7 @@ from hansa.node.containers.web import Web
 Registry(registry, Web(web), Credentials("/nowhere")).check_login(Credential("ann", secret))
 """
     person.do(check, registry=closed_registry.host, secret="hush-hush")
-    with pytest.raises(Exception, match="SignInNeeded"):
+    with pytest.raises(Failure, match=r"SignInNeeded"):
         person.do(check, registry=closed_registry.host, secret="guess")
 
 
@@ -86,7 +85,7 @@ def test_token_server_elsewhere_gets_no_password(person: Any, front: Front, stor
     port = storage.host.rpartition(":")[2]
     front.behaviour.wants_token, front.behaviour.realm = True, f"http://localhost:{port}/token"
     person.do(LOGIN, registry=front.host, user="ann", secret="hush-hush")
-    with pytest.raises(Exception, match=r"SignInNeeded: .*another domain") as caught:
+    with pytest.raises(Failure, match=r"SignInNeeded: .*another domain") as caught:
         person.do(FETCH, name=f"{front.host}/two")
     assert "token_hosts" in caught.value.hint
     assert not any("authorization" in one.headers for one in storage.seen)
@@ -237,7 +236,7 @@ def test_an_image_that_lies_about_its_content(person: Any, registry: Any, tmp_pa
     layout = Layout(tmp_path / "lying")
     layout.finish(layout.image([tar_of([(member("a"), b"1")])], diff_ids=["sha256:" + "0" * 64]))
     push(layout.path, registry.host, "lying")
-    with pytest.raises(Exception, match="DigestMismatch: .*configuration says"):
+    with pytest.raises(Failure, match=r"DigestMismatch: .*configuration says"):
         person.do(FETCH, name=f"{registry.host}/lying")
     assert person.do("result = [image.id for image in store.images()]") == []
 
@@ -246,7 +245,7 @@ def test_hostile_layer_is_refused_and_leaves_nothing(person: Any, registry: Any,
     layout = Layout(tmp_path / "hostile")
     layout.finish(layout.image([tar_of([(member("../../../escaped"), b"1")])]))
     push(layout.path, registry.host, "hostile")
-    with pytest.raises(Exception, match="UnsafeArchive: .*escaped"):
+    with pytest.raises(Failure, match=r"UnsafeArchive: .*escaped"):
         person.do(FETCH, name=f"{registry.host}/hostile")
     assert list(person.folder.rglob("escaped")) == []
     assert list((person.root / "tmp").iterdir()) == []

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.support.front import Front
-from tests.support.oci import MERGED, names_in
+from tests.support.oci import MERGED, Failure, names_in
 
 FETCH = "result = [str(path) for path in store.layer_paths(fetch(name))]"
 COLLECT = """
@@ -23,7 +22,7 @@ def test_garbage(person: Any, registry: Any) -> None:
     name = f"{registry.host}/two"
     person.do(FETCH, name=name)
     person.do("store.create_container(store.find_image(name), 'keeper')", name=name)
-    with pytest.raises(Exception, match="InUse: 1 containers .*keeper"):
+    with pytest.raises(Failure, match=r"InUse: 1 containers .*keeper"):
         person.do("store.remove_image(name)", name=name)
     person.do("store.remove_image(name, is_forced=True)", name=name)
     assert person.do(COLLECT)[:3] == [0, 0, 4], "the container keeps the layers, not the blobs"
@@ -40,16 +39,16 @@ def test_names(person: Any, registry: Any) -> None:
     short = person.do("result = store.find_image('mine').short_id")
     assert person.do("result = store.find_image(short).names", short=short) == ["docker.io/library/mine:latest"]
     person.do("store.protect(store.find_image('mine'))")
-    with pytest.raises(Exception, match="Protected"):
+    with pytest.raises(Failure, match=r"Protected"):
         person.do("store.remove_image('mine')")
     person.do("store.protect(store.find_image('mine'), False); store.remove_image('mine')")
-    with pytest.raises(Exception, match="ImageNotFound"):
+    with pytest.raises(Failure, match=r"ImageNotFound"):
         person.do("store.find_image('mine')")
 
 
 def test_quota(person: Any, registry: Any) -> None:
     person.do("store.layout.configure(quota_bytes=100_000)")
-    with pytest.raises(Exception, match="QuotaExceeded"):
+    with pytest.raises(Failure, match=r"QuotaExceeded"):
         person.do(FETCH, name=f"{registry.host}/two")
     person.do("store.layout.configure(quota_bytes=10_000_000)")
     person.do(FETCH, name=f"{registry.host}/two")
@@ -79,7 +78,7 @@ assert not store.is_running(one)
         ("ContainerNotFound", "store.find_container('two')"),
         ("InUse", "one = store.find_container('one')\nwith store.running(one): store.remove_container(one)"),
     ):
-        with pytest.raises(Exception, match=f"^{kind}"):
+        with pytest.raises(Failure, match=rf"^{kind}"):
             person.do(text, name=name)
     person.do("store.remove_container(store.find_container('one'))")
     assert person.do("result = [record.names for record in store.containers()]") == [["drei"]]
@@ -106,7 +105,7 @@ def test_two_users_one_store(person: Any, other: Any, front: Front) -> None:
         "store.tag(store.find_image(name), 'mine'); store.create_container(store.find_image('mine'), 'c')", name=name
     )
     if other.id != person.id:
-        with pytest.raises(Exception, match="StoreUnusable: .*cannot be used"):
+        with pytest.raises(Failure, match=r"StoreUnusable: .*cannot be used"):
             other.do("Store(theirs).remove_image(name)", theirs=str(person.root), name=name)
         assert subprocess.run(["find", str(person.root), "-perm", "/6000"], capture_output=True).stdout == b""
 
@@ -121,11 +120,11 @@ def test_a_private_store_is_closed(person: Any, other: Any, registry: Any) -> No
 def test_newer_and_foreign_directories_are_refused(person: Any, registry: Any) -> None:
     person.do("store.layout.prepare()")
     person.do("import json; (store.root / 'store.json').write_text(json.dumps({'version': 99}))")
-    with pytest.raises(Exception, match="StoreUnusable: .*version 99"):
+    with pytest.raises(Failure, match=r"StoreUnusable: .*version 99"):
         person.do("store.images()")
     person.root = person.folder / "foreign"
     person.do("store.root.mkdir(); (store.root / 'thesis.tex').write_text('')")
-    with pytest.raises(Exception, match="StoreUnusable: .*other things"):
+    with pytest.raises(Failure, match=r"StoreUnusable: .*other things"):
         person.do(FETCH, name=f"{registry.host}/two")
 
 
