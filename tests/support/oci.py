@@ -84,8 +84,8 @@ def two_layers() -> list[bytes]:
 
 
 MERGED = {
-    "bin", "bin/tool", "bin/same", "lib", "usr", "usr/lib", "usr/lib/big", "usr/lib/new", "etc", "etc/shadow", "etc/old",
-    "etc/old/two", "tmp", "home", "home/ann", "home/ann/mine", "dev", "pipe",
+    "bin", "bin/tool", "bin/same", "lib", "usr", "usr/lib", "usr/lib/big", "usr/lib/new", "etc", "etc/shadow",
+    "etc/old", "etc/old/two", "tmp", "home", "home/ann", "home/ann/mine", "dev", "pipe",
 }  # fmt: skip
 """What is seen of :func:`two_layers`."""
 

@@ -91,7 +91,7 @@ class Layout:
             raise StoreUnusable(f"there is no store in {self.root}")
         try:
             os.makedirs(self.root, exist_ok=True)
-            if set(os.listdir(self.root)) - set(DIRECTORIES) - {"lock", "names.lock", "names.json"}:
+            if set(os.listdir(self.root)) - set(DIRECTORIES) - {"lock", "names.lock", "names.json", "store.json"}:
                 raise StoreUnusable(f"{self.root} has other things in it", "name a new or empty directory")
             for name in DIRECTORIES:
                 os.makedirs(self.path(name), mode=0o700, exist_ok=True)

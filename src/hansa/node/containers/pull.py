@@ -29,7 +29,7 @@ from .manifest import (
 )
 from .model import Image, ImageConfig, Layer, Platform, Progress, Reference
 from .registry import Fetched, Registry
-from .stack import hex_of
+from .stack import Stack, hex_of
 from .store import Store
 from .web import Web, WebSettings
 
@@ -53,9 +53,12 @@ def ensure(
 ) -> Image:
     """The image of the store, or else of the registry. Asks nobody if the store has it."""
     try:
-        return store.find_image(str(name))
+        image = store.find_image(str(name))
+        if all(Stack(store.layout, store.below).is_there(layer.diff_id) for layer in image.layers):
+            return image
     except ImageNotFound:
-        return pull(store, name, settings, credentials, on_progress=on_progress)
+        pass
+    return pull(store, name, settings, credentials, on_progress=on_progress)
 
 
 def pull(

@@ -73,7 +73,8 @@ def _serve(folder: Path, auth: str = "") -> Iterator[RealRegistry]:
     config = folder / "config.yml"
     data = folder / "data"
     config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: true}}}}\n"
+        f"version: 0.1\nlog: {{level: error}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: true}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'}}\n{auth}"
     )
     process = subprocess.Popen(

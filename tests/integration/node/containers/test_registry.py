@@ -271,3 +271,15 @@ def test_images_of_umoci(person: Any, registry: Any, tmp_path: Path) -> None:
     person.do(FETCH, name=name)
     person.do("store.flatten(store.find_image(name), target)", name=name, target=str(person.folder / "flat"))
     assert names_in(person.folder / "flat") == (MERGED - {"etc/old/two", "etc/shadow"}) | {"etc/old/three"}
+
+
+def test_proxies(person: Any, front: Front) -> None:
+    """The proxy gets its own credentials and whole addresses; no_proxy is kept to."""
+    code = """
+settings = WebSettings(insecure_hosts=("lab.example.org:5000",), proxies={"http": proxy, "no": no})
+result = pull(store, "lab.example.org:5000/two", settings, Credentials("/nowhere")).names
+"""
+    proxy = f"http://ann:pass%20word@{front.host}"
+    assert person.do(code, proxy=proxy, no="") == ["lab.example.org:5000/two:latest"]
+    assert all(one.path.startswith("http://lab.example.org:5000/v2/") for one in front.seen)
+    assert {one.headers["proxy-authorization"] for one in front.seen} == {"Basic YW5uOnBhc3Mgd29yZA=="}
