@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.support.oci import Layout, push
 
 CACHE = Path(__file__).resolve().parents[4] / ".cache" / "containers"
