@@ -126,7 +126,7 @@ class EventLog:
     async def stream(
         self, position: int, owner_id: str | None, idle_s: float = _LOOK_AGAIN_S
     ) -> AsyncIterator[StoredEvent | None]:
-        """Events behind ``position``, each once and in order; None after ``idle_s`` of silence. Ends with the server."""
+        """Events behind ``position``, each once, in order; None after ``idle_s`` of silence. Ends with the server."""
         with self._database.bells.listen(TOPIC) as bell:
             while not self._database.bells.is_closing:
                 batch = await self.after(position, owner_id)
