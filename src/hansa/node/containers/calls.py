@@ -192,3 +192,14 @@ def mount_kind(path: str) -> Optional[str]:
     except (OSError, ValueError, IndexError):
         pass
     return None
+
+
+def number(value: int) -> ctypes.c_long:
+    """An argument of a system call."""
+    return ctypes.c_long(value)
+
+
+def fail(what: str) -> None:
+    """Raise the OSError of the call that just failed."""
+    code = ctypes.get_errno()
+    raise OSError(code, f"{what}: {os.strerror(code)}")

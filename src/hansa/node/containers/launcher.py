@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any, Callable, FrozenSet, List, NamedTuple, NoReturn, Optional, Tuple
+from typing import Any, Callable, FrozenSet, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from .. import linux
 from . import calls, inside
 from .process import ProcessSpec, Tree
 
 SETUP_FAILED = 125
+_MANY_IDS = 65536
 
 _NAMESPACES = calls.CLONE_NEWUSER | calls.CLONE_NEWNS | calls.CLONE_NEWIPC
 _UNFORWARDED = frozenset(
@@ -45,7 +46,11 @@ class Options(NamedTuple):
     has_pids: bool = True
 
 
-def run(tree: Tree, spec: ProcessSpec, options: Options = Options(), on_start: Optional[Callable[[int], None]] = None) -> int:  # noqa: E501
+ALL = Options()
+
+def run(
+    tree: Tree, spec: ProcessSpec, options: Options = ALL, on_start: Optional[Callable[[int], None]] = None
+) -> int:
     """Run to the end; the exit code (128 + n after signal n). LaunchError where it does not start.
 
     ``on_start`` is told the pid of the container's first process. The calling process must be single-threaded and
@@ -114,19 +119,12 @@ def _start(tree: Tree, spec: ProcessSpec, options: Options) -> _Child:
         theirs.close()
         terminal = next(iter(socket.recv_fds(ours, 1, 1)[1]), None)
         ours.close()
-    told = b""
-    while True:
-        piece = os.read(told_reader, 4096)
-        if not piece:
-            break
-        told += piece
-    os.close(told_reader)
+    told = _read_all(told_reader)
     if told:
         os.waitpid(pid, 0)
         if terminal is not None:
             os.close(terminal)
-        code, _, message = told.decode("utf-8", "replace").partition(" ")
-        raise LaunchError(int(code), message)
+        raise _launch_error(told)
     return _Child(pid, terminal)
 
 
@@ -139,6 +137,133 @@ def explain_clone(error: OSError) -> str:
     )
 
 
+def run_within(prepare: Callable[[], Tree], spec: ProcessSpec, options: Options = ALL) -> int:
+    """As :func:`run`, on a tree that ``prepare`` mounts in a process with namespaces of its own (see enter_own).
+
+    What ``prepare`` mounts and starts lives as long as that process.
+    """
+    return follow(lambda: run(prepare(), spec, options), is_apart=not spec.has_tty)
+
+
+def follow(body: Callable[[], int], *, is_apart: bool) -> int:
+    """Do ``body`` in a process of its own; forward signals to it; the code that it returned.
+
+    ``is_apart``: out of reach of the terminal's keys, so that no signal comes twice. A LaunchError comes back here.
+    """
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    told_reader, told_writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = SETUP_FAILED
+        try:
+            os.close(told_reader)
+            calls.die_with_parent()
+            if is_apart:
+                os.setpgid(0, 0)
+            code = body()
+        except LaunchError as error:
+            _tell(told_writer, error.code, str(error))
+        except BaseException as error:
+            _tell(told_writer, SETUP_FAILED, str(error))
+        finally:
+            os._exit(code)
+    os.close(told_writer)
+    try:
+        code = _follow(pid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+    told = b""
+    os.set_blocking(told_reader, False)  # a daemon of the body may hold the other end
+    try:
+        told = os.read(told_reader, 4096)
+    except BlockingIOError:
+        pass
+    os.close(told_reader)
+    if told:
+        raise _launch_error(told)
+    return code
+
+
+def _read_all(fd: int) -> bytes:
+    """Everything until the other end is closed; closes it."""
+    out = b""
+    while True:
+        piece = os.read(fd, 4096)
+        if not piece:
+            os.close(fd)
+            return out
+        out += piece
+
+
+def _launch_error(told: bytes) -> LaunchError:
+    number, _, message = told.decode("utf-8", "replace").partition(" ")
+    return LaunchError(int(number), message)
+
+
+def run_program(
+    words: Sequence[str],
+    env: Mapping[str, str],
+    spec: ProcessSpec,
+    prepare: Optional[Callable[[], None]] = None,
+    target: Optional[Callable[[int], int]] = None,
+) -> int:
+    """Run another launcher's command on the spec's streams: with a terminal of its own where it wants one.
+
+    ``prepare`` is called in the new process. ``target`` tells from the command's pid which process gets signals.
+    """
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    told_reader, told_writer = os.pipe()
+    master, side = os.openpty() if spec.has_tty else (None, None)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            calls.die_with_parent()
+            os.setsid()
+            _take_streams(spec, side)
+            if prepare is not None:
+                prepare()
+            _reset_signals()
+            os.execvpe(words[0], list(words), dict(env))
+        except LaunchError as error:
+            _tell(told_writer, error.code, str(error))
+        except BaseException as error:
+            _tell(told_writer, SETUP_FAILED, f"{words[0]}: {error}")
+        finally:
+            os._exit(SETUP_FAILED)
+    try:
+        os.close(told_writer)
+        if side is not None:
+            os.close(side)
+        told = _read_all(told_reader)
+        if told:
+            os.waitpid(pid, 0)
+            raise _launch_error(told)
+        if master is not None:
+            from .terminal import relay
+
+            return relay(pid, master, has_stdin=spec.has_stdin)
+        return _follow(pid, target)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+
+
+def enter_own() -> None:
+    """This process gets a user and a mount namespace: root in it, over one user or, for root, over all."""
+    is_root = can_map_all()
+    uid, gid = os.geteuid(), os.getegid()
+    if is_root:
+        linux.unshare(calls.CLONE_NEWNS)
+    else:
+        try:
+            linux.unshare(calls.CLONE_NEWUSER | calls.CLONE_NEWNS)
+        except OSError as error:
+            raise LaunchError(SETUP_FAILED, explain_clone(error)) from error
+        _put("/proc/self/setgroups", "deny")
+        _put("/proc/self/uid_map", f"0 {uid} 1")
+        _put("/proc/self/gid_map", f"0 {gid} 1")
+    linux.mount("none", "/", None, linux.MS_REC | calls.MS_SLAVE)
+
+
 class _Maps:
     """Which users there are in the container.
 
@@ -148,7 +273,8 @@ class _Maps:
 
     def __init__(self, spec: ProcessSpec) -> None:
         self._spec = spec
-        self.is_root = _can_map_all()
+        self.is_root = can_map_all()
+        self.masks = os.geteuid() == 0  # perhaps of a namespace only; that cannot be told from here
         self.by_parent = self.is_root or spec.has_subuids
         self._uid, self._gid = os.geteuid(), os.getegid()
 
@@ -170,9 +296,13 @@ class _Maps:
         _put("/proc/self/gid_map", f"{self._spec.gid} {self._gid} 1")
 
 
-def _can_map_all() -> bool:
+def can_map_all() -> bool:
+    """True for root with the usual users: what it starts may belong to any of them."""
     if os.geteuid() != 0:
         return False
+    with open("/proc/self/uid_map", encoding="ascii") as stream:
+        if sum(int(line.split()[2]) for line in stream) < _MANY_IDS:
+            return False
     with open("/proc/self/status", encoding="ascii", errors="replace") as stream:
         for line in stream:
             if line.startswith("CapEff:"):
@@ -210,6 +340,7 @@ def _child(
             terminal = open_pair(channel)
             channel.close()
         os.setsid()
+        linux.forbid_inspection()  # its environment is the host's: the container's programs must not read it
         pid = os.fork()
         if pid == 0:
             _become(spec, maps, told, terminal)
@@ -234,7 +365,7 @@ def _prepare(tree: Tree, spec: ProcessSpec, options: Options, maps: _Maps) -> No
     else:
         inside.bind_tree(tree)
     os.umask(0)
-    inside.enter(tree, spec, sources, has_pids=options.has_pids, masks=maps.is_root)
+    inside.enter(tree, spec, sources, has_pids=options.has_pids, masks=maps.masks)
     os.umask(0o022)
     if spec.hostname is not None:
         calls.sethostname(spec.hostname)
@@ -266,9 +397,7 @@ def _become(spec: ProcessSpec, maps: _Maps, told: int, terminal: Optional[int]) 
         if spec.cpus is not None:
             os.sched_setaffinity(0, spec.cpus)
         _go_to(spec.cwd)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _reset_signals()
         calls.close_on_exec_from(3)
         try:
             os.execvpe(spec.argv[0], list(spec.argv), env)
@@ -279,6 +408,13 @@ def _become(spec: ProcessSpec, maps: _Maps, told: int, terminal: Optional[int]) 
         _tell(told, SETUP_FAILED, str(error))
     finally:
         os._exit(code)
+
+
+def _reset_signals() -> None:
+    """What the interpreter ignores or handles, and we block, programs must not inherit."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _go_to(cwd: str) -> None:
@@ -338,12 +474,12 @@ def _ended() -> List[Tuple[int, int]]:
         out.append((pid, status))
 
 
-def _follow(pid: int) -> int:
-    """The caller: forward signals to the first process until it ends."""
+def _follow(pid: int, target: Optional[Callable[[int], int]] = None) -> int:
+    """The caller: forward signals to the first process, or to the one that ``target`` names, until it ends."""
     while True:
         info = signal.sigwaitinfo(WATCHED)
         if info.si_signo != signal.SIGCHLD:
-            _send(pid, info.si_signo)
+            _send(pid if target is None else target(pid), info.si_signo)
             continue
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended == pid:
