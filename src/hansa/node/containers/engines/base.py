@@ -86,25 +86,24 @@ def _make_tree(base: str, *, is_copy: bool) -> Tree:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and all in it, also what forbids reading to its own owner."""
-
-    def allow(function: object, name: str, _info: object) -> None:
-        parent = os.path.dirname(name)
-        for directory in (parent, name):
-            try:
-                if not os.path.islink(directory):
-                    os.chmod(directory, 0o700)
-            except OSError:
-                continue
+    """Remove a directory and all in it, also directories that forbid their own owner to look (overlay's are such)."""
+    try:
+        entries = list(os.scandir(path))
+    except PermissionError:
+        os.chmod(path, 0o700)
+        entries = list(os.scandir(path))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(entry.path)
+            continue
         try:
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                os.unlink(name)
-        except OSError:
-            return
-
-    shutil.rmtree(path, onerror=allow)
+            os.unlink(entry.path)
+        except PermissionError:
+            os.chmod(path, 0o700)
+            os.unlink(entry.path)
+    os.rmdir(path)
 
 
 def missing(*tools: str) -> str:
