@@ -162,21 +162,19 @@ class ImageConfig:
 
     def to_json(self) -> Dict[str, Any]:
         """The document that :meth:`from_json` reads, without ``rootfs`` and ``history``."""
-        inner: Dict[str, Any] = {}
-        for key, value in (
-            ("User", self.user),
-            ("WorkingDir", self.workdir),
-            ("StopSignal", self.stop_signal),
-            ("Entrypoint", list(self.entrypoint)),
-            ("Cmd", list(self.cmd)),
-            ("Env", list(self.env)),
-            ("Shell", list(self.shell)),
-            ("Labels", dict(self.labels)),
-            ("Volumes", {volume: {} for volume in self.volumes}),
-            ("ExposedPorts", {port: {} for port in self.exposed_ports}),
-        ):
-            if value:
-                inner[key] = value
+        everything: Dict[str, Any] = {
+            "User": self.user,
+            "WorkingDir": self.workdir,
+            "StopSignal": self.stop_signal,
+            "Entrypoint": list(self.entrypoint),
+            "Cmd": list(self.cmd),
+            "Env": list(self.env),
+            "Shell": list(self.shell),
+            "Labels": dict(self.labels),
+            "Volumes": {volume: {} for volume in self.volumes},
+            "ExposedPorts": {port: {} for port in self.exposed_ports},
+        }
+        inner = {key: value for key, value in everything.items() if value}
         document: Dict[str, Any] = {"architecture": self.architecture, "os": self.os, "config": inner}
         for name in ("variant", "created", "author"):
             if getattr(self, name):
