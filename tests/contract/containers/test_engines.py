@@ -32,6 +32,8 @@ DEADLINE_S = 30.0
 def test_exit_codes(bench: Bench, argv: list[str], code: int) -> None:
     if argv == ["/lost"] and bench.engine in ("bwrap", "bwrap-copy", "runc"):
         pytest.skip("this launcher does not tell a missing interpreter from other failures")
+    if code == 137 and bench.engine == "runc":
+        pytest.skip("the program is the first process of its pid namespace, which cannot kill itself")
     done = bench.run(*argv)
     assert done.returncode == code, done.stderr
     if code in (126, 127):
@@ -61,6 +63,10 @@ def test_the_working_directory_is_made_where_it_is_missing(bench: Bench, cwd: st
 
 @pytest.mark.parametrize(("uid", "gid"), [(0, 0), (1234, 1235)])
 def test_the_user_is_the_one_asked_for(bench: Bench, uid: int, gid: int) -> None:
+    if bench.engine == "runc" and bench.box.user is not None and uid != 0:
+        done = bench.run("true", uid=uid, gid=gid)
+        assert (done.returncode, "only as the container's root" in done.stderr) == (125, True)
+        return
     done = bench.run("sh", "-c", "id -u; id -g; touch /tmp/mine && stat -c %u /tmp/mine", uid=uid, gid=gid)
     assert done.stdout.split() == [str(uid), str(gid), str(uid)], done.stderr
 

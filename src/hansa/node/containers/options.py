@@ -9,8 +9,10 @@ from .errors import ContainerError, Exit
 FLAG = "flag"
 VALUE = "value"
 MANY = "many"
+OPTIONAL = "optional"
+"""A value comes with ``=`` or not at all (then it is empty)."""
 Table = Mapping[str, Tuple[str, str]]
-"""Option as written -> (FLAG, VALUE or MANY; key in the result)."""
+"""Option as written -> (FLAG, VALUE, MANY or OPTIONAL; key in the result)."""
 Values = Dict[str, Union[bool, str, List[str]]]
 
 
@@ -47,11 +49,10 @@ class Parsed:
         return tuple(value) if isinstance(value, list) else ()
 
 
-def parse(words: Sequence[str], table: Table, *, stops_at_word: bool = False, is_strict_value: bool = False) -> Parsed:
+def parse(words: Sequence[str], table: Table, *, stops_at_word: bool = False) -> Parsed:
     """Read options. ``--name value``, ``--name=value``, ``-n value``, ``-nvalue`` and joined short flags (``-it``).
 
     ``stops_at_word``: everything from the first word that is no option belongs to somebody else.
-    ``is_strict_value``: a value comes with ``=`` or not at all: ``--entrypoint`` alone is empty (udocker's way).
     Raises BadOption.
     """
     values: Values = {}
@@ -81,7 +82,7 @@ def parse(words: Sequence[str], table: Table, *, stops_at_word: bool = False, is
             values[key] = value != "false"
             continue
         if not equals:
-            if is_strict_value and name.startswith("--"):
+            if kind == OPTIONAL:
                 value = ""
             elif not left:
                 raise BadOption(f"option {name} needs a value")

@@ -59,14 +59,17 @@ def words_for(root: str, spec: ProcessSpec) -> List[str]:
     words += ["--unshare-user", "--uid", str(spec.uid), "--gid", str(spec.gid)]
     if spec.hostname is not None:
         words += ["--unshare-uts", "--hostname", spec.hostname]
+    words += ["--cap-drop", "ALL"]
     if spec.uid == 0:
         for capability in CAPABILITIES:
             words += ["--cap-add", capability]
     if spec.has_system:
         words += ["--proc", "/proc", "--dev", "/dev", "--ro-bind-try", "/sys", "/sys"]
     for bind in spec.binds:
+        if bind.is_optional and not os.path.exists(bind.source):
+            continue
         kind = ("--dev-bind" if bind.source.startswith("/dev/") else "--bind") if not bind.is_read_only else "--ro-bind"
-        words += [kind + ("-try" if bind.is_optional else ""), bind.source, bind.target]
+        words += [kind, bind.source, bind.target]
     words += ["--chdir", spec.cwd, "--", *spec.argv]
     return words
 

@@ -23,6 +23,8 @@ class Runc:
         return missing("runc")
 
     def run(self, tree: Tree, spec: ProcessSpec) -> int:
+        if spec.uid != 0 and not launcher.can_map_all():
+            raise launcher.LaunchError(125, "runc without root privileges runs programs only as the container's root")
         prepare_files((tree.upper,), spec)
         base = tempfile.mkdtemp(prefix="hansa-runc-")
         try:
