@@ -9,17 +9,13 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, 
 from .compression import PIECE_BYTES
 from .errors import BadImage, DigestMismatch
 from .layout import Layout
+from .stack import hex_of
 
 MAX_DOCUMENT_BYTES = 8 << 20
 """Of manifests and configurations."""
 
 OpenAt = Callable[[int], Iterable[bytes]]
 """Gives the content from an offset on."""
-
-
-def hex_of(digest: str) -> str:
-    """The file name of a digest."""
-    return digest.partition(":")[2]
 
 
 def digest_of(data: bytes) -> str:
@@ -65,8 +61,7 @@ class Blobs:
         if "sha256:" + found.hexdigest() != digest:
             is_own = self.drop(digest, path)
             raise DigestMismatch(
-                f"the blob {digest} in the store {self._root_of(path)} is damaged: "
-                f"its {os.path.getsize(path) if not is_own else 'content'} does not have that digest",
+                f"the blob {digest} in the store {self._root_of(path)} is damaged: it has sha256:{found.hexdigest()}",
                 "pull the image again" if is_own else "tell whoever keeps that store",
             )
 

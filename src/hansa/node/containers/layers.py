@@ -7,7 +7,6 @@ import os
 from typing import Callable, Iterable, List, Optional, Sequence
 
 from .archive import Limits, Unpacked, can_whiteout, unpack
-from .blobs import hex_of
 from .compression import decompressed
 from .errors import BadImage, DigestMismatch
 from .layout import Layout, read_json
@@ -15,10 +14,7 @@ from .locks import locked
 from .merge import Part, merge
 from .model import Layer
 from .pipeline import ahead, hashed
-
-EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
-"""The tar of nothing, which several builders write as a layer."""
-_TREE, _APART = "tree", "apart"
+from .stack import APART, EMPTY_DIFF_ID, TREE, Stack, hex_of
 
 
 def chain_id(diff_ids: Sequence[str]) -> str:
@@ -29,27 +25,12 @@ def chain_id(diff_ids: Sequence[str]) -> str:
     return chain
 
 
-class Layers:
-    """Of one store and those below it."""
+class Layers(Stack):
+    """Of one store and those below it, with what it takes to add some."""
 
     def __init__(self, own: Layout, below: Sequence[Layout]) -> None:
-        self._own = own
-        self._all = (own, *below)
+        super().__init__(own, below)
         self._can_whiteout: Optional[bool] = None
-
-    def tree(self, diff_id: str) -> Optional[str]:
-        """The directory of a layer's files, or None. It ends in ``apart`` where the layer needs merging."""
-        name = hex_of(diff_id)
-        for kind in (_TREE, _APART):
-            for layout in self._all:
-                path = layout.path("layers", name, kind)
-                if os.path.isdir(path):
-                    return path
-        return None
-
-    def is_there(self, diff_id: str) -> bool:
-        """True if the layer needs no download."""
-        return diff_id == EMPTY_DIFF_ID or self.tree(diff_id) is not None
 
     def recorded(self, diff_id: str) -> Unpacked:
         """What was recorded at the layer's unpacking."""
@@ -57,22 +38,6 @@ class Layers:
         if tree is None:
             return Unpacked()
         return Unpacked.from_json(read_json(os.path.join(os.path.dirname(tree), "recorded.json")))
-
-    def paths(self, layers: Sequence[Layer]) -> List[str]:
-        """Lower directories, lowest first. Raises BadImage where one is missing."""
-        found: List[str] = []
-        for number in range(len(layers) - 1, -1, -1):
-            diff_id = layers[number].diff_id
-            if diff_id == EMPTY_DIFF_ID:
-                continue
-            tree = self.tree(diff_id)
-            if tree is None:
-                raise BadImage(f"the layer {diff_id} is not in the store", "pull the image again")
-            if tree.endswith(_APART):
-                found.append(self._merged([layer.diff_id for layer in layers[: number + 1]]))
-                break
-            found.append(tree)
-        return found[::-1]
 
     def parts(self, layers: Sequence[Layer]) -> List[Part]:
         """Trees with their records, for :func:`merge`."""
@@ -88,21 +53,23 @@ class Layers:
                 out.append((tree, self.recorded(diff_id)))
         return out
 
-    def _merged(self, diff_ids: Sequence[str]) -> str:
+    def merged(self, diff_ids: Sequence[str]) -> str:
+        """The tree of several layers in one, made now if it is not there."""
         name = hex_of(chain_id(diff_ids))
         for layout in self._all:
-            path = layout.path("merged", name, _TREE)
+            path = layout.path("merged", name, TREE)
             if os.path.isdir(path):
                 return path
+        self._own.prepare()
         final = self._own.path("merged", name)
-        with locked(self._own.path("locks", f"merged-{name}")):
+        with locked(self._own.path("lock"), is_shared=True), locked(self._own.path("locks", f"merged-{name}")):
             if not os.path.isdir(final):
                 with self._own.work_directory() as work:
-                    os.mkdir(os.path.join(work, _TREE))
-                    merge(self._parts(diff_ids), os.path.join(work, _TREE), is_linked=True)
+                    os.mkdir(os.path.join(work, TREE))
+                    merge(self._parts(diff_ids), os.path.join(work, TREE), is_linked=True)
                     os.chmod(work, 0o700 | self._own.extra_mode)
                     os.rename(work, final)
-        return os.path.join(final, _TREE)
+        return os.path.join(final, TREE)
 
     def add(
         self,
@@ -110,16 +77,17 @@ class Layers:
         pieces: Iterable[bytes],
         limits: Optional[Limits] = None,
         on_bytes: Optional[Callable[[int], None]] = None,
+        is_replacing: bool = False,
     ) -> str:
         """Unpack a layer that may be compressed, reading ``pieces`` to their end; returns its diff id.
 
         Where a diff id is given the content must have it. Raises DigestMismatch, UnsafeArchive, BadImage; the store
-        is then as before. The caller holds the layer's lock.
+        is then as before. One that is there already stays, unless it is damaged and to be replaced.
         """
         limits = limits or Limits()
         found = hashlib.sha256()
         with self._own.work_directory() as work:
-            tree = os.path.join(work, _TREE)
+            tree = os.path.join(work, TREE)
             os.mkdir(tree, 0o755)
             os.chmod(tree, 0o755)
             content = ahead(hashed(decompressed(ahead(pieces), limits.ratio), found))
@@ -130,12 +98,12 @@ class Layers:
             got = "sha256:" + found.hexdigest()
             if diff_id not in (None, got):
                 raise DigestMismatch(f"a layer's content has {got}, the image's configuration says {diff_id}")
-            self._publish(work, tree, got, result)
+            self._publish(work, tree, got, result, is_replacing)
         return got
 
-    def _publish(self, work: str, tree: str, diff_id: str, result: Unpacked) -> None:
+    def _publish(self, work: str, tree: str, diff_id: str, result: Unpacked, is_replacing: bool) -> None:
         if result.needs_merge:
-            os.rename(tree, os.path.join(work, _APART))
+            os.rename(tree, os.path.join(work, APART))
         self._own.write_json(os.path.relpath(os.path.join(work, "recorded.json"), self._own.root), result.to_json())
         os.chmod(work, 0o700 | self._own.extra_mode)
         final = self._own.path("layers", hex_of(diff_id))
@@ -144,9 +112,9 @@ class Layers:
         except OSError:
             if not os.path.isdir(final):
                 raise
-            # Somebody was faster, or this one is to replace a damaged one.
-            self._own.discard(final)
-            os.rename(work, final)
+            if is_replacing:
+                self._own.discard(final)
+                os.rename(work, final)
 
     def drop(self, diff_id: str) -> None:
         """Remove a layer from our own store."""

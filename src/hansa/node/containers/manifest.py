@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .errors import BadImage, NoPlatform, Unsupported
-from .model import Image, ImageConfig, Layer, Platform, is_digest
+from .model import ImageConfig, Layer, Platform, is_digest
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -209,9 +209,3 @@ def build_config(
 def is_foreign(layer: Layer) -> bool:
     """True for layers that registries do not hold."""
     return "foreign" in layer.media_type or "nondistributable" in layer.media_type
-
-
-def check_platform(image: Image, wanted: Platform) -> None:
-    """Raise NoPlatform for an image of another architecture."""
-    if image.config.architecture and image.config.architecture != wanted.architecture:
-        raise NoPlatform(f"the image is for {image.config.os}/{image.config.architecture}, this node is {wanted}")

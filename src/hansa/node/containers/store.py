@@ -17,6 +17,7 @@ from .errors import Ambiguous, BadReference, ImageNotFound, InUse, Protected
 from .layout import Layout, disk_errors, read_json
 from .locks import locked
 from .model import ContainerRecord, Image, ImageConfig, Layer, Reference
+from .stack import Stack
 
 SHORTEST_ID = 4
 _HEX = frozenset("0123456789abcdef")
@@ -109,9 +110,7 @@ class Store:
         May be fewer than the image has layers: empty ones are left out, and where whiteouts cannot be represented
         a directory that holds the merged result stands for a layer and all below it. Raises BadImage.
         """
-        from .layers import Layers
-
-        return [Path(path) for path in Layers(self.layout, self.below).paths(of.layers)]
+        return [Path(path) for path in Stack(self.layout, self.below).paths(of.layers)]
 
     def flatten(self, of: Union[Image, ContainerRecord], target: Union[str, Path]) -> None:
         """Write the merged tree of all layers (not the upper directory) into ``target``, a new or empty directory.
@@ -251,6 +250,10 @@ class Store:
             options=dict(options or {}),
         )
         with self.using():
+            stack = Stack(self.layout, self.below)
+            missing = [layer.diff_id for layer in image.layers if not stack.is_there(layer.diff_id)]
+            if missing:
+                raise ImageNotFound(f"the image {image.short_id} is not there any more: {missing[0]}", "pull it again")
             return self._cells.create(record, name)
 
     def container_dirs(self, record: ContainerRecord) -> Tuple[Path, Path, Path]:

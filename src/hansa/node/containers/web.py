@@ -159,6 +159,9 @@ class Web:
             # A kept connection may have been closed by the other side meanwhile: that is no failure.
             if not is_reused or not (body is None or isinstance(body, bytes)):
                 raise RegistryAway(f"{host_of(url)} does not answer: {_said(error)}") from error
+        except BaseException:
+            connection.close()  # of the body: what was sent is not whole
+            raise
         connection = self._connect(url)
         try:
             return self._send(connection, method, path, {**headers, **extra}, body, url, key)
