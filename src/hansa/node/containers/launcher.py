@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from typing import Any, Callable, FrozenSet, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from .. import linux
@@ -350,8 +349,6 @@ def _child(
         _detach_streams()
         code = reap(pid)
     except BaseException as error:
-        if os.environ.get("HANSA_CONTAINER_DEBUG"):
-            traceback.print_exc()
         _tell(told, SETUP_FAILED, str(error))
     finally:
         os._exit(code)

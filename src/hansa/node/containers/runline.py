@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 from .options import FLAG, MANY, OPTIONAL, VALUE, BadOption, Parsed, parse
@@ -115,7 +114,7 @@ def _options(parsed: Parsed, command: Tuple[str, ...], *, is_udocker: bool) -> R
     entrypoint: Optional[Tuple[str, ...]] = None
     if parsed.has("entrypoint"):
         given = parsed.text("entrypoint")
-        entrypoint = (tuple(shlex.split(given)) if is_udocker else (given,)) if given else ()
+        entrypoint = (tuple(given.split()) if is_udocker else (given,)) if given else ()
     is_terminal = os.isatty(0)
     if is_udocker:  # always at the caller's streams; with a terminal where the caller is at one
         has_stdin, has_tty = True, is_terminal and os.isatty(1)

@@ -107,14 +107,14 @@ def _tree(store: Store, record: ContainerRecord, engine: Engine, *, is_throwaway
 
 def _fill(store: Store, record: ContainerRecord, copy: str) -> None:
     """Unpack once, also when several runs begin at the same moment."""
-    from .engines.base import remove_tree
+    from .tree import remove_path
 
     fresh = f"{copy}.{os.getpid()}"
     store.flatten(record, fresh)
     try:
         os.rename(fresh, copy)
     except OSError:
-        remove_tree(fresh)
+        remove_path(fresh)
         if not os.path.isdir(copy):
             raise
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import sys
 from typing import Callable, Optional
 
 from . import runner
@@ -16,7 +16,13 @@ Puller = Callable[[str, str], Image]
 """(name, platform) -> the image, from the registry."""
 
 
-def run(store: Store, request: RunRequest, pull: Puller, engine: Optional[str] = None) -> int:
+def run(
+    store: Store,
+    request: RunRequest,
+    pull: Puller,
+    engine: Optional[str] = None,
+    announce: Optional[Callable[[ContainerRecord], None]] = None,
+) -> int:
     """The exit code of the program. Raises ContainerErrors where it did not run.
 
     A target that is a container's name or id is that container, and stays. An image gets a container of its own,
@@ -33,6 +39,9 @@ def run(store: Store, request: RunRequest, pull: Puller, engine: Optional[str] =
     options = request.options
     if record.options.get("nvidia"):
         options = options._replace(has_gpu=True)
+    if announce is not None:
+        announce(record)
+        sys.stdout.flush()
     try:
         return runner.run(
             store,
@@ -74,6 +83,8 @@ def _image(store: Store, request: RunRequest, pull: Puller) -> Image:
 
 def _run_directory(store: Store, request: RunRequest, engine: Optional[str]) -> int:
     """udocker's ``--location``: a directory tree that somebody unpacked."""
+    import tempfile
+
     from . import engines, lookup, semantics
     from .launcher import LaunchError
     from .process import Tree

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from importlib import import_module
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import ContainerError
-from .base import Engine, Verdict, try_out
+from .base import Engine, Verdict
 
 _WHERE: Dict[str, Tuple[str, str]] = {
     "overlay": ("overlay", "Overlay"),
@@ -59,6 +57,8 @@ def choose(place: str, wanted: Optional[str] = None) -> Engine:
     known = _recall(place)
     if known is not None:
         return engine(known)
+    from .trial import try_out
+
     reasons = []
     for name in NAMES:
         candidate = engine(name)
@@ -72,6 +72,8 @@ def choose(place: str, wanted: Optional[str] = None) -> Engine:
 
 def doctor(place: str) -> List[Verdict]:
     """Try out every engine."""
+    from .trial import try_out
+
     out = []
     for name in NAMES:
         why = try_out(engine(name), place)
@@ -109,6 +111,8 @@ def _recall(place: str) -> Optional[str]:
 
 
 def _remember(place: str, name: str) -> None:
+    import tempfile
+
     memory: Mapping[str, Any] = {"key": _key(place), "engine": name, "tools": _tools()}
     try:
         fd, path = tempfile.mkstemp(prefix=".engine-", dir=place)
@@ -125,6 +129,8 @@ def _key(place: str) -> List[Any]:
 
 
 def _tools() -> Dict[str, int]:
+    import shutil
+
     out = {}
     for name in _TOOLS:
         path = shutil.which(name)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Dict, List
 
 from .. import launcher
 from ..process import ProcessSpec, Tree
-from .base import prepare_files
+from .base import prepare_files, which
 
 
 class Apptainer:
@@ -27,7 +26,7 @@ class Apptainer:
 
 
 def _program() -> str:
-    return shutil.which("apptainer") or shutil.which("singularity") or ""
+    return which("apptainer") or which("singularity") or ""
 
 
 def command(

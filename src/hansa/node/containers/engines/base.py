@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from typing import Iterator, List, NamedTuple, Protocol, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Protocol, Sequence
 
 from .. import lookup
 from ..launcher import SETUP_FAILED, LaunchError
-from ..process import Bind, ProcessSpec, Tree
-
-_HOST_PARTS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-
+from ..process import ProcessSpec, Tree
 
 class Verdict(NamedTuple):
     """What ``doctor`` says of an engine."""
@@ -37,84 +32,22 @@ class Engine(Protocol):
         """Run to the end; the exit code, 128 + n after signal n. LaunchError where it does not start."""
 
 
-def try_out(engine: Engine, place: str) -> str:
-    """Run the host's ``true`` in a container made in the directory ``place``. The reason why that fails, or nothing."""
-    why = engine.reason_against()
-    if why:
-        return why
-    try:
-        base = tempfile.mkdtemp(prefix=".probe-", dir=place)
-    except OSError as error:
-        return f"cannot write in {place}: {os.strerror(error.errno or 0)}"
-    try:
-        tree = _make_tree(base, is_copy=engine.needs_copy)
-        program = "/usr/bin/true" if os.path.exists("/usr/bin/true") else "/bin/true"
-        path = "/usr/bin:/bin"
-        spec = ProcessSpec((program,), {"PATH": path}, binds=tuple(_host_binds()), has_stdin=False)
-        code = engine.run(tree, spec)
-        return "" if code == 0 else f"a trial program ended with {code} instead of 0"
-    except LaunchError as error:
-        return str(error)
-    except OSError as error:
-        return f"{error.strerror or error}"
-    finally:
-        remove_tree(base)
+def which(name: str) -> Optional[str]:
+    """The absolute path of a program of the host."""
+    import shutil  # not on the way to a start
 
-
-def _host_binds() -> Iterator[Bind]:
-    for part in _HOST_PARTS:
-        path = f"/{part}"
-        if os.path.isdir(path) and not os.path.islink(path):
-            yield Bind(path, path, is_read_only=True)
-
-
-def _make_tree(base: str, *, is_copy: bool) -> Tree:
-    layer, upper, work, mount = (f"{base}/{name}" for name in ("layer", "upper", "work", "mount"))
-    for path in (layer, upper, work, mount):
-        os.mkdir(path)
-    content = upper if is_copy else layer
-    for name in ("proc", "sys", "dev", "etc", "tmp", "run"):
-        os.mkdir(f"{content}/{name}")
-    for part in _HOST_PARTS:
-        path = f"/{part}"
-        if os.path.islink(path):
-            os.symlink(os.readlink(path), f"{content}/{part}")
-        elif os.path.isdir(path):
-            os.mkdir(f"{content}/{part}")
-    layers: Tuple[str, ...] = () if is_copy else (layer,)
-    return Tree(layers, upper, work, mount, is_throwaway=True)
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory and all in it, also directories that forbid their own owner to look (overlay's are such)."""
-    try:
-        entries = list(os.scandir(path))
-    except PermissionError:
-        os.chmod(path, 0o700)
-        entries = list(os.scandir(path))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(entry.path)
-            continue
-        try:
-            os.unlink(entry.path)
-        except PermissionError:
-            os.chmod(path, 0o700)
-            os.unlink(entry.path)
-    os.rmdir(path)
+    return shutil.which(name)
 
 
 def missing(*tools: str) -> str:
     """The words for tools that are not installed; empty if all are."""
-    absent: List[str] = [tool for tool in tools if shutil.which(tool) is None]
+    absent: List[str] = [tool for tool in tools if which(tool) is None]
     return f"{' and '.join(absent)} not installed" if absent else ""
 
 
 def tool(name: str) -> str:
     """The absolute path of a program of the host. LaunchError where it is not installed."""
-    found = shutil.which(name)
+    found = which(name)
     if found is None:
         raise LaunchError(SETUP_FAILED, f"{name} is not installed")
     return found

@@ -9,7 +9,8 @@ from typing import Any, Dict, List
 
 from .. import launcher
 from ..process import ProcessSpec, Tree
-from .base import missing, prepare_files, remove_tree, tool
+from ..tree import remove_path
+from .base import missing, prepare_files, tool
 from .bwrap import CAPABILITIES
 
 
@@ -34,7 +35,7 @@ class Runc:
             words += ["run", "--bundle", base, "--no-new-keyring", "hansa-" + os.path.basename(base)]
             return launcher.run_program(words, os.environ, spec)
         finally:
-            remove_tree(base)
+            remove_path(base)
 
 
 def config(root: str, spec: ProcessSpec) -> Dict[str, Any]:
