@@ -100,7 +100,9 @@ class Box:
         self.own(path)
         return path
 
-    def start(self, engine: str, tree: dict[str, Any], argv: Sequence[str], *, streams: Any = None, **spec: Any) -> subprocess.Popen[str]:  # noqa: E501
+    def start(
+        self, engine: str, tree: dict[str, Any], argv: Sequence[str], *, streams: Any = None, **spec: Any
+    ) -> subprocess.Popen[str]:
         order = {"engine": engine, "tree": tree, "spec": {"env": ENV, **spec, "argv": list(argv)}}
         path = self.place / f"order{next(self.counter)}.json"
         path.write_text(json.dumps(order))
@@ -121,7 +123,9 @@ class Box:
             streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(list(command), env=environ, text=True, cwd="/", **streams, **who)
 
-    def run(self, engine: str, tree: dict[str, Any], argv: Sequence[str], *, text: str = "", **spec: Any) -> subprocess.CompletedProcess[str]:  # noqa: E501
+    def run(
+        self, engine: str, tree: dict[str, Any], argv: Sequence[str], *, text: str = "", **spec: Any
+    ) -> subprocess.CompletedProcess[str]:
         process = self.start(engine, tree, argv, **spec)
         try:
             out, err = process.communicate(text, timeout=DEADLINE_S)
@@ -154,7 +158,18 @@ def python_for(user: pwd.struct_passwd | None) -> str:
     if user is None:
         return sys.executable
     for path in (sys.executable, *PYTHONS):
-        tried = subprocess.run([path, "-c", "import ctypes"], user=user.pw_uid, group=user.pw_gid, cwd="/", capture_output=True, check=False) if _may(path) else None  # noqa: E501
+        tried = (
+            subprocess.run(
+                [path, "-c", "import ctypes"],
+                user=user.pw_uid,
+                group=user.pw_gid,
+                cwd="/",
+                capture_output=True,
+                check=False,
+            )
+            if _may(path)
+            else None
+        )
         if tried is not None and tried.returncode == 0:
             return path
     pytest.skip("no Python that an ordinary user may execute")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 
 def main(path: str) -> int:
@@ -11,8 +12,7 @@ def main(path: str) -> int:
     from hansa.node.containers.launcher import LaunchError
     from hansa.node.containers.process import Bind, ProcessSpec, Tree
 
-    with open(path, encoding="utf-8") as stream:
-        order = json.load(stream)
+    order = json.loads(Path(path).read_text("utf-8"))
     tree = Tree(**{**order["tree"], "layers": tuple(order["tree"]["layers"])})
     spec = dict(order["spec"])
     spec["argv"] = tuple(spec["argv"])

@@ -1,4 +1,4 @@
-"""``python3 node.pyz pilot --config FILE``, ``node.pyz container …``, ``node.pyz --version``; ``spawner`` is for the pilot's own use."""
+"""``node.pyz pilot --config FILE``, ``container …``, ``--version``; ``spawner`` is for the pilot's own use."""
 
 from __future__ import annotations
 

@@ -79,7 +79,12 @@ def test_layers_lie_over_each_other(bench: Bench) -> None:
 
 def test_what_is_written_stays_in_the_container_and_out_of_the_layers(bench: Bench) -> None:
     tree = bench.tree()
-    assert bench.run("sh", "-c", "echo new > /data/low; rm /data/high; mkdir -p /a/b; echo c > /a/b/c", tree=tree).returncode == 0
+    assert (
+        bench.run(
+            "sh", "-c", "echo new > /data/low; rm /data/high; mkdir -p /a/b; echo c > /a/b/c", tree=tree
+        ).returncode
+        == 0
+    )
     assert bench.run("sh", "-c", "cat /data/low /a/b/c; ls /data", tree=tree).stdout.split() == ["new", "c", "low"]
     assert (bench.box.layers[0] / "data/low").read_text() == "low"
     assert bench.run("cat", "/data/low").stdout == "low", "another container sees the image"
@@ -152,7 +157,9 @@ def test_nothing_can_be_mounted_or_unmounted(bench: Bench) -> None:
 
 
 def test_devices(bench: Bench) -> None:
-    script = "echo x > /dev/null && head -c 8 /dev/urandom | wc -c && echo y > /dev/shm/y && cat /dev/shm/y && ls /dev/pts"
+    script = (
+        "echo x > /dev/null && head -c 8 /dev/urandom | wc -c && echo y > /dev/shm/y && cat /dev/shm/y && ls /dev/pts"
+    )
     done = bench.run("sh", "-c", script)
     assert done.stdout.split()[:2] == ["8", "y"], done.stderr
     assert bench.run("ls", "/dev/vda", "/dev/sda", "/dev/mem").stdout == ""

@@ -69,10 +69,10 @@ def do_rm(face: Face, words: list[str]) -> int:
             record = face.container(asked)
             face.store.remove_container(record, is_forced=parsed.flag("force"))
         except ContainerNotFound:
-            face.context.say(f"Error: invalid container id {asked}")
+            face.error(f"invalid container id {asked}")
             code = 1
         except ContainerError as error:
-            face.context.say(f"Error: {error}")
+            face.error(f"{error}")
             code = 1
         else:
             face.info(f"Info: deleting container: {uuid_of(record)}")

@@ -41,6 +41,10 @@ class Face:
         if not self.is_quiet:
             sys.stdout.write(text + "\n")
 
+    def error(self, text: str) -> None:
+        """A line that quiet does not leave out either."""
+        sys.stderr.write(f"Error: {text}\n")
+
     def container(self, asked: str) -> ContainerRecord:
         """By name, or by id as we print it."""
         return self.store.find_container(asked.replace("-", "") if _UUID.fullmatch(asked) else asked)

@@ -63,7 +63,7 @@ def do_verify(face: Face, words: list[str]) -> int:
     report = collect.verify(face.store, face.store.find_image(asked))
     if not report.is_good:
         for line in report.damaged:
-            face.context.say(f"Error: {line}")
+            face.error(f"{line}")
         raise Usage("image verification failure")
     face.info("Info: image Ok")
     return 0
@@ -75,7 +75,7 @@ def do_load(face: Face, words: list[str]) -> int:
         found = transfer.load(face.store, stream)
     for image in found:
         if parsed.words:
-            image = face.store.tag(image, parsed.words[0])  # noqa: PLW2901
+            image = face.store.tag(image, parsed.words[0])
             face.out(Reference.parse(parsed.words[0]).familiar)
             continue
         for name in image.names:

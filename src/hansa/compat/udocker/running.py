@@ -32,5 +32,11 @@ def do_run(face: Face, words: list[str]) -> int:
 
 def _banner(face: Face, text: str) -> None:
     empty = " *" + " " * (_WIDTH - 2) + "*"
-    for line in (" " + "*" * _WIDTH, empty, " *" + f"STARTING {text}".center(_WIDTH - 2) + "*", empty, " " + "*" * _WIDTH):
+    for line in (
+        " " + "*" * _WIDTH,
+        empty,
+        " *" + f"STARTING {text}".center(_WIDTH - 2) + "*",
+        empty,
+        " " + "*" * _WIDTH,
+    ):
         face.out(line)

@@ -7,15 +7,11 @@ import errno
 import os
 from typing import Dict, Optional
 
-from ..linux import (
-    _check as check,
-)
-from ..linux import (
-    _libc as libc,
-)
-from ..linux import (
-    _prctl as prctl,
-)
+from .. import linux
+
+libc = linux._libc
+check = linux._check
+prctl = linux._prctl
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000

@@ -31,7 +31,9 @@ _AMD_DEVICES = ("/dev/kfd", "/dev/dri")
 _NVIDIA_LIBRARY = re.compile(
     r"lib(?:cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[\w-]+|(?:GLX|EGL|GLESv1_CM|GLESv2)_nvidia|vdpau_nvidia)\.so(?:\.[\d.]+)?"
 )
-_OPENCL_LIBRARY = re.compile(r"lib(?:OpenCL|amdocl64|amdocl|amd_comgr|hsa-runtime64|hsakmt|MesaOpenCL|RusticlOpenCL|pocl)\.so(?:\.[\d.]+)?")
+_OPENCL_LIBRARY = re.compile(
+    r"lib(?:OpenCL|amdocl64|amdocl|amd_comgr|hsa-runtime64|hsakmt|MesaOpenCL|RusticlOpenCL|pocl)\.so(?:\.[\d.]+)?"
+)
 _LIBRARY_DIRECTORIES = (
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -46,7 +48,13 @@ _LIBRARY_DIRECTORIES = (
     "/opt/rocm/lib",
     "/run/opengl-driver/lib",
 )
-_BINARIES = ("nvidia-smi", "nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server")
+_BINARIES = (
+    "nvidia-smi",
+    "nvidia-debugdump",
+    "nvidia-persistenced",
+    "nvidia-cuda-mps-control",
+    "nvidia-cuda-mps-server",
+)
 _BINARY_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/bin", "/opt/bin")
 _FILES = (
     "/etc/OpenCL/vendors",
@@ -77,7 +85,9 @@ class Gpus(NamedTuple):
         if not self.devices:
             return "no GPU: neither /dev/nvidia* nor /dev/kfd nor /dev/dri is there"
         words = f"{len(self.devices)} devices, {len(self.libraries)} libraries, {len(self.binaries)} programs"
-        if any("nvidia" in path for path in self.devices) and not any(name == "libcuda.so.1" for name, _ in self.libraries):
+        if any("nvidia" in path for path in self.devices) and not any(
+            name == "libcuda.so.1" for name, _ in self.libraries
+        ):
             words += "; libcuda.so.1 was not found: is the driver's user-space part installed?"
         return words
 

@@ -22,10 +22,26 @@ _MANY_IDS = 65536
 _NAMESPACES = calls.CLONE_NEWUSER | calls.CLONE_NEWNS | calls.CLONE_NEWIPC
 _UNFORWARDED = frozenset(
     getattr(signal, name)
-    for name in (
-        "SIGKILL SIGSTOP SIGPIPE SIGSEGV SIGBUS SIGFPE SIGILL SIGTRAP SIGABRT SIGSYS SIGPROF SIGVTALRM SIGALRM "
-        "SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ"
-    ).split()
+    for name in [
+        "SIGKILL",
+        "SIGSTOP",
+        "SIGPIPE",
+        "SIGSEGV",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGSYS",
+        "SIGPROF",
+        "SIGVTALRM",
+        "SIGALRM",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+    ]
 )
 WATCHED: FrozenSet[int] = frozenset(range(1, 32)) - _UNFORWARDED - {16}  # SIGSTKFLT: unused
 
@@ -47,9 +63,8 @@ class Options(NamedTuple):
 
 ALL = Options()
 
-def run(
-    tree: Tree, spec: ProcessSpec, options: Options = ALL, on_start: Optional[Callable[[int], None]] = None
-) -> int:
+
+def run(tree: Tree, spec: ProcessSpec, options: Options = ALL, on_start: Optional[Callable[[int], None]] = None) -> int:
     """Run to the end; the exit code (128 + n after signal n). LaunchError where it does not start.
 
     ``on_start`` is told the pid of the container's first process. The calling process must be single-threaded and
@@ -460,7 +475,7 @@ def reap(program: int) -> int:
 
 
 def _ended() -> List[Tuple[int, int]]:
-    out = []
+    out: List[Tuple[int, int]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

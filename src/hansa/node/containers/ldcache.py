@@ -34,21 +34,25 @@ def flags_for(machine: str) -> int:
 
 def parse(data: bytes) -> List[Entry]:
     """All entries. Raises ValueError for what is no such cache."""
+    try:
+        return _parse(data)
+    except (struct.error, IndexError) as error:
+        raise ValueError("a damaged cache of the dynamic linker") from error
+
+
+def _parse(data: bytes) -> List[Entry]:
     base = 0
     if data.startswith(_OLD_MAGIC):
         count = struct.unpack_from("=I", data, 12)[0]
         base = (16 + count * 12 + 7) & ~7
     if data[base : base + len(_MAGIC)] != _MAGIC:
         raise ValueError("no cache of the dynamic linker")
-    try:
-        _, count, _, _, _ = _HEADER.unpack_from(data, base)
-        out = []
-        for index in range(count):
-            at = base + _HEADER.size + index * _ENTRY.size
-            flags, key, value, osversion, hwcap = _ENTRY.unpack_from(data, at)
-            out.append(Entry(flags, _string(data, base + key), _string(data, base + value), osversion, hwcap))
-    except (struct.error, IndexError) as error:
-        raise ValueError("a damaged cache of the dynamic linker") from error
+    _, count, _, _, _ = _HEADER.unpack_from(data, base)
+    out = []
+    for index in range(count):
+        at = base + _HEADER.size + index * _ENTRY.size
+        flags, key, value, osversion, hwcap = _ENTRY.unpack_from(data, at)
+        out.append(Entry(flags, _string(data, base + key), _string(data, base + value), osversion, hwcap))
     return out
 
 

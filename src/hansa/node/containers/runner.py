@@ -23,7 +23,7 @@ class NotStarted(ContainerError):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]
+        self.exit_code = exit_code
 
 
 def this_host() -> Host:
@@ -98,7 +98,7 @@ def _tree(store: Store, record: ContainerRecord, engine: Engine, *, is_throwaway
     if not os.path.isdir(copy):
         if os.listdir(upper):
             raise NotStarted(
-                f"container {record.short_id} was used with an overlay; the engine {engine.name} cannot see its changes",
+                f"{record.short_id} was used with an overlay; the engine {engine.name} cannot see its changes",
                 SETUP_FAILED,
             )
         _fill(store, record, copy)

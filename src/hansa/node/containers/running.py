@@ -31,7 +31,7 @@ def run(
     host = runner.this_host()
     chosen = request.engine or engine or None
     if request.location:
-        return _run_directory(store, request, chosen)
+        return _run_directory(request, chosen)
     record = _existing(store, request)
     if record is None:
         image = _image(store, request, pull)
@@ -81,7 +81,7 @@ def _image(store: Store, request: RunRequest, pull: Puller) -> Image:
         return pull(request.target, request.platform)
 
 
-def _run_directory(store: Store, request: RunRequest, engine: Optional[str]) -> int:
+def _run_directory(request: RunRequest, engine: Optional[str]) -> int:
     """udocker's ``--location``: a directory tree that somebody unpacked."""
     import tempfile
 

@@ -15,11 +15,44 @@ from .process import Bind, ProcessSpec
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_FROM_HOST = frozenset(
-    "_ HOME HOSTNAME LD_LIBRARY_PATH LD_PRELOAD LOGNAME OLDPWD PATH PWD PYTHONHOME PYTHONPATH SHELL SHLVL TMPDIR "
-    "USER VIRTUAL_ENV".split()
+    [
+        "_",
+        "HOME",
+        "HOSTNAME",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "LOGNAME",
+        "OLDPWD",
+        "PATH",
+        "PWD",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "SHELL",
+        "SHLVL",
+        "TMPDIR",
+        "USER",
+        "VIRTUAL_ENV",
+    ]
 )
 _VOLUME_OPTIONS = frozenset(
-    "ro rw z Z nocopy private rprivate shared rshared slave rslave consistent cached delegated exec noexec".split()
+    [
+        "ro",
+        "rw",
+        "z",
+        "Z",
+        "nocopy",
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "consistent",
+        "cached",
+        "delegated",
+        "exec",
+        "noexec",
+    ]
 )
 _HOST_DATABASES = ("/etc/passwd", "/etc/group")
 _HOST_FILES = ("/etc/resolv.conf", "/etc/host.conf", "/etc/hosts")

@@ -114,7 +114,12 @@ def _take_over(pid: int, mount: str) -> None:
         calls.fail("open_tree")
     calls.setns(own_mounts, calls.CLONE_NEWNS)
     moved = libc.syscall(
-        number(_SYS_MOVE_MOUNT), number(copy), b"", number(_AT_FDCWD), os.fsencode(mount), number(_MOVE_MOUNT_F_EMPTY_PATH)
+        number(_SYS_MOVE_MOUNT),
+        number(copy),
+        b"",
+        number(_AT_FDCWD),
+        os.fsencode(mount),
+        number(_MOVE_MOUNT_F_EMPTY_PATH),
     )
     if moved != 0:
         calls.fail("move_mount")

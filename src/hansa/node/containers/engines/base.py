@@ -9,6 +9,7 @@ from .. import lookup
 from ..launcher import SETUP_FAILED, LaunchError
 from ..process import ProcessSpec, Tree
 
+
 class Verdict(NamedTuple):
     """What ``doctor`` says of an engine."""
 

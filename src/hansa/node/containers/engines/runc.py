@@ -56,7 +56,7 @@ def config(root: str, spec: ProcessSpec) -> Dict[str, Any]:
             "env": [f"{name}={value}" for name, value in spec.env.items()],
             "cwd": spec.cwd,
             "noNewPrivileges": True,
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
         "root": {"path": root},
         **({"hostname": spec.hostname} if spec.hostname is not None else {}),

@@ -235,5 +235,3 @@ def one_word(words: List[str], verb: str, what: str) -> str:
     if len(words) != 1:
         raise BadOption(f"{verb}: {what} is missing" if not words else f"{verb}: one {what} only")
     return words[0]
-
-
