@@ -65,13 +65,30 @@ def mount_overlay(tree: Tree) -> None:
     options = f"userxattr,lowerdir={':'.join(map(str, kept))},upperdir={writable[0]},workdir={writable[1]}"
     for volatile in (",volatile", "") if tree.is_throwaway else ("",):
         try:
-            linux.mount("overlay", tree.mount, "overlay", 0, options + volatile)
+            _mount_volatile_again(tree, options + volatile)
             break
         except OSError as error:
             if not volatile or error.errno != errno.EINVAL:
                 raise
     for fd in kept + writable:
         os.close(fd)
+
+
+def _mount_volatile_again(tree: Tree, options: str) -> None:
+    """The kernel refuses what was mounted "volatile" before and not unmounted: its launcher was killed.
+
+    Killed, not the machine: what was written is there. So its mark is removed.
+    """
+    try:
+        linux.mount("overlay", tree.mount, "overlay", 0, options)
+    except OSError as error:
+        mark = os.path.join(tree.work, "work", "incompat")
+        if error.errno != errno.EINVAL or not os.path.lexists(mark):
+            raise
+        from .tree import remove_path
+
+        remove_path(mark)
+        linux.mount("overlay", tree.mount, "overlay", 0, options)
 
 
 def bind_tree(tree: Tree) -> None:

@@ -98,6 +98,8 @@ def _start(tree: Tree, spec: ProcessSpec, options: Options) -> _Child:
     if spec.has_tty:
         import socket
 
+        from . import terminal as _terminal  # noqa: F401 - in the container there is nothing to import it from
+
         ours, theirs = socket.socketpair()
     flags = _NAMESPACES
     if options.has_pids:

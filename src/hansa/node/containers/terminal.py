@@ -45,7 +45,7 @@ def relay(pid: int, master: int, *, has_stdin: bool) -> int:
     saved: Optional[List[Any]] = None
     if is_terminal and has_stdin:
         saved = termios.tcgetattr(0)
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is kept
     wake_reader, wake_writer = os.pipe()
     os.set_blocking(wake_reader, False)
     os.set_blocking(wake_writer, False)
@@ -64,7 +64,7 @@ def relay(pid: int, master: int, *, has_stdin: bool) -> int:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if saved is not None:
-            termios.tcsetattr(0, termios.TCSAFLUSH, saved)
+            termios.tcsetattr(0, termios.TCSADRAIN, saved)
         for fd in (wake_reader, wake_writer, master):
             os.close(fd)
 
