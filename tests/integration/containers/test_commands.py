@@ -194,7 +194,18 @@ def test_it_runs_from_the_zipapp(home: Home, tmp_path: Path) -> None:
     path = home.box.directory() / "node.pyz"
     path.write_bytes(build_node_zipapp())
     path.chmod(0o644)
-    words = [home.box.python, str(path), "container", "--store", str(home.store), "run", "--rm", "box:1", "echo", "zipped"]
+    words = [
+        home.box.python,
+        str(path),
+        "container",
+        "--store",
+        str(home.store),
+        "run",
+        "--rm",
+        "box:1",
+        "echo",
+        "zipped",
+    ]
     process = home.box.popen(words, PYTHONPATH="")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "zipped\n"), err

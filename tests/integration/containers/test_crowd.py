@@ -52,7 +52,8 @@ def test_64_at_once(home: Home) -> None:
     home.well("run", "--rm", "box:1", "true")
     before = mounts(), disk(home.store)[0]
     running = [
-        home.start("run", "--rm", "box:1", "sh", "-c", f"echo {number} > /own; sleep 0.3; cat /own") for number in range(MANY)
+        home.start("run", "--rm", "box:1", "sh", "-c", f"echo {number} > /own; sleep 0.3; cat /own")
+        for number in range(MANY)
     ]
     ended = [finish(process, ["run"]) for process in running]
     assert [(one.returncode, one.stdout) for one in ended] == [(0, f"{number}\n") for number in range(MANY)], [
@@ -75,7 +76,9 @@ def test_1000_starts_leave_nothing(home: Home) -> None:
 
 def test_programs_that_share_a_container_see_one_file_system(home: Home) -> None:
     home.well("create", "--name", "shared", "box:1")
-    script = "for n in $(seq 20); do echo {0}.$n >> /log; echo x > /data/{0}.$n; done; cat /data/* > /dev/null; sleep 0.2"
+    script = (
+        "for n in $(seq 20); do echo {0}.$n >> /log; echo x > /data/{0}.$n; done; cat /data/* > /dev/null; sleep 0.2"
+    )
     running = [home.start("run", "shared", "sh", "-c", script.format(number)) for number in range(12)]
     ended = [finish(process, ["run"]) for process in running]
     assert [one.returncode for one in ended] == [0] * 12, [one.stderr for one in ended]
@@ -88,7 +91,9 @@ def test_programs_that_share_a_container_see_one_file_system(home: Home) -> None
 def test_what_one_writes_the_other_sees_while_both_run(home: Home) -> None:
     home.well("create", "--name", "pair", "box:1")
     first = home.start("run", "pair", "sh", "-c", "echo one > /one; while [ ! -e /two ]; do sleep 0.02; done; cat /two")
-    second = home.start("run", "-u", "worker", "pair", "sh", "-c", "while [ ! -e /one ]; do sleep 0.02; done; id -u; cat /one")
+    second = home.start(
+        "run", "-u", "worker", "pair", "sh", "-c", "while [ ! -e /one ]; do sleep 0.02; done; id -u; cat /one"
+    )
     out = finish(second, ["run"])
     assert (out.returncode, out.stdout.split()) == (0, ["1234", "one"]), out.stderr
     assert home("rm", "pair").returncode == 5, "it runs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import pty
@@ -35,8 +34,7 @@ class Terminal:
             if select.select([self.fd], [], [], 0.2)[0]:
                 try:
                     self.seen += os.read(self.fd, 4096).decode()
-                except OSError as error:
-                    assert error.errno == errno.EIO
+                except OSError:  # EIO: nobody has the other side open
                     break
         return self.seen
 
@@ -95,5 +93,6 @@ def test_job_control_works(home: Home) -> None:
     time.sleep(0.5)
     terminal.write("\x1a")
     terminal.read_until("Stopped")
-    terminal.write("kill %1; exit 0\n")
+    time.sleep(0.5)  # the shell asks the terminal where its cursor is before it reads on
+    terminal.write("kill -9 %1; wait; exit 0\n")
     assert terminal.close() == 0

@@ -46,7 +46,9 @@ def test_a_job_script(udocker: Udocker) -> None:
     assert udocker("-q", "run", "--entrypoint=/bin/sh -c", "job", "exit 9").returncode == 9
     rows = udocker("ps", "-m").stdout.splitlines()
     assert rows[0].split() == ["CONTAINER", "ID", "P", "M", "MOD", "NAMES", "IMAGE"]
-    assert [row.split() for row in rows if "job" in row] == [[created.stdout.strip(), ".", "W", "P1", "['job']", "box:1"]]
+    assert [row.split() for row in rows if "job" in row] == [
+        [created.stdout.strip(), ".", "W", "P1", "['job']", "box:1"]
+    ]
     assert udocker("rm", "job").stdout == f"Info: deleting container: {created.stdout.strip()}\n"
     assert udocker("rm", "job").returncode == 1
 

@@ -69,7 +69,9 @@ def test_a_driver_without_its_library_is_told(tmp_path: Path) -> None:
 
 
 def test_amd(tmp_path: Path) -> None:
-    make(tmp_path, "/dev/kfd", "/dev/dri/renderD128", "/opt/rocm/lib/libamdocl64.so", "/etc/OpenCL/vendors/amdocl64.icd")
+    make(
+        tmp_path, "/dev/kfd", "/dev/dri/renderD128", "/opt/rocm/lib/libamdocl64.so", "/etc/OpenCL/vendors/amdocl64.icd"
+    )
     binds = {bind.target for bind in gpu.binds(gpu.find(str(tmp_path)))}
     assert binds == {"/dev/kfd", "/dev/dri", f"{gpu.LIBRARIES}/libamdocl64.so", "/etc/OpenCL/vendors"}
 

@@ -10,7 +10,7 @@ from hansa.node.containers.semantics import RunRefused
 
 
 def test_all_ways_to_write_an_option() -> None:
-    words = "-it -e A=b --env=C=d -eE=f --rm --name x -v /a:/b img cmd -x --rm".split()
+    words = ["-it", "-e", "A=b", "--env=C=d", "-eE=f", "--rm", "--name", "x", "-v", "/a:/b", "img", "cmd", "-x", "--rm"]
     request = runline.read(words, is_udocker=False)
     assert request.target == "img"
     assert request.options.command == ("cmd", "-x", "--rm")
@@ -28,7 +28,9 @@ def test_docker_and_udocker_differ_in_entrypoint() -> None:
     assert (none.options.entrypoint, none.target) == ((), "img")
 
 
-@pytest.mark.parametrize("words", [["--nonsense", "img"], ["--rm"], ["-e"], ["--pull=sometimes", "img"], ["--rm=x", "i"]])
+@pytest.mark.parametrize(
+    "words", [["--nonsense", "img"], ["--rm"], ["-e"], ["--pull=sometimes", "img"], ["--rm=x", "i"]]
+)
 def test_what_cannot_be_understood(words: list[str]) -> None:
     with pytest.raises(BadOption):
         runline.read(words, is_udocker=False)
