@@ -176,23 +176,25 @@ class _Unpacker:
         self._tree.forget()
         directory = self._tree.directory(parts[:-1])
         remove_tree(parts[-1], directory)
+        self._unlist(parts)
         return directory
 
     def _place(self, parts: Parts) -> Tuple[int, bytes]:
         if not parts:
             raise UnsafeArchive("the archive replaces its own root by something that is no directory")
         if parts in self._directories:
-            self._drop_directory(parts)
+            return self._replace(parts), parts[-1]
         return self._tree.directory(parts[:-1]), parts[-1]
 
-    def _drop_directory(self, parts: Parts) -> None:
-        """Something else takes the place of a directory of the same archive."""
-        self._tree.forget()
-        remove_tree(parts[-1], self._tree.directory(parts[:-1]))
-        for known in [one for one in self._directories if one[: len(parts)] == parts]:
+    def _unlist(self, parts: Parts) -> None:
+        """Forget what was to be done at the end with a directory that is gone, and with all in it."""
+        count = len(parts)
+        for known in [one for one in self._directories if one[:count] == parts]:
             del self._directories[known]
         for marks in (self._whiteouts, self._opaque):
-            marks.difference_update([one for one in marks if one[: len(parts)] == parts])
+            marks.difference_update([one for one in marks if len(one) > count and one[:count] == parts])
+        self._opaque.discard(parts)
+        self._tree.implicit = [one for one in self._tree.implicit if one[:count] != parts]
 
     def _directory(self, entry: tar.Entry, parts: Parts, _reader: tar.Reader) -> None:
         mode = self._recorded_mode(entry, parts, 0o700)

@@ -107,7 +107,8 @@ class Blobs:
             with open(temporary, "xb", buffering=0) as stream:
                 for piece in pieces:
                     found.update(piece)
-                    size += stream.write(piece) or 0
+                    write_all(stream, piece)
+                    size += len(piece)
             digest = "sha256:" + found.hexdigest()
             self._publish(temporary, digest)
         return digest, size
@@ -150,7 +151,7 @@ class Blobs:
                     os.unlink(partial)
                     raise DigestMismatch(f"{origin} sends more than the {size:,} bytes that {digest} has")
                 found.update(piece)
-                stream.write(piece)
+                write_all(stream, piece)
                 on_bytes(have)
                 yield piece
         got = "sha256:" + found.hexdigest()
@@ -176,6 +177,13 @@ def _pieces_of(stream: Any) -> Iterator[bytes]:
         if not piece:
             return
         yield piece
+
+
+def write_all(stream: Any, piece: bytes) -> None:
+    """An unbuffered file may take less than it is given, when the disk is nearly full."""
+    done = stream.write(piece)
+    while done < len(piece):
+        done += stream.write(memoryview(piece)[done:])
 
 
 def all_digests(layout: Layout) -> List[str]:

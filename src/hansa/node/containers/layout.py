@@ -91,7 +91,7 @@ class Layout:
             raise StoreUnusable(f"there is no store in {self.root}")
         try:
             os.makedirs(self.root, exist_ok=True)
-            if set(os.listdir(self.root)) - set(DIRECTORIES) - {"lock", "names.lock", "names.json"}:
+            if set(os.listdir(self.root)) - set(DIRECTORIES) - {"lock", "names.lock", "names.json", "store.json"}:
                 raise StoreUnusable(f"{self.root} has other things in it", "name a new or empty directory")
             for name in DIRECTORIES:
                 os.makedirs(self.path(name), mode=0o700, exist_ok=True)
@@ -204,7 +204,7 @@ def unusable(error: OSError, root: str) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreUnusable(
-            f"the store {root} cannot be written: {error.strerror}",
+            f"the store {root} cannot be used as one of our own: {error.strerror}",
             "stack it below a store of your own, as a read-only one",
         )
     return StoreUnusable(f"the store {root} fails: {error}")

@@ -14,7 +14,7 @@ from .archive import Limits
 from .blobs import Blobs
 from .collect import check_quota
 from .credentials import Credentials
-from .errors import ContainerError, DigestMismatch, ImageNotFound, NoPlatform
+from .errors import BadImage, ContainerError, DigestMismatch, ImageNotFound, NoPlatform, UnsafeArchive
 from .layers import Layers
 from .locks import locked
 from .manifest import (
@@ -29,7 +29,7 @@ from .manifest import (
 )
 from .model import Image, ImageConfig, Layer, Platform, Progress, Reference
 from .registry import Fetched, Registry
-from .stack import hex_of
+from .stack import Stack, hex_of
 from .store import Store
 from .web import Web, WebSettings
 
@@ -53,9 +53,12 @@ def ensure(
 ) -> Image:
     """The image of the store, or else of the registry. Asks nobody if the store has it."""
     try:
-        return store.find_image(str(name))
+        image = store.find_image(str(name))
+        if all(Stack(store.layout, store.below).is_there(layer.diff_id) for layer in image.layers):
+            return image
     except ImageNotFound:
-        return pull(store, name, settings, credentials, on_progress=on_progress)
+        pass
+    return pull(store, name, settings, credentials, on_progress=on_progress)
 
 
 def pull(
@@ -196,7 +199,13 @@ class _Pull:
             for _ in pieces:
                 pass
             return
-        self._layers.add(layer.diff_id, pieces, self._limits, lambda done: self._unpacked(layer, done))
+        try:
+            self._layers.add(layer.diff_id, pieces, self._limits, lambda done: self._unpacked(layer, done))
+        except (BadImage, UnsafeArchive):
+            # What cannot be unpacked may only be damaged, which the rest of it tells: DigestMismatch says so.
+            for _ in self._blobs.pieces(layer.digest) if self._blobs.place(layer.digest) else self._download(layer):
+                pass
+            raise
 
     def _download(self, layer: Layer) -> Iterator[bytes]:
         if is_foreign(layer):

@@ -31,6 +31,7 @@ from .model import DOCKER_HUB, Reference
 from .web import Response, Web, host_of, is_away, origin_of
 
 TRIES = 6
+MIRROR_TRIES = 2
 HUB_HOST = "registry-1.docker.io"
 _HUB_SEARCH = "https://index.docker.io/v1/search"
 _LINK = re.compile(r"<([^>]*)>\s*;\s*rel=\"?next\"?")
@@ -106,7 +107,8 @@ class Registry:
         problem: Optional[ContainerError] = None
         for place in self._places:
             try:
-                return self._retried(lambda at=place: self._manifest(at, reference))  # type: ignore[misc]
+                tries = TRIES if place is self._own else MIRROR_TRIES
+                return self._retried(lambda at=place: self._manifest(at, reference), tries)  # type: ignore[misc]
             except (RegistryAway, RegistryRefused, SignInNeeded, ImageNotFound) as error:
                 problem = error
         assert problem is not None
@@ -330,9 +332,9 @@ class Registry:
             raise SignInNeeded(f"{host_of(response.url)} denies {name}{said}", f"hansa container login {self.name}")
         raise RegistryRefused(f"{host_of(response.url)} answers {response.status} for {name}{said}")
 
-    def _retried(self, action: Callable[[], Result]) -> Result:
+    def _retried(self, action: Callable[[], Result], tries: int = TRIES) -> Result:
         backoff = Backoff(self._rng)
-        for _ in range(TRIES - 1):
+        for _ in range(tries - 1):
             try:
                 return action()
             except RegistryAway as error:

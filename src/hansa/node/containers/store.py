@@ -225,11 +225,13 @@ class Store:
 
     def containers(self) -> List[ContainerRecord]:
         """All containers of this store, oldest first."""
-        return self._cells.all()
+        with disk_errors(self.layout.root):
+            return self._cells.all()
 
     def find_container(self, name_or_id: str) -> ContainerRecord:
         """By name, id or its beginning (at least 4 digits). Raises ContainerNotFound, Ambiguous."""
-        return self._cells.find(name_or_id)
+        with disk_errors(self.layout.root):
+            return self._cells.find(name_or_id)
 
     def create_container(
         self,

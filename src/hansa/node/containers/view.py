@@ -191,10 +191,6 @@ def changes_in_copy(layers: Sequence[Part], root: str, left_out: Iterable[str] =
     _add(now, root, "", None)
     skipped = tuple(left_out)
     names = {name for name, seen in now.items() if name not in skipped and _is_changed(before.get(name), seen)}
-    for name in list(names):
-        while "/" in name:
-            name = name.rpartition("/")[0]
-            names.add(name)
     gone = [name for name in before if name not in now and name not in skipped]
     whiteouts = []
     for name in gone:
@@ -203,8 +199,15 @@ def changes_in_copy(layers: Sequence[Part], root: str, left_out: Iterable[str] =
             continue  # its directory is gone as a whole
         prefix = os.fsdecode(WHITEOUT_PREFIX)
         whiteouts.append(f"{parent}/{prefix}{last}" if parent else prefix + last)
+    for name in [*names, *whiteouts]:
+        names.update(_parents(name))
     view = {name: _seen(now[name].path, name, None, before.get(name)) for name in names}
     return Changes(view, tuple(sorted(names)), tuple(sorted(whiteouts)))
+
+
+def _parents(name: str) -> List[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def _is_changed(before: Optional[Seen], now: Seen) -> bool:

@@ -56,7 +56,7 @@ class Response:
         is_whole = False
         try:
             while True:
-                piece = self._raw.read(PIECE_BYTES)
+                piece = self._raw.read1(PIECE_BYTES)  # what is there: a download that is killed keeps it
                 if not piece:
                     break
                 yield piece
@@ -184,6 +184,7 @@ class Web:
 
         def release(is_whole: bool) -> None:
             if is_whole and not raw.will_close:
+                raw.close()  # the answer, not the connection
                 with self._lock:
                     self._idle.setdefault(key, []).append(connection)
             else:
