@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.containers.conftest import DEADLINE_S, Home, finish
+from tests.support.boxes import Box
 
 MANY = 64
 STARTS = 1000
@@ -153,3 +154,16 @@ def test_a_store_of_the_site_below_ones_own(home: Home) -> None:
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "from below\n"), err
     assert isinstance(process, subprocess.Popen)
+
+
+def test_a_store_of_somebody_elses_below(home: Home) -> None:
+    """Its files belong to a user who is not there in the container; the usual places are open all the same."""
+    if home.box.user is None:
+        pytest.skip("root owns everything")
+    site = home.box.place / "site"
+    root = Home(Box(home.box.place, home.box.layers, None, home.box.python, home.box.sources), site)
+    root.well("import", str(home.box.place / "box.tar"), "of-the-site")
+    subprocess.run(["chmod", "-R", "a+rX", str(site)], check=True)
+    script = "echo a > /tmp/a && echo b > /etc/new && mkdir /root/x && cat /tmp/a /etc/new && cat /etc/group | head -1"
+    out = home.well("run", "--rm", "of-the-site", "sh", "-c", script, HANSA_CONTAINERS_BELOW=str(site))
+    assert out.split() == ["a", "b", "root:x:0:"]

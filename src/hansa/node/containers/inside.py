@@ -23,6 +23,15 @@ _HIDDEN_TREES = ("acpi", "scsi")
 _READ_ONLY_TREES = ("sys", "irq", "bus", "fs")
 
 
+_NOBODY = 65534
+"""How an owner appears who is not mapped into the namespace."""
+_ROOM_NAMES = ("etc", "var", "run", "root", "home", "opt", "srv", "mnt", "media", "proc", "sys", "dev")
+_ROOMS = tuple((name, 0o755) for name in _ROOM_NAMES) + (
+    ("tmp", 0o1777),
+    ("var/tmp", 0o1777),
+)
+
+
 class Sources:
     """What is bound from the host, held open until it is mounted."""
 
@@ -59,6 +68,8 @@ def mount_overlay(tree: Tree) -> None:
     The directories are named by their descriptors, relative to /proc/self/fd: a hundred layers fit the one page that
     the kernel takes, and no character in a path needs an escape.
     """
+    if any(os.stat(layer).st_uid == _NOBODY for layer in tree.layers):
+        _open_up(tree)
     kept = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in reversed(tree.layers)]
     writable = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (tree.upper, tree.work)]
     os.chdir("/proc/self/fd")
@@ -72,6 +83,21 @@ def mount_overlay(tree: Tree) -> None:
                 raise
     for fd in kept + writable:
         os.close(fd)
+
+
+def _open_up(tree: Tree) -> None:
+    """Layers of somebody else's (a site's store): the kernel copies none of their directories up for us.
+
+    So those in which programs and mounts need room are made in the upper directory, where they lie over the layers'.
+    Other files of the image cannot be changed; for that the image must be in a store of one's own.
+    """
+    for name, mode in _ROOMS:
+        below = [path for path in (os.path.join(layer, name) for layer in tree.layers) if os.path.lexists(path)]
+        path = os.path.join(tree.upper, name)
+        if os.path.lexists(path) or any(os.path.islink(other) or not os.path.isdir(other) for other in below):
+            continue
+        os.mkdir(path)
+        os.chmod(path, mode)
 
 
 def _mount_volatile_again(tree: Tree, options: str) -> None:
