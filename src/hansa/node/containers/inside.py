@@ -26,10 +26,7 @@ _READ_ONLY_TREES = ("sys", "irq", "bus", "fs")
 _NOBODY = 65534
 """How an owner appears who is not mapped into the namespace."""
 _ROOM_NAMES = ("etc", "var", "run", "root", "home", "opt", "srv", "mnt", "media", "proc", "sys", "dev")
-_ROOMS = tuple((name, 0o755) for name in _ROOM_NAMES) + (
-    ("tmp", 0o1777),
-    ("var/tmp", 0o1777),
-)
+_ROOMS = (*((name, 0o755) for name in _ROOM_NAMES), ("tmp", 0o1777), ("var/tmp", 0o1777))
 
 
 class Sources:
