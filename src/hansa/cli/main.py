@@ -24,6 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"hansa {__version__}\n")
         return 0
+    if words[:1] == ["container"] and "_HANSA_COMPLETE" not in os.environ:
+        from hansa.cli import container
+
+        return container.main(words[1:])
     return _dispatch(words)
 
 

@@ -1,19 +1,20 @@
-"""``python3 node.pyz pilot --config FILE``, ``node.pyz --version``; ``spawner`` is for the pilot's own
-use."""
+"""``node.pyz pilot --config FILE``, ``container …``, ``--version``; ``spawner`` is for the pilot's own use."""
 
 from __future__ import annotations
 
 import sys
 from typing import List, Optional
 
-from .protocol import PROTOCOL_VERSION
-
-USAGE = "usage: node.pyz pilot --config FILE [--detach] | node.pyz --version\n"
+USAGE = "usage: node.pyz pilot --config FILE [--detach] | node.pyz container COMMAND … | node.pyz --version\n"
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run a command; returns the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["container"]:
+        from .containers import commands
+
+        return commands.main(words[1:], "node.pyz container")
     if words[:1] == ["pilot"]:
         from . import pilot
 
@@ -23,6 +24,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
         return spawner.main(words[1:])
     if words[:1] == ["--version"]:
+        from .protocol import PROTOCOL_VERSION
+
         sys.stdout.write(f"hansa node, protocol {PROTOCOL_VERSION}\n")
         return 0
     sys.stderr.write(USAGE)

@@ -4,10 +4,9 @@ The spawner leaves the user and mount namespaces once, before its first task, an
 no cost per task. Directories to hide are covered by an empty read-only tmpfs. The tasks' own directory, which
 may lie inside a hidden one, is bound back at the same path.
 
-Why tasks cannot undo it: the capability bounding set is emptied, so that no program they start gains a
-capability, also when the pilot is real root; and in user namespaces that tasks make, the inherited mounts
-are locked by the kernel. The user namespace also closes the agent's memory, environment and descriptors in
-``/proc``.
+Why tasks cannot undo it: the capability bounding set is emptied (but for one: see linux.py), so that no program they
+start gains a capability, also when the pilot is real root; and in a user namespace of their own the inherited mounts
+are locked by the kernel. The user namespace also closes the agent's memory, environment and descriptors in ``/proc``.
 PR_SET_NO_NEW_PRIVS is not set: with one mapped uid and no capability in reach, set-user-ID programs gain
 nothing, and container runtimes that tasks start may count on its absence.
 """

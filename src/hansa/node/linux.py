@@ -27,6 +27,7 @@ _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
 _FICLONE = 0x40049409
 _LAST_CAPABILITY_EVER = 63
+_CAP_SETFCAP = 31
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,8 +54,14 @@ def forbid_inspection() -> None:
 
 
 def drop_capability_bounds() -> None:
-    """Empty the capability bounding set: programs started from now on gain no capability, root's included."""
+    """Empty the capability bounding set but for one: programs started from now on gain nothing, root's included.
+
+    CAP_SETFCAP stays: without it the kernel (5.12 and later) lets no one map user 0 into a user namespace, so that
+    tasks of a root pilot could start no container. Files get no more from it than the set allows: nothing.
+    """
     for capability in range(_LAST_CAPABILITY_EVER + 1):
+        if capability == _CAP_SETFCAP:
+            continue
         try:
             _prctl(_PR_CAPBSET_DROP, capability, f"prctl(PR_CAPBSET_DROP, {capability})")
         except OSError as error:

@@ -1,0 +1,1 @@
+"""The verbs of ``container``, a function each: (context, words after the verb) -> exit code."""

@@ -1,0 +1,94 @@
+"""Job scripts written for udocker."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.containers.conftest import Home
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+Udocker = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def udocker(home: Home, tmp_path: Path) -> Udocker:
+    """The command, as the caller: its package needs the whole of Hansa."""
+    if home.box.user is not None:
+        pytest.skip("the installed command is the caller's")
+
+    def run(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "hansa.compat.udocker.main", "--allow-root", *words]
+        env = {**os.environ, "HANSA_CONTAINERS": str(home.store), "HANSA_REGISTRY_AUTH": str(tmp_path / "auth")}
+        return subprocess.run(command, input=text, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def test_a_job_script(udocker: Udocker) -> None:
+    created = udocker("create", "--name=job", "box:1")
+    assert UUID.fullmatch(created.stdout.strip())
+    assert udocker("create", "--name=job", "box:1").returncode == 1
+    done = udocker("-q", "run", "--env=A=1", "--volume=/etc/hostname", "job", "sh", "-c", "echo $A; exit 5")
+    assert (done.returncode, done.stdout) == (5, "1\n")
+    loud = udocker("run", "job", "echo", "hello")
+    assert loud.stdout.splitlines()[0].strip() == "*" * 78
+    assert f"STARTING {created.stdout.strip()}" in loud.stdout
+    assert loud.stdout.endswith("\nhello\n")
+    assert udocker("-q", "run", created.stdout.strip(), "echo", "by id").stdout == "by id\n"
+    assert udocker("run", "--nobanner", "job", "cat", text="stdin").stdout == "stdin"
+    assert udocker("-q", "run", "--entrypoint=/bin/sh -c", "job", "exit 9").returncode == 9
+    rows = udocker("ps", "-m").stdout.splitlines()
+    assert rows[0].split() == ["CONTAINER", "ID", "P", "M", "MOD", "NAMES", "IMAGE"]
+    assert [row.split() for row in rows if "job" in row] == [
+        [created.stdout.strip(), ".", "W", "P1", "['job']", "box:1"]
+    ]
+    assert udocker("rm", "job").stdout == f"Info: deleting container: {created.stdout.strip()}\n"
+    assert udocker("rm", "job").returncode == 1
+
+
+def test_names_clones_and_protection(udocker: Udocker) -> None:
+    udocker("create", "--name=a", "box:1")
+    assert udocker("name", "a", "b").returncode == 0
+    assert udocker("rmname", "b").returncode == 0
+    assert udocker("rename", "a", "c").returncode == 0
+    assert udocker("clone", "--name=d", "c").returncode == 0
+    assert udocker("protect", "d").returncode == 0
+    assert udocker("rm", "d").returncode == 1
+    assert udocker("setup", "--execmode=F3", "d").returncode == 1
+    assert udocker("unprotect", "d").returncode == 0
+    assert udocker("setup", "--execmode=F3", "d").returncode == 0
+    assert udocker("setup", "d").stdout.splitlines() == ["execmode: F3", "nvidiamode: False"]
+    assert udocker("inspect", "d").stdout.startswith('{\n    "architecture"')
+    assert udocker("rm", "c", "d").returncode == 0
+
+
+def test_images(udocker: Udocker, tmp_path: Path) -> None:
+    assert udocker("images").stdout.splitlines()[0] == "REPOSITORY"
+    assert "box:1    ." in udocker("images").stdout.splitlines()
+    assert udocker("verify", "box:1").stdout.splitlines()[-1] == "Info: image Ok"
+    assert udocker("tag", "box:1", "else/where:2").returncode == 0
+    assert udocker("save", "-o", str(tmp_path / "x.tar"), "else/where:2").returncode == 0
+    assert udocker("rmi", "else/where:2").returncode == 0
+    assert "else/where:2" in udocker("load", "-i", str(tmp_path / "x.tar")).stdout.splitlines()
+    assert udocker("rmi", "else/where:2").returncode == 0
+    assert udocker("rmi", "else/where:2").returncode == 1
+
+
+def test_the_rest(udocker: Udocker, tmp_path: Path) -> None:
+    assert udocker("version").stdout.startswith("version: ")
+    assert udocker("showconf").returncode == 0
+    assert udocker("install").returncode == 0
+    assert udocker("help").returncode == 0
+    assert udocker("nonsense").returncode == 1
+    assert udocker("mkrepo", str(tmp_path / "repo")).returncode == 0
+    assert udocker("mkrepo", str(tmp_path / "repo")).returncode == 1
+    assert udocker(f"--repo={tmp_path / 'repo'}", "images").stdout == "REPOSITORY\n"
+    assert udocker(f"--repo={tmp_path / 'absent'}", "images").returncode == 1
+    assert udocker("logout").returncode == 1
