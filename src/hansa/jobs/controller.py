@@ -11,7 +11,7 @@ from hansa.identity.service import IdentityService, revoke_pilot_tokens
 from hansa.jobs import leases, store_pilots
 from hansa.jobs.drivers.base import BatchDriver, Life, PilotOrder, Seen
 from hansa.jobs.model import PilotPhase
-from hansa.jobs.settle import give_back
+from hansa.jobs.settle import give_back, suspects
 from hansa.jobs.tables import pilots
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Tx
@@ -131,7 +131,7 @@ class PilotRoom:
 
     async def _lose(self, tx: Tx, pilot: Any, verdict: Verdict, now: datetime) -> None:
         held = list((await leases.of_pilot(tx, pilot.id)).values())
-        running = {(lease, index) for lease, index in pilot.running}
+        running = await suspects(tx, pilot, held)
         await give_back(tx, self._events, self._job_settings, held, running, now, "Its pilot died while it ran.")
         await revoke_pilot_tokens(tx, pilot.id)
         await store_pilots.end(

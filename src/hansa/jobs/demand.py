@@ -10,7 +10,7 @@ import structlog
 
 from hansa.jobs import store, store_pilots
 from hansa.jobs.controller import PilotRoom
-from hansa.jobs.model import Needs, PilotPhase, misfit, pilots_to_start
+from hansa.jobs.model import Needs, PilotPhase, misfit, pilots_to_start, start_delay_s
 from hansa.jobs.tables import pilots
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
@@ -76,6 +76,9 @@ class Demand:
             capacity = Capacity(**site.capacity)
             if misfit(needs, site.name, capacity):
                 continue
+            failures, last = await store_pilots.speechless(tx, site.name, queue.owner_id)
+            if last is not None and (now - last).total_seconds() < start_delay_s(failures):
+                continue  # the loop looks again by itself
             live = await store_pilots.live_at(tx, site.name, queue.owner_id)
             for _ in range(pilots_to_start(int(queue.waiting), len(live), _PILOTS_PER_OWNER)):
                 await self._insert(tx, site, capacity, queue.owner_id, now)

@@ -237,3 +237,8 @@ def pilots_to_start(waiting_tasks: int, live_pilots: int, site_limit: int) -> in
     if waiting_tasks <= 0:
         return 0
     return max(0, min(site_limit - live_pilots, waiting_tasks))
+
+
+def start_delay_s(failures_in_a_row: int) -> float:
+    """How long to wait before another pilot is started where so many in a row died without a word: 1 minute at most."""
+    return 0.0 if failures_in_a_row < 2 else min(60.0, 2.0 ** (failures_in_a_row - 1))

@@ -99,6 +99,22 @@ def _plain(counts: Counts) -> dict[str, int]:
     return {"done": counts.done, "failed": counts.failed, "killed": counts.killed}
 
 
+async def suspects(tx: Tx, pilot: Any, held: Sequence[Any]) -> set[tuple[int, int]]:
+    """The (lease, index) that may have been running when a pilot died.
+
+    What it said last; if it said nothing of any, the tasks that it would have started first, one for each core: a task
+    that kills its pilot at once must be found out, too.
+    """
+    if pilot.running:
+        return {(lease, index) for lease, index in pilot.running}
+    first: list[tuple[int, int]] = []
+    for lease in sorted(held, key=lambda one: int(one.id)):
+        if len(first) >= pilot.cores:
+            break
+        first += [(lease.id, index) for index in await leases.outstanding(tx, lease)]
+    return set(first[: pilot.cores])
+
+
 async def give_back(
     tx: Tx,
     events: EventLog,

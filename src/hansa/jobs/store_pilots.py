@@ -64,6 +64,20 @@ async def ask_to_stop(tx: Tx, driver: str, how: str) -> int:
     return len(ids)
 
 
+async def speechless(tx: Tx, site: str, owner_id: str) -> tuple[int, datetime | None]:
+    """How many of an owner's newest pilots at a site in a row were lost before they said a word; when the last was."""
+    query = sa.select(pilots.c.phase, pilots.c.last_seen, pilots.c.since).where(
+        pilots.c.site == site, pilots.c.owner_id == owner_id
+    )
+    newest: Sequence[Any] = (await tx.execute(query.order_by(pilots.c.id.desc()).limit(10))).all()
+    count = 0
+    for row in newest:
+        if row.phase != PilotPhase.LOST.value or row.last_seen is not None:
+            break
+        count += 1
+    return count, newest[0].since if count else None
+
+
 async def tasks_running(tx: Tx, site: str | None = None) -> int:
     query = sa.select(sa.func.coalesce(sa.func.sum(leases.c.running), 0))
     if site is not None:

@@ -222,15 +222,19 @@ async def test_the_attempt_that_died_with_its_pilot_is_remembered(world: World) 
 
 
 async def test_tasks_that_had_not_started_can_be_lost_any_number_of_times(world: World) -> None:
-    job = await world.submit(2)
-    for _ in range(5):
+    first = await world.submit(5, priority=9)
+    innocent = await world.submit(2)
+    for _ in range(5):  # each time another task was running when the pilot died
         pilot = await world.pilot()
-        await pilot.take(2)
+        leases = await pilot.take(3)
+        runs = next(lease for lease in leases if lease.job == first.number and lease.attempt == 1)
+        await pilot.exchange(running=running(runs, runs.first))
+        await world.kill(first.number, runs.first)
         await world.lose(pilot)
     pilot = await world.pilot()
     await pilot.take(2)
     await pilot.finish()
-    assert (await world.get(job.number)).counts.done == 2
+    assert (await world.get(innocent.number)).counts.done == 2
 
 
 async def test_retries(world: World) -> None:
