@@ -23,7 +23,8 @@ def check_password(password: str, name: str) -> None:
         raise Fault(BAD_PASSWORD, f"A password has at least {SHORTEST} characters.", hint="Take a few random words.")
     if len(password) > LONGEST:
         raise Fault(BAD_PASSWORD, f"A password has at most {LONGEST} characters.")
-    if len(set(password)) < 4 or name.casefold() in password.casefold():
+    without_name = password.casefold().replace(name.casefold(), "")
+    if len(set(password)) < 4 or len(without_name) < SHORTEST / 2:
         raise Fault(BAD_PASSWORD, "This password is too easy to guess.", hint="Take a few random words.")
 
 

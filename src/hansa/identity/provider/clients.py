@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from authlib.oauth2.rfc6749 import ClientMixin
-
 from hansa.kernel.secrets import token_hash
 
 CODE = "authorization_code"
@@ -31,8 +29,11 @@ BUILT_IN = "hansa-cli"
 
 
 @dataclass(frozen=True)
-class Client(ClientMixin):  # type: ignore[misc, unused-ignore]
-    """A client. ``secret_hash`` None: a public one. ``api``: its tokens are good for this server's API."""
+class Client:
+    """A client, which answers what Authlib asks of one.
+
+    ``secret_hash`` None: a public one. ``api``: its tokens are good for this server's API.
+    """
 
     id: str
     name: str
