@@ -101,6 +101,7 @@ class Keys:
         key_id, public, private = await asyncio.to_thread(_generate)
         now = self._clock.now()
         async with self._database.begin() as tx:
+            await store.lock_keys(tx)
             rows = await store.list_keys(tx)
             if is_first and any(row.retired is None for row in rows):
                 return next(str(row.id) for row in rows if row.retired is None)  # another server was first

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 
 from hansa.kernel.database import Document, Moment, Tx, insert_for, metadata
 
+_KEYS_LOCK = 0x48414E534B  # "HANSK"
+
 users = sa.Table(
     "users",
     metadata,
@@ -163,6 +165,12 @@ async def withdraw_invitations(tx: Tx, user_id: str, now: datetime) -> None:
     """Void what invitations there are to set this user's password."""
     unused = sa.and_(invitations.c.user_id == user_id, invitations.c.used.is_(None))
     await tx.execute(sa.update(invitations).where(unused).values(used=now))
+
+
+async def lock_keys(tx: Tx) -> None:
+    """One at a time, of all servers, changes the keys. SQLite has one writer anyway."""
+    if tx.dialect == "postgresql":
+        await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_KEYS_LOCK)))
 
 
 async def insert_key(tx: Tx, **values: Any) -> None:
