@@ -185,23 +185,25 @@ async def is_revoked(tx: Tx, jti: str) -> bool:
     return (await tx.execute(sa.select(revoked_tokens.c.jti).where(revoked_tokens.c.jti == jti))).first() is not None
 
 
+_STATE = (  # built once: it is asked with every request
+    sa.select(
+        users.c.name,
+        users.c.operator,
+        users.c.suspended,
+        grants.c.id.label("grant_id"),
+        grants.c.revoked,
+        revoked_tokens.c.jti,
+    )
+    .select_from(users)
+    .outerjoin(grants, sa.and_(grants.c.id == sa.bindparam("grant"), grants.c.user_id == users.c.id))
+    .outerjoin(revoked_tokens, revoked_tokens.c.jti == sa.bindparam("token"))
+    .where(users.c.id == sa.bindparam("user"))
+)
+
+
 async def state_of(tx: Tx, user_id: str, grant_id: str, jti: str) -> Any | None:
     """All that decides whether a valid access token is still welcome, in one look; None: no such user."""
-    query = (
-        sa.select(
-            users.c.name,
-            users.c.operator,
-            users.c.suspended,
-            grants.c.id.label("grant_id"),
-            grants.c.revoked,
-            revoked_tokens.c.jti,
-        )
-        .select_from(users)
-        .outerjoin(grants, sa.and_(grants.c.id == grant_id, grants.c.user_id == users.c.id))
-        .outerjoin(revoked_tokens, revoked_tokens.c.jti == jti)
-        .where(users.c.id == user_id)
-    )
-    return (await tx.execute(query)).first()
+    return (await tx.execute(_STATE, {"user": user_id, "grant": grant_id, "token": jti})).first()
 
 
 async def insert_session(tx: Tx, **values: Any) -> None:
