@@ -11,7 +11,7 @@ from hansa.identity.keys import still_published
 from hansa.identity.lockout import Failures, keys_of, wait_s
 from hansa.identity.model import Membership, Role, entitlements
 from hansa.identity.passwords import check_password
-from hansa.identity.provider.browser import origin_of, safe_next
+from hansa.identity.provider.browser import Browser, origin_of, safe_next
 from hansa.identity.provider.clients import Client, built_in, redirect_problem, same_redirect
 from hansa.identity.provider.grants import narrow, narrow_scopes
 from hansa.identity.provider.service import normal_user_code
@@ -145,3 +145,14 @@ def test_a_retired_key_is_published_until_its_last_token_has_expired() -> None:
     assert still_published(None, NOW, 3600)
     assert still_published(NOW, NOW + timedelta(seconds=3600), 3600)
     assert not still_published(NOW, NOW + timedelta(hours=2), 3600)
+
+
+def test_behind_https_cookies_are_for_this_host_alone() -> None:
+    browser = Browser("https://hansa.example.org", b"k" * 32)
+    answer = browser.signed_in("/auth/realms/hansa/account", "secret")
+    cookies = answer.headers.getlist("set-cookie")
+    assert any(cookie.startswith("__Host-hansa_session=secret;") for cookie in cookies)
+    for cookie in cookies:
+        assert cookie.startswith("__Host-hansa_")
+        assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= {part.strip() for part in cookie.split(";")}
+    assert answer.headers["location"] == "https://hansa.example.org/auth/realms/hansa/account"
