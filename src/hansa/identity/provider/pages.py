@@ -331,7 +331,7 @@ async def set_password(
         user_id = await accounts.accept_invitation(invitation, password)
     except Fault as fault:
         return await _welcome(request, accounts, pages, session, invitation, fault.detail)
-    await provider.close_sessions_of(user_id)
+    await provider.end_sign_ins_of(user_id)
     return pages.signed_in(f"{REALM}/account", await provider.open_session(user_id))
 
 

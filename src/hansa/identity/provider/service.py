@@ -273,10 +273,10 @@ class ProviderService:
         async with self._database.begin() as tx:
             await provider_store.delete_session(tx, session.hash, self._clock.now())
 
-    async def close_sessions_of(self, user_id: str) -> None:
-        """Sign all browsers of a user out: a new password was set."""
+    async def end_sign_ins_of(self, user_id: str) -> None:
+        """Sign a user out of everything: a new password was set, as somebody else may have had the old one."""
         async with self._database.begin() as tx:
-            await provider_store.delete_sessions_of(tx, user_id)
+            await provider_store.end_sign_ins_of(tx, user_id, self._clock.now())
 
     async def logout_target(
         self, hint: str | None, client_id: str | None, uri: str | None

@@ -222,8 +222,11 @@ async def delete_session(tx: Tx, digest: str, now: datetime) -> None:
     await tx.execute(sa.update(grants).where(under).values(revoked=now))
 
 
-async def delete_sessions_of(tx: Tx, user_id: str) -> None:
+async def end_sign_ins_of(tx: Tx, user_id: str, now: datetime) -> None:
+    """Sign a user out of everything: browsers, clients, offline access."""
     await tx.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
+    live = sa.and_(grants.c.user_id == user_id, grants.c.revoked.is_(None))
+    await tx.execute(sa.update(grants).where(live).values(revoked=now))
 
 
 async def get_consent(tx: Tx, user_id: str, client_id: str) -> set[str]:
