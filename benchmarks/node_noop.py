@@ -1,13 +1,7 @@
-"""No-op tasks through the pilot against a trivial server in a process of its own: tasks per second.
-
-    python benchmarks/node_noop.py [--tasks 5000] [--cores 2] [--json]
-
-Bounded by --deadline seconds. The clock runs from the first lease to the last result.
-"""
+"""Tasks that do nothing through the pilot alone, against a server in memory: what the node could do at best."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -16,51 +10,45 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks.embedded import environ
+from benchmarks.harness import CORES, ROOT, Better, Row, median, rounded, used_by_others
 
-from tests.support.node_server import TOKEN, FakeServer  # noqa: E402
+START_S = 30.0
+DEADLINE_S = 120.0
 
 
-def write_config(folder: Path, url: str, cores: int) -> Path:
-    token = folder / "token"
-    token.write_text(TOKEN)
-    config = folder / "pilot.json"
-    config.write_text(
-        json.dumps(
-            {
-                "pilot": "bench",
-                "urls": [url],
-                "token_file": str(token),
-                "work_dir": str(folder / "work"),
-                "cores": cores,
-                "memory_mib": 4096,
-                "idle_timeout_s": 60,
-            }
+def run(quick: bool) -> list[Row]:
+    """There is no budget for it: it shows what the server costs beside the row of whole arrays."""
+    tasks, rounds = (1000, 1) if quick else (5000, 3)
+    noise = used_by_others()
+    rates = [measure(tasks) for _ in range(rounds)]
+    return [
+        Row(
+            work=f"{tasks:,} no-op tasks through the pilot alone, {CORES} cores",
+            unit="tasks/s",
+            better=Better.HIGHER,
+            hansa=rounded(median(rates)),
+            detail={"runs": [rounded(rate) for rate in rates], "used_by_others": noise},
         )
-    )
-    for path in (token, config):
-        path.chmod(0o600)
-    return config
+    ]
 
 
-def measure(tasks: int, cores: int, deadline_s: float, command: list[str], profile: str | None) -> float:
-    server = FakeServer()
+def measure(tasks: int) -> float:
+    """Tasks per second, from the first lease to the last result."""
+    server = _fake_server()
     server.keeps_requests = False
-    server.add(1, command, tasks, memory_mib=64)
-    with tempfile.TemporaryDirectory() as name:
-        config = write_config(Path(name), server.url, cores)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        runner = ["-m", "cProfile", "-o", profile] if profile else []
-        pilot = subprocess.Popen(
-            [sys.executable, *runner, "-m", "hansa.node", "pilot", "--config", str(config)], env=environment
-        )
+    server.add(1, ["/bin/true"], tasks, memory_mib=64)
+    with tempfile.TemporaryDirectory(prefix="hansa-bench-node-") as name:
+        config = _write_config(Path(name), server.url, server.token)
+        command = [sys.executable, "-m", "hansa.node", "pilot", "--config", str(config)]
+        pilot = subprocess.Popen(command, env={**os.environ, **environ()}, stderr=subprocess.DEVNULL)
         try:
-            server.wait(lambda: server.leases, 30)
+            server.wait(lambda: server.leases, START_S)
             begin = min(lease[3] for lease in server.leases.values())
-            server.wait(lambda: len(server.results) == tasks, deadline_s)
-            elapsed = time.monotonic() - begin
+            server.wait(lambda: len(server.results) == tasks, DEADLINE_S)
+            elapsed: float = time.monotonic() - begin
         finally:
             pilot.send_signal(signal.SIGTERM)
             pilot.wait(30)
@@ -69,21 +57,29 @@ def measure(tasks: int, cores: int, deadline_s: float, command: list[str], profi
     return tasks / elapsed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=5000)
-    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--deadline", type=float, default=120.0)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--profile", help="write a cProfile of the pilot here")
-    parser.add_argument("command", nargs="*", default=["/bin/true"])
-    options = parser.parse_args()
-    rate = measure(options.tasks, options.cores, options.deadline, options.command, options.profile)
-    if options.json:
-        print(json.dumps({"tasks": options.tasks, "cores": options.cores, "tasks_per_s": round(rate, 1)}))
-    else:
-        print(f"{options.tasks:,} tasks on {options.cores} cores: {rate:,.0f} tasks/s")
+def _fake_server() -> Any:
+    sys.path.insert(0, str(ROOT))
+    from tests.support import node_server
+
+    server: Any = node_server.FakeServer()
+    server.token = node_server.TOKEN
+    return server
 
 
-if __name__ == "__main__":
-    main()
+def _write_config(folder: Path, url: str, secret: str) -> Path:
+    token = folder / "token"
+    token.write_text(secret)
+    config = folder / "pilot.json"
+    wanted = {
+        "pilot": "bench",
+        "urls": [url],
+        "token_file": str(token),
+        "work_dir": str(folder / "work"),
+        "cores": CORES,
+        "memory_mib": 4096,
+        "idle_timeout_s": 60,
+    }
+    config.write_text(json.dumps(wanted))
+    for path in (token, config):
+        path.chmod(0o600)
+    return config

@@ -2,7 +2,7 @@
 
     python train.py digits.npz KIND SETTING VARIANT
 
-Simple kinds are a few lines of NumPy; the others are scikit-learn's, whose import alone takes a second or more.
+Simple kinds are a few lines of NumPy; the others are scikit-learn's, whose import alone takes a second.
 Each kind imports only what it needs: with 200 short tasks, imports are most of the work.
 """
 

@@ -24,6 +24,9 @@ usage = sa.Table(
     sa.Column("cpu_s", sa.Float, nullable=False),
 )
 
+_ADD: dict[str, Any] = {}
+"""The statement that adds to the sums, by dialect: built once."""
+
 
 @dataclass(frozen=True)
 class Charge:
@@ -42,8 +45,6 @@ async def charge(tx: Tx, day: date, charges: Sequence[Charge]) -> None:
     """Add to the sums, in the unit of work of whatever was used."""
     if not charges:
         return
-    insert = insert_for(tx, usage)
-    sums = {name: usage.c[name] + insert.excluded[name] for name in ("tasks", "wall_s", "core_s", "cpu_s")}
     rows = [
         {
             "day": day,
@@ -57,8 +58,15 @@ async def charge(tx: Tx, day: date, charges: Sequence[Charge]) -> None:
         }
         for one in charges
     ]
-    key = ["day", "owner_id", "vo", "site"]
-    await tx.execute(insert.on_conflict_do_update(index_elements=key, set_=sums), rows)
+    statement = _ADD.get(tx.dialect)
+    if statement is None:
+        statement = _ADD[tx.dialect] = _adding(insert_for(tx, usage))
+    await tx.execute(statement, rows)
+
+
+def _adding(insert: Any) -> Any:
+    sums = {name: usage.c[name] + insert.excluded[name] for name in ("tasks", "wall_s", "core_s", "cpu_s")}
+    return insert.on_conflict_do_update(index_elements=["day", "owner_id", "vo", "site"], set_=sums)
 
 
 async def totals(tx: Tx, owner_id: str, since: date | None) -> Sequence[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ class ServerView:
     running: bool
     version: str | None = None
     database: str | None = None
-    started: str | None = None
+    started: datetime | None = None
     pid: int | None = None
     home: str | None = None
     sites: list[str] = field(default_factory=list)
@@ -92,12 +93,16 @@ def _look(session: Transport, place: str | None) -> ServerView:
         running=True,
         version=found.get("version"),
         database=found.get("database"),
-        started=found.get("started"),
-        pid=found.get("pid") or session.endpoint.pid,
+        started=_moment(session.endpoint.since),
+        pid=session.endpoint.pid,
         home=place,
         sites=[f"{s.name} ({s.status.phase}, {s.capacity.cores} cores, {s.running} running)" for s in sites],
         jobs=jobs,
     )
+
+
+def _moment(since: float | None) -> datetime | None:
+    return None if since is None else datetime.fromtimestamp(since, UTC)
 
 
 def _cells(view: ServerView) -> dict[str, Any]:

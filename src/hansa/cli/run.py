@@ -195,7 +195,7 @@ def _conclude(session: Transport, job: Job, *, quiet: bool) -> int:
             name_failures(session, job)
         return 0 if job.status.phase == Phase.DONE else 1
     if job.status.phase != Phase.DONE:
-        note(f"job {job.number} {job.status.phase}: {job.status.message}")
+        note(f"job {job.number}: {job.status.message}")
     if job.exit_code is not None:
         return job.exit_code
     return 0 if job.status.phase == Phase.DONE else OWN

@@ -38,6 +38,8 @@ class Endpoint:
     timeout_s: float = TIMEOUT_S
     ca_file: str | None = None
     pid: int | None = None
+    since: float | None = None
+    """Seconds since 1970; pid and since are known of an embedded server."""
     login: Login | None = None
 
     def bearer(self) -> str | None:
@@ -94,7 +96,14 @@ def running(home: Path) -> Endpoint | None:
         return None
     try:
         found = json.loads((run / "server.json").read_bytes())
-        return Endpoint(found["url"].rstrip("/"), found["token"], home, pid=int(found["pid"]))
+        return Endpoint(
+            found["url"].rstrip("/"),
+            found["token"],
+            home,
+            ca_file=found.get("ca_file"),
+            pid=int(found["pid"]),
+            since=found.get("since"),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it is only just starting
 

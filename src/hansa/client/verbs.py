@@ -11,6 +11,7 @@ from hansa.client import api, fetch, operations, results
 from hansa.client.arrays import Array
 from hansa.client.draft import Draft, Options, prepare
 from hansa.client.effects import Operation, Work
+from hansa.client.errors import USAGE, HansaError
 from hansa.client.files import Progress
 from hansa.client.functions import Calls, returned, rows_of
 from hansa.jobs.wire import Job
@@ -50,6 +51,12 @@ def make_options(given: JobOptions, array: Array | None = None) -> Options:
     """The options as drafts take them."""
     words: dict[str, Any] = dict(given)
     params = words.pop("params", None)
+    if isinstance(params, Mapping):
+        raise HansaError(
+            USAGE,
+            "params is a mapping; it is a list with one mapping for each task.",
+            hint='As in params=[{"rate": 0.1}, {"rate": 0.2}]; for all combinations see itertools.product.',
+        )
     if params is not None and not isinstance(params, str | Path):
         words["array"], params = rows_of(list(params)), None
     if array is not None:

@@ -139,7 +139,7 @@ class AccountService:
 
     async def list_users(self, cursor: str | None, limit: int) -> UserPage:
         """Users by name."""
-        after = decode_cursor(cursor, 1)
+        after = decode_cursor(cursor, str)
         async with self._database.read() as tx:
             rows = await store.list_users(tx, after[0] if after else None, limit)
         users = [User(row.id, row.issuer, row.sub, row.name, row.operator, suspended=row.suspended) for row in rows]

@@ -76,11 +76,16 @@ signing_keys = sa.Table(
     sa.Column("retired", Moment),
 )
 
+_FIND_TOKEN = (  # built once: every request executes it
+    sa.select(tokens, users.c.name, users.c.operator, users.c.suspended)
+    .join(users)
+    .where(tokens.c.hash == sa.bindparam("digest"))
+)
+
 
 async def find_token(tx: Tx, digest: str) -> Any | None:
     """The token's row with its user's columns, or None."""
-    query = sa.select(tokens, users.c.name, users.c.operator, users.c.suspended).join(users)
-    return (await tx.execute(query.where(tokens.c.hash == digest))).first()
+    return (await tx.execute(_FIND_TOKEN, {"digest": digest})).first()
 
 
 async def find_user(tx: Tx, issuer: str, sub: str) -> Any | None:

@@ -79,7 +79,7 @@ class VoService:
 
     async def list_vos(self, caller: Caller, cursor: str | None, limit: int) -> VoPage:
         """The caller's VOs by name; an operator sees all."""
-        after = decode_cursor(cursor, 1)
+        after = decode_cursor(cursor, str)
         async with self._database.read() as tx:
             owner = None if caller.is_operator else caller.user_id
             rows = await vo_store.list_vos(tx, owner, str(after[0]) if after else "", limit)
@@ -133,7 +133,7 @@ class VoService:
             return await self._view(tx, caller, name)
 
     async def members(self, caller: Caller, name: str, cursor: str | None, limit: int) -> MemberPage:
-        after = decode_cursor(cursor, 1)
+        after = decode_cursor(cursor, str)
         async with self._database.read() as tx:
             await self._allow(tx, caller, VoAct.SEE_MEMBERS, name)
             rows = await vo_store.list_members(tx, name, str(after[0]) if after else "", limit)

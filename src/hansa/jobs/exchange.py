@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 import structlog
@@ -16,14 +17,23 @@ from hansa.identity.service import revoke_pilot_tokens
 from hansa.jobs import errors, leases, store, store_pilots
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
-from hansa.jobs.model import Again, Final, PilotPhase, judge
-from hansa.jobs.settle import Change, apply_change, give_back, history_of, limits_of, retry_row
+from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
+from hansa.jobs.settle import (
+    Change,
+    apply_change,
+    give_back,
+    history_of,
+    is_attempt_of,
+    limits_of,
+    retry_row,
+)
 from hansa.jobs.wire import Phase
 from hansa.kernel import errors as kernel_errors
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog
+from hansa.kernel.ids import new_id
 from hansa.kernel.settings import FileSettings, JobSettings
 from hansa.kernel.status import Party
 from hansa.node import protocol
@@ -32,6 +42,12 @@ from hansa.node.protocol import ExchangeReply, ExchangeRequest, JobOrder, Kill, 
 log = structlog.get_logger(__name__)
 _LONGEST_HOLD_S = 30.0
 _LOOK_AGAIN_S = 2.0
+
+
+class _News(Enum):
+    NONE = "none"
+    SOME = "some"
+    SUPERSEDED = "superseded"
 
 
 @dataclass
@@ -53,8 +69,11 @@ class _Books:
     earlier: list[dict[str, Any]] = field(default_factory=list)
     again: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
+    known: dict[tuple[int, int], Any] = field(default_factory=dict)
+    """Rows of ``retries`` of the tasks that are reported."""
     recount: set[int] = field(default_factory=set)
-    reported: dict[int, int] = field(default_factory=dict)
+    """Leases of which something was reported that did not count."""
+    reported: dict[int, set[int]] = field(default_factory=dict)
 
     def change(self, job: int) -> Change:
         return self.changes.setdefault(job, Change())
@@ -90,40 +109,50 @@ class ExchangeService:
         if request.protocol not in (protocol.PROTOCOL_VERSION, protocol.PROTOCOL_VERSION - 1):
             raise Fault(errors.PROTOCOL, f"This server speaks version {protocol.PROTOCOL_VERSION} of the protocol.")
         self.counters.exchanges += 1
-        self._database.bells.ring(f"pilot/{pilot_id}")  # a held request of this pilot is answered now
+        arrival = new_id("arrival")
         chunks = await self._store_content(pilot_id, request)
-        reply, owner_id = await self._settle(pilot_id, request, chunks)
+        reply, owner_id = await self._settle(pilot_id, request, chunks, arrival)
         if request.wait_s <= 0 or request.ending or _says_something(reply):
             return reply
-        return await self._hold(pilot_id, owner_id, request, reply)
+        return await self._hold(pilot_id, owner_id, request, arrival)
 
-    async def _hold(
-        self, pilot_id: str, owner_id: str, request: ExchangeRequest, reply: ExchangeReply
-    ) -> ExchangeReply:
+    async def _hold(self, pilot_id: str, owner_id: str, request: ExchangeRequest, arrival: str) -> ExchangeReply:
+        """Wait for something to say; nothing once the pilot has sent another request, or the same one again."""
         deadline = self._clock.now() + timedelta(seconds=min(request.wait_s, _LONGEST_HOLD_S))
         with self._database.bells.listen(f"work/{owner_id}", f"pilot/{pilot_id}") as bell:
-            while (left := (deadline - self._clock.now()).total_seconds()) > 0:
-                if await self._has_news(pilot_id, request):
-                    reply, _ = await self._settle(pilot_id, _only_asking(request), [])
+            while (left := (deadline - self._clock.now()).total_seconds()) > 0 and not self._database.bells.is_closing:
+                news = await self._news(pilot_id, request, arrival)
+                if news is _News.SUPERSEDED:
+                    break
+                if news is _News.SOME:
+                    reply = await self._settle_held(pilot_id, request, arrival)
                     if _says_something(reply):
                         return reply
-                if await bell.wait(min(left, _LOOK_AGAIN_S)) and not await self._is_newest(pilot_id, request):
-                    return reply
-        return reply
+                await bell.wait(min(left, _LOOK_AGAIN_S))
+        return ExchangeReply()
 
-    async def _has_news(self, pilot_id: str, request: ExchangeRequest) -> bool:
+    async def _news(self, pilot_id: str, request: ExchangeRequest, arrival: str) -> _News:
         async with self._database.read() as tx:
             pilot = await store_pilots.get(tx, pilot_id)
+            if pilot is not None and pilot.arrival != arrival:
+                return _News.SUPERSEDED
             if pilot is None or pilot.stop or PilotPhase(pilot.phase).is_final:
-                return True
+                return _News.SOME
             if await store_pilots.has_kills(tx, pilot_id):
-                return True
-            return request.want > 0 and bool(await leases.eligible_queues(tx, pilot, request))
+                return _News.SOME
+            some = request.want > 0 and bool(await leases.eligible_queues(tx, pilot, request))
+            return _News.SOME if some else _News.NONE
 
-    async def _is_newest(self, pilot_id: str, request: ExchangeRequest) -> bool:
-        async with self._database.read() as tx:
-            pilot = await store_pilots.get(tx, pilot_id)
-        return pilot is not None and pilot.session == request.session and pilot.sequence <= request.sequence
+    async def _settle_held(self, pilot_id: str, request: ExchangeRequest, arrival: str) -> ExchangeReply:
+        """What there is to say now to a request that was settled before: its results are in, only tasks go out."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            pilot = await self._live_pilot(tx, pilot_id)
+            if pilot.arrival != arrival:
+                return ExchangeReply()
+            held = await leases.of_pilot(tx, pilot_id)
+            jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
+            return await self._give(tx, pilot, request, held, jobs, now, may_take=True)
 
     async def _store_content(self, pilot_id: str, request: ExchangeRequest) -> list[dict[str, Any]]:
         """Put outputs and logs into the object store, before the unit of work that mentions them."""
@@ -146,13 +175,11 @@ class ExchangeService:
         return [await self._logs.write(job, some) for job, some in pieces.items()]
 
     async def _settle(
-        self, pilot_id: str, request: ExchangeRequest, chunks: list[dict[str, Any]]
+        self, pilot_id: str, request: ExchangeRequest, chunks: list[dict[str, Any]], arrival: str
     ) -> tuple[ExchangeReply, str]:
         now = self._clock.now()
         async with self._database.begin() as tx:
-            pilot = await store_pilots.get(tx, pilot_id, lock=True)
-            if pilot is None or PilotPhase(pilot.phase).is_final:
-                raise Fault(errors.PILOT_GONE, "This pilot is not wanted any more.")
+            pilot = await self._live_pilot(tx, pilot_id)
             held = await leases.of_pilot(tx, pilot_id)
             jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
             await store.add_log_chunks(tx, chunks)
@@ -160,13 +187,24 @@ class ExchangeService:
             for number in {row["job"] for row in chunks} - books.changes.keys():
                 tx.ring(f"job/{number}")
             await self._forget_old_sessions(tx, pilot, request, held, now)
-            await self._note_running(tx, held, request)
+            is_first = pilot.session != request.session or request.sequence > pilot.sequence
+            is_newest = is_first or request.sequence == pilot.sequence
+            if is_newest:  # of what runs, a request that was overtaken knows less
+                await self._note_running(tx, held, request)
             if request.ending:
                 await self._end(tx, pilot, request.ending, now)
                 return ExchangeReply(), pilot.owner_id
-            reply = await self._give(tx, pilot, request, held, jobs, now)
-            await store_pilots.heard(tx, pilot, request, now)
+            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=is_first)
+            await store_pilots.heard(tx, pilot, request, arrival, now, is_newest=is_newest)
+        # A held request of this pilot is answered now; one that another server holds looks by itself.
+        self._database.bells.ring(f"pilot/{pilot_id}")
         return reply, pilot.owner_id
+
+    async def _live_pilot(self, tx: Tx, pilot_id: str) -> Any:
+        pilot = await store_pilots.get(tx, pilot_id, lock=True)
+        if pilot is None or PilotPhase(pilot.phase).is_final:
+            raise Fault(errors.PILOT_GONE, "This pilot is not wanted any more.")
+        return pilot
 
     async def _accept(
         self,
@@ -177,14 +215,19 @@ class ExchangeService:
         jobs: dict[int, Any],
         now: datetime,
     ) -> _Books:
-        books = _Books()
-        histories = await _histories(tx, request.results, held)
+        books = _Books(known=await _known_retries(tx, request.results, held))
         for result in request.results:
             lease = held.get(result.lease)
             if lease is None or not lease.first <= result.index <= lease.last:
                 self.counters.ignored += 1  # an old lease: somebody else's result counts
                 continue
-            retry = histories.get((lease.job, result.index)) if lease.attempt > 1 else None
+            retry = books.known.get((lease.job, result.index))
+            reported = books.reported.setdefault(lease.id, set())
+            if result.index in reported or (retry is not None and not is_attempt_of(retry, lease)):
+                self.counters.ignored += 1  # it came before
+                books.recount.add(lease.id)
+                continue
+            reported.add(result.index)
             self._book(books, pilot, jobs[lease.job], lease, result, retry, now)
         await self._write(tx, books, pilot, jobs, held, now)
         return books
@@ -194,7 +237,7 @@ class ExchangeService:
     ) -> None:
         history = history_of(retry, lease.attempt)
         verdict = judge(result.outcome, result.exit_code, result.message, history, limits_of(job, self._settings))
-        if job.kill_requested and isinstance(verdict, Again):
+        if (job.kill_requested or result.index in lease.kill) and isinstance(verdict, Again):
             verdict = Final(Phase.KILLED, "Killed on request.")
         elif pilot.stop and result.outcome == protocol.NODE:  # we stopped it: that is nobody's fault
             verdict = Again(replace(history, attempt=history.attempt + 1), 0.0, result.message)
@@ -206,16 +249,15 @@ class ExchangeService:
             "outcome": result.outcome,
             "exit_code": result.exit_code,
             "signal": result.signal,
-            "message": verdict.message,
+            "message": storable(verdict.message),
             "pilot_id": pilot.id,
             "ended": now - timedelta(seconds=max(0.0, result.ended_ago_s)),
             "wall_s": result.wall_s,
             "cpu_s": result.cpu_s,
             "memory_mib": result.memory_mib,
         }
-        books.reported[lease.id] = books.reported.get(lease.id, 0) + 1
         if isinstance(verdict, Final):
-            books.final.append(row | {"phase": verdict.phase.value, "fields": result.fields})
+            books.final.append(row | {"phase": verdict.phase.value, "fields": storable(result.fields)})
             books.files += [
                 {
                     "job": job.number,
@@ -235,7 +277,7 @@ class ExchangeService:
         self, tx: Tx, books: _Books, pilot: Any, jobs: dict[int, Any], held: dict[int, Any], now: datetime
     ) -> None:
         accepted = await store.insert_results(tx, books.final)
-        retried = await store_pilots.insert_attempts(tx, books.earlier)
+        retried = await store_pilots.insert_attempts(tx, await _without_result(tx, books.earlier))
         again = [row for row in books.again if (row["job"], row["index"], row["attempt"] - 1) in retried]
         await store.upsert_retries(tx, again)
         for row in again:
@@ -255,7 +297,7 @@ class ExchangeService:
         self.counters.accepted += len(accepted)
         await store.insert_task_files(tx, [f for f in books.files if (f["job"], f["index"]) in accepted])
         for number, rows in used.items():
-            repeated = [row["index"] for row in rows if row["attempt"] > 1 and "fields" in row]
+            repeated = [row["index"] for row in rows if "fields" in row and (number, row["index"]) in books.known]
             await store.delete_retries(tx, number, repeated)
         await self._close_leases(tx, books, held)
         await charge(tx, now.date(), [_charge(pilot, jobs[number], rows) for number, rows in used.items()])
@@ -264,15 +306,16 @@ class ExchangeService:
 
     async def _close_leases(self, tx: Tx, books: _Books, held: dict[int, Any]) -> None:
         finished = []
-        for lease_id, count in books.reported.items():
+        for lease_id, indices in books.reported.items():
             lease = held[lease_id]
-            remaining = lease.remaining - count
-            if lease_id in books.recount:  # something came twice, or was killed meanwhile: count anew
+            remaining = lease.remaining - len(indices)
+            if lease_id in books.recount:  # something came twice: count anew
                 remaining = len(await leases.outstanding(tx, lease))
             if remaining <= 0:
                 finished.append(lease_id)
             else:
-                await leases.update(tx, lease_id, remaining=remaining)
+                values = {"kill": [index for index in lease.kill if index not in indices]} if lease.kill else {}
+                await leases.update(tx, lease_id, remaining=remaining, **values)
         await leases.delete(tx, finished)
         for lease_id in finished:
             del held[lease_id]
@@ -294,17 +337,16 @@ class ExchangeService:
         held: dict[int, Any],
         jobs: dict[int, Any],
         now: datetime,
+        *,
+        may_take: bool,
     ) -> ExchangeReply:
         kill = [Kill(lease.id) for lease in held.values() if jobs[lease.job].kill_requested]
         kill += [Kill(lease.id, index) for lease in held.values() for index in lease.kill]
         dropped = [lease for lease in request.held if lease not in held]
-        repeated = request.session == pilot.session and request.sequence <= pilot.sequence
-        if repeated:
-            given = [
-                {"row": jobs[row.job], **row._mapping} for row in held.values() if row.sequence == request.sequence
-            ]
-        elif pilot.stop or request.want <= 0:
-            given = []
+        asked = (request.session, request.sequence)  # if leases were given for it, their answer was lost
+        granted = [lease for lease in held.values() if (lease.session, lease.sequence) == asked]
+        if granted or not may_take or pilot.stop or request.want <= 0:
+            given = [{"row": jobs[lease.job], **lease._mapping} for lease in granted]
         else:
             given = await leases.take(tx, pilot, request, now)
             self.counters.leased += sum(lease["remaining"] for lease in given)
@@ -384,17 +426,27 @@ class ExchangeService:
             raise Fault(errors.NO_FILE, f"There is no content {digest} for this pilot.")
 
 
-async def _histories(tx: Tx, found: Iterable[TaskResult], held: dict[int, Any]) -> dict[tuple[int, int], Any]:
-    wanted: dict[int, list[int]] = {}
+async def _known_retries(tx: Tx, found: Iterable[TaskResult], held: dict[int, Any]) -> dict[tuple[int, int], Any]:
+    """What is known of earlier attempts of the tasks that are reported, by (job, index)."""
+    wanted: dict[int, set[int]] = {}
     for result in found:
         lease = held.get(result.lease)
-        if lease is not None and lease.attempt > 1:
-            wanted.setdefault(lease.job, []).append(result.index)
-    rows: dict[tuple[int, int], Any] = {}
-    for number, indices in wanted.items():
-        for index, row in (await store.retries_of(tx, number, indices)).items():
-            rows[number, index] = row
-    return rows
+        if lease is not None and lease.first <= result.index <= lease.last:
+            wanted.setdefault(lease.job, set()).add(result.index)
+    return {
+        (number, index): row
+        for number, indices in wanted.items()
+        for index, row in (await store.retries_of(tx, number, sorted(indices))).items()
+    }
+
+
+async def _without_result(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those whose task has not ended: an end that was accepted stays."""
+    wanted: dict[int, list[int]] = {}
+    for row in rows:
+        wanted.setdefault(row["job"], []).append(row["index"])
+    ended = {(number, index) for number, some in wanted.items() for index in await store.ended_of(tx, number, some)}
+    return [row for row in rows if (row["job"], row["index"]) not in ended]
 
 
 async def _lease(tx: Tx, given: dict[str, Any]) -> Lease:
@@ -421,10 +473,6 @@ def _bytes(data: str) -> bytes:
 
 def _says_something(reply: ExchangeReply) -> bool:
     return bool(reply.leases or reply.kill or reply.dropped or reply.stop)
-
-
-def _only_asking(request: ExchangeRequest) -> ExchangeRequest:
-    return replace(request, results=[], logs=[], wait_s=0.0)
 
 
 def _code(why: str) -> str:

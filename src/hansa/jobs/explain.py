@@ -8,7 +8,7 @@ from typing import Any
 
 from hansa.jobs import store, store_pilots
 from hansa.jobs.logs import LogStore
-from hansa.jobs.model import Needs, duration, misfit
+from hansa.jobs.model import Needs, duration, how_it_ended, misfit
 from hansa.jobs.views import status_of
 from hansa.jobs.wire import Explanation, Job, Phase
 from hansa.kernel.database import Database
@@ -83,9 +83,8 @@ def _pilot_line(pilot: Any, needs: Needs, now: datetime) -> str:
 async def _failed_lines(logs: LogStore, job: Any, row: Any) -> list[str]:
     name = f"{job.number}.{row.index}" if job.spec["array"] else str(job.number)
     used = f"{duration(row.wall_s)} wall, {row.cpu_s:.1f} s CPU, {row.memory_mib:,.0f} MiB at most"
-    how = f"exit code {row.exit_code}" if row.exit_code is not None else row.outcome
-    how = f"signal {row.signal}" if row.exit_code is None and row.signal else how
-    lines = [f"Task {name} failed: {how}. {row.message}".rstrip() + f" Used: {used}."]
+    how = how_it_ended(row.outcome, row.exit_code, row.signal, row.message)
+    lines = [f"Task {name} failed: {how}. Used: {used}."]
     for stream in ("setup", "stderr"):
         tail = (await logs.tail(job.number, row.index, stream, _TAIL_BYTES)).decode(errors="replace").splitlines()
         lines += [f"  {stream}: {line}" for line in tail[-5:]]

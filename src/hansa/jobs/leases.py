@@ -19,33 +19,52 @@ from hansa.kernel.database import Tx
 
 _MOST_IN_ONE_LEASE = 1024
 _HEADS_PER_QUEUE = 64
+_NO_END_S = 2**31 - 1
+
+# Built once: to build a statement costs as much as to execute it.
+_ELIGIBLE = sa.select(queues).where(
+    queues.c.owner_id == sa.bindparam("has_owner"),
+    queues.c.cores <= sa.bindparam("has_cores"),
+    queues.c.memory_mib <= sa.bindparam("has_memory_mib"),
+    queues.c.gpus <= sa.bindparam("has_gpus"),
+    queues.c.wall_time_s <= sa.bindparam("has_s"),
+    (queues.c.site == "") | (queues.c.site == sa.bindparam("has_site")),
+    sa.exists().where(jobs.c.queue_id == queues.c.id, jobs.c.open),
+)
+_END = sa.func.coalesce(jobs.c.killed_from, jobs.c.first + jobs.c.count)
+_IS_DUE = sa.exists().where(
+    retries.c.job == jobs.c.number, ~retries.c.leased, retries.c.not_before <= sa.bindparam("now")
+)
+_HEADS = (
+    sa.select(jobs)
+    .where(jobs.c.queue_id == sa.bindparam("queue"), jobs.c.open, (jobs.c.next_index < _END) | _IS_DUE)
+    .order_by(jobs.c.rank, jobs.c.number)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+    .with_for_update(skip_locked=True)
+)
+_INSERT = sa.insert(leases).returning(leases.c.id)
+_MOVE = sa.update(jobs).where(jobs.c.number == sa.bindparam("this"))
+_OF_PILOT = sa.select(leases).where(leases.c.pilot_id == sa.bindparam("pilot"))
+_UPDATE = sa.update(leases).where(leases.c.id == sa.bindparam("this"))
 
 
 async def eligible_queues(tx: Tx, pilot: Any, free: Any) -> list[tuple[int, Needs]]:
     """The owner's queues whose tasks this pilot can run, as it is now."""
-    query = sa.select(queues).where(
-        queues.c.owner_id == pilot.owner_id,
-        queues.c.cores <= pilot.cores,
-        queues.c.memory_mib <= pilot.memory_mib,
-        queues.c.gpus <= len(pilot.gpus),
-        queues.c.site.in_(["", pilot.site]),
-        sa.exists().where(jobs.c.queue_id == queues.c.id, jobs.c.open),
-    )
-    if free.remaining_s is not None:
-        query = query.where(queues.c.wall_time_s <= int(free.remaining_s))
-    found = (await tx.execute(query)).all()
+    has = {
+        "has_owner": pilot.owner_id,
+        "has_cores": pilot.cores,
+        "has_memory_mib": pilot.memory_mib,
+        "has_gpus": len(pilot.gpus),
+        "has_site": pilot.site,
+        "has_s": _NO_END_S if free.remaining_s is None else int(free.remaining_s),
+    }
+    found = (await tx.execute(_ELIGIBLE, has)).all()
     return [(q.id, Needs(q.cores, q.memory_mib, q.gpus, q.wall_time_s, q.site or None)) for q in found]
 
 
-async def _heads(tx: Tx, queue_id: int, limit: int) -> Sequence[Any]:
-    query = (
-        sa.select(jobs)
-        .where(jobs.c.queue_id == queue_id, jobs.c.open)
-        .order_by(jobs.c.rank, jobs.c.number)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return (await tx.execute(query)).all()
+async def _heads(tx: Tx, queue_id: int, limit: int, now: datetime) -> Sequence[Any]:
+    """The queue's next jobs; those of which all that is left waits for a back-off are passed over."""
+    return (await tx.execute(_HEADS, {"queue": queue_id, "now": now, "most": limit})).all()
 
 
 async def take(tx: Tx, pilot: Any, request: Any, now: datetime) -> list[dict[str, Any]]:
@@ -54,7 +73,7 @@ async def take(tx: Tx, pilot: Any, request: Any, now: datetime) -> list[dict[str
     candidates = [
         (job, needs)
         for queue_id, needs in await eligible_queues(tx, pilot, request)
-        for job in await _heads(tx, queue_id, min(want, _HEADS_PER_QUEUE))
+        for job in await _heads(tx, queue_id, min(want, _HEADS_PER_QUEUE), now)
     ]
     candidates.sort(key=lambda pair: (pair[0].rank, pair[0].number))
     taken: list[dict[str, Any]] = []
@@ -68,7 +87,7 @@ async def take(tx: Tx, pilot: Any, request: Any, now: datetime) -> list[dict[str
     for lease in taken:
         values = {key: value for key, value in lease.items() if key != "row"}
         values |= {"pilot_id": pilot.id, "session": request.session, "sequence": request.sequence, "created": now}
-        lease["id"] = (await tx.execute(sa.insert(leases).values(**values).returning(leases.c.id))).scalar_one()
+        lease["id"] = (await tx.execute(_INSERT, values)).scalar_one()
     return taken
 
 
@@ -80,15 +99,15 @@ async def _take_from(tx: Tx, job: Any, wanted: int, now: datetime) -> list[dict[
         again = sum(lease["remaining"] for lease in found)
     end = job.killed_from if job.killed_from is not None else job.first + job.count
     upto = min(job.next_index + wanted - again, end)
+    gone: list[int] = []
     if upto > job.next_index:
-        fresh = [(job.next_index, upto - 1)]
         if job.ahead:
             gone = await store.indices_with_result(tx, job.number, job.next_index, upto - 1)
-            fresh = split_range(job.next_index, upto - 1, gone)
+        fresh = split_range(job.next_index, upto - 1, gone)
         found += [_lease(job.number, first, last, 1) for first, last in fresh]
-    values: dict[str, Any] = {"next_index": upto, "again": job.again - again}
+    values: dict[str, Any] = {"next_index": upto, "again": job.again - again, "ahead": job.ahead - len(gone)}
     values["open"] = upto < end or job.again > again
-    await tx.execute(sa.update(jobs).where(jobs.c.number == job.number).values(**values))
+    await tx.execute(_MOVE, {"this": job.number, **values})
     return found
 
 
@@ -131,7 +150,7 @@ def _lease(job: int, first: int, last: int, attempt: int) -> dict[str, Any]:
 
 async def of_pilot(tx: Tx, pilot_id: str) -> dict[int, Any]:
     """The leases that a pilot holds, by id."""
-    rows = (await tx.execute(sa.select(leases).where(leases.c.pilot_id == pilot_id))).all()
+    rows = (await tx.execute(_OF_PILOT, {"pilot": pilot_id})).all()
     return {row.id: row for row in rows}
 
 
@@ -148,7 +167,7 @@ async def granted_by(tx: Tx, pilot_id: str, session: str, sequence: int) -> Sequ
 
 
 async def update(tx: Tx, lease_id: int, **values: Any) -> None:
-    await tx.execute(sa.update(leases).where(leases.c.id == lease_id).values(**values))
+    await tx.execute(_UPDATE, {"this": lease_id, **values})
 
 
 async def delete(tx: Tx, ids: Sequence[int]) -> None:

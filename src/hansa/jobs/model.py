@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
+from typing import Any
 
 from hansa.jobs.wire import Counts, Phase, Requirements
 from hansa.node import protocol
@@ -121,6 +123,17 @@ def exit_code_of(outcome: str, exit_code: int | None, signal: int | None) -> int
     return _EXIT_OF_OUTCOME.get(outcome, HANSA_EXIT)
 
 
+def storable(value: Any) -> Any:
+    """A JSON value as both databases can keep it: no NUL characters, no numbers that JSON does not have."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return [storable(item) for item in value] if isinstance(value, list) else value
+
+
 def phase_of(counts: Counts, *, was_leased: bool) -> Phase:
     """A job's phase: it ends when all its tasks have; a failed task makes it failed, else a killed one killed."""
     if counts.waiting == 0 and counts.running == 0:
@@ -130,16 +143,25 @@ def phase_of(counts: Counts, *, was_leased: bool) -> Phase:
     return Phase.RUNNING if was_leased else Phase.WAITING
 
 
-def ending_message(counts: Counts, seconds: float) -> str:
-    """The sentence for a job that has ended."""
+def ending_message(counts: Counts, seconds: float, how: str = "") -> str:
+    """The sentence for a job that has ended; ``how`` is :func:`how_it_ended` of a single task."""
     total = counts.done + counts.failed + counts.killed
     if total == 1:
-        word = "done" if counts.done else "failed" if counts.failed else "killed"
-        return f"The task is {word}, {duration(seconds)} after submission."
+        word = "Done" if counts.done else "Failed" if counts.failed else "Killed"
+        return f"{word}{': ' if how else ''}{how}, {duration(seconds)} after submission."
     parts = [f"{counts.done:,} of {total:,} tasks done"]
     parts += [f"{counts.failed:,} failed"] if counts.failed else []
     parts += [f"{counts.killed:,} killed"] if counts.killed else []
     return f"{', '.join(parts)}, {duration(seconds)} after submission."
+
+
+def how_it_ended(outcome: str, exit_code: int | None, signal: int | None, message: str) -> str:
+    """How a task that is not done ended, in a few words: its message, or its exit code or signal."""
+    if message:
+        return message.rstrip(".")
+    if exit_code is not None:
+        return f"exit code {exit_code}"
+    return f"signal {signal}" if signal else outcome.replace("_", " ")
 
 
 def duration(seconds: float) -> str:

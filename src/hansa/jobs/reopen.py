@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs import store
+from hansa.jobs.model import NEVER_RAN
 from hansa.jobs.tables import attempts, results, retries, task_files
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
@@ -18,48 +19,64 @@ _NOT_DONE = [Phase.FAILED.value, Phase.KILLED.value]
 
 
 async def reopen(tx: Tx, job: Any, wanted: Sequence[int] | None, now: datetime) -> int:
-    """Put failed and killed tasks (of ``wanted``, or all) back into the queue; how many."""
+    """Put failed and killed tasks (of ``wanted``, or all) back into the queue; how many.
+
+    Tasks that were killed with their job before they were ever given out have no rows: if one of them is wanted,
+    all of them come back.
+    """
+    cut = job.killed_from
+    is_mended = cut is not None and (wanted is None or any(index >= cut for index in wanted))
     chosen = [results.c.job == job.number, results.c.phase.in_(_NOT_DONE)]
     if wanted is not None:
-        chosen.append(results.c.index.in_(wanted))
-    tally = sa.select(results.c.phase, sa.func.count()).where(*chosen).group_by(results.c.phase)
-    rows: Sequence[Any] = (await tx.execute(tally)).all()
-    counted = {str(row[0]): int(row[1]) for row in rows}
-    ended = sum(counted.values())
-    never = 0
-    if job.killed_from is not None:
-        # Tasks that were killed before they were ever given out have no rows: all of them come back, or none.
-        if wanted is not None and any(index >= job.killed_from for index in wanted):
-            wanted = None
-        never = job.first + job.count - job.killed_from if wanted is None else 0
-    if ended + never == 0:
+        named = results.c.index.in_(wanted)
+        chosen.append(named | (results.c.index >= cut) if is_mended else named)
+    leased, never_leased = results.c.index < job.next_index, results.c.index >= job.next_index
+    back = await _tally(tx, [*chosen, leased])
+    new = sum((await _tally(tx, [*chosen, never_leased])).values())
+    without_row = job.first + job.count - cut - new if is_mended else 0
+    ended = sum(back.values())
+    if ended + new + without_row == 0:
         return 0
-    if ended:
-        await _move(tx, job.number, chosen, now)
+    await _move(tx, job.number, [*chosen, leased], now)
+    await tx.execute(sa.delete(results).where(*chosen, never_leased))  # as if they had never been killed
     values: dict[str, Any] = {
-        "failed": job.failed - counted.get(Phase.FAILED.value, 0),
-        "killed": job.killed - counted.get(Phase.KILLED.value, 0) - never,
+        "failed": job.failed - back.get(Phase.FAILED.value, 0),
+        "killed": job.killed - back.get(Phase.KILLED.value, 0) - new - without_row,
         "again": job.again + ended,
+        "ahead": 0 if is_mended else job.ahead - new,
+        "killed_from": None if is_mended else cut,
         "open": True,
         "kill_requested": False,
+    }
+    if Phase(job.phase).is_final:
+        values |= _reopened(ended + new + without_row, now)
+    await store.update_job(tx, job.number, **values)
+    return ended + new + without_row
+
+
+def _reopened(count: int, now: datetime) -> dict[str, Any]:
+    return {
         "phase": Phase.WAITING.value,
         "reason": "jobs.retried",
-        "message": f"{ended + never:,} tasks wait to run again.",
+        "message": f"{count:,} tasks wait to run again.",
         "waiting_on": Party.HANSA.value,
         "since": now,
         "started": None,
         "ended": None,
         "exit_code": None,
     }
-    if never:
-        values["killed_from"] = None
-    await store.update_job(tx, job.number, **values)
-    return ended + never
+
+
+async def _tally(tx: Tx, chosen: list[Any]) -> dict[str, int]:
+    """How many of these results there are, by phase."""
+    query = sa.select(results.c.phase, sa.func.count()).where(*chosen).group_by(results.c.phase)
+    rows: Sequence[Any] = (await tx.execute(query)).all()
+    return {str(row[0]): int(row[1]) for row in rows}
 
 
 async def _move(tx: Tx, job: int, chosen: list[Any], now: datetime) -> None:
     names = [column.name for column in attempts.columns]
-    ran = sa.select(*(results.c[name] for name in names)).where(*chosen, results.c.attempt > 0)
+    ran = sa.select(*(results.c[name] for name in names)).where(*chosen, results.c.outcome != NEVER_RAN)
     await tx.execute(sa.insert(attempts).from_select(names, ran))
     moment = sa.bindparam(None, now, retries.c.not_before.type)
     again = sa.select(

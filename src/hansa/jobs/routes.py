@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from hansa.identity.http import allowed
@@ -26,7 +26,7 @@ from hansa.jobs.wire import (
     TaskFilePage,
     TaskPage,
 )
-from hansa.kernel.http import provided
+from hansa.kernel.http import MOST, provided
 
 router = APIRouter(tags=["jobs"])
 Jobs = Annotated[JobService, Depends(provided(JobService))]
@@ -34,6 +34,8 @@ Files = Annotated[FileService, Depends(provided(FileService))]
 Reader = Annotated[Caller, allowed(Permission.JOBS_READ)]
 Writer = Annotated[Caller, allowed(Permission.JOBS_WRITE)]
 Uploader = Annotated[Caller, allowed(Permission.FILES_WRITE)]
+Number = Annotated[int, Path(le=MOST)]
+TaskIndex = Annotated[int, Query(le=MOST)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Stream = Literal["stdout", "stderr", "setup"]
 
@@ -41,7 +43,7 @@ Stream = Literal["stdout", "stderr", "setup"]
 def upload_length(request: Request) -> int | None:
     """The Content-Length of an upload, if it has one."""
     value = request.headers.get("content-length", "")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isdecimal() else None
 
 
 @router.post("/jobs", status_code=201)
@@ -66,7 +68,7 @@ async def list_jobs(
 
 
 @router.get("/jobs/{job}")
-async def get_job(job: int, who: Reader, jobs: Jobs, response: Response) -> Job:
+async def get_job(job: Number, who: Reader, jobs: Jobs, response: Response) -> Job:
     """One job; its version is the ETag."""
     found = await jobs.get(who, job)
     response.headers["ETag"] = f'"{found.version}"'
@@ -75,20 +77,25 @@ async def get_job(job: int, who: Reader, jobs: Jobs, response: Response) -> Job:
 
 @router.get("/jobs/{job}/follow")
 async def follow_job(
-    job: int, who: Reader, jobs: Jobs, cursor: str | None = None, wait_s: Annotated[float, Query(ge=0, le=60)] = 0
+    job: Number,
+    who: Reader,
+    jobs: Jobs,
+    cursor: str | None = None,
+    wait_s: Annotated[float, Query(ge=0, le=60)] = 0,
+    logs: bool = True,
 ) -> Following:
     """The job and its new log pieces; waits for news up to ``wait_s`` seconds. Cursor ``now`` skips old logs."""
-    return await jobs.follow(who, job, cursor, wait_s)
+    return await jobs.follow(who, job, cursor, wait_s, logs=logs)
 
 
 @router.get("/jobs/{job}/logs", response_class=StreamingResponse)
 async def read_log(
-    job: int,
+    job: Number,
     who: Reader,
     jobs: Jobs,
-    task: int | None = None,
+    task: TaskIndex | None = None,
     stream: Stream = "stdout",
-    attempt: int | None = None,
+    attempt: Annotated[int | None, Query(le=2**31 - 1)] = None,
     tail_bytes: Annotated[int | None, Query(ge=1, le=64 * 1024**2)] = None,
 ) -> StreamingResponse:
     """One stream of one task, as plain text."""
@@ -98,22 +105,28 @@ async def read_log(
 
 @router.get("/jobs/{job}/tasks")
 async def list_tasks(
-    job: int, who: Reader, jobs: Jobs, phase: Phase | None = None, after: str | None = None, limit: Limit = 500
+    job: Number,
+    who: Reader,
+    jobs: Jobs,
+    phase: Phase | None = None,
+    task: TaskIndex | None = None,
+    after: str | None = None,
+    limit: Limit = 500,
 ) -> TaskPage:
-    """Tasks by index, with their results."""
-    return await jobs.tasks(who, job, phase=phase, cursor=after, limit=limit)
+    """Tasks by index, with their results; or one task."""
+    return await jobs.tasks(who, job, phase=phase, index=task, cursor=after, limit=limit)
 
 
 @router.get("/jobs/{job}/files")
 async def list_files(
-    job: int, who: Reader, jobs: Jobs, task: int | None = None, after: str | None = None, limit: Limit = 1000
+    job: Number, who: Reader, jobs: Jobs, task: TaskIndex | None = None, after: str | None = None, limit: Limit = 1000
 ) -> TaskFilePage:
     """Output files, by task and path."""
     return await jobs.task_files(who, job, index=task, cursor=after, limit=limit)
 
 
 @router.get("/jobs/{job}/tasks/{index}/files/{path:path}", response_class=StreamingResponse)
-async def read_file(job: int, index: int, path: str, who: Reader, jobs: Jobs) -> StreamingResponse:
+async def read_file(job: Number, index: Number, path: str, who: Reader, jobs: Jobs) -> StreamingResponse:
     """The content of an output file."""
     size, pieces = await jobs.open_file(who, job, index, path)
     headers = {"Content-Length": str(size), "X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
@@ -121,19 +134,19 @@ async def read_file(job: int, index: int, path: str, who: Reader, jobs: Jobs) ->
 
 
 @router.post("/jobs/{job}/kill")
-async def kill_job(job: int, body: Selection, who: Writer, jobs: Jobs) -> Job:
+async def kill_job(job: Number, body: Selection, who: Writer, jobs: Jobs) -> Job:
     """Kill a job, or some of its tasks."""
     return await jobs.kill(who, job, body)
 
 
 @router.post("/jobs/{job}/retry")
-async def retry_job(job: int, body: Selection, who: Writer, jobs: Jobs) -> Job:
+async def retry_job(job: Number, body: Selection, who: Writer, jobs: Jobs) -> Job:
     """Run tasks again that failed or were killed."""
     return await jobs.retry(who, job, body)
 
 
 @router.get("/jobs/{job}/explain")
-async def explain_job(job: int, who: Reader, jobs: Jobs, task: int | None = None) -> Explanation:
+async def explain_job(job: Number, who: Reader, jobs: Jobs, task: TaskIndex | None = None) -> Explanation:
     """Why a job, or one of its tasks, is where it is."""
     return await jobs.explain(who, job, task)
 

@@ -145,7 +145,7 @@ class JobService:
         self, caller: Caller, *, phase: Phase | None, name: str | None, cursor: str | None, limit: int
     ) -> JobPage:
         """The caller's jobs, newest first."""
-        before = decode_cursor(cursor, 1)
+        before = decode_cursor(cursor, int)
         async with self._database.read() as tx:
             rows = await store.list_jobs(
                 tx,
@@ -159,16 +159,18 @@ class JobService:
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
         return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
 
-    async def follow(self, caller: Caller, number: int, cursor: str | None, wait_s: float) -> Following:
+    async def follow(
+        self, caller: Caller, number: int, cursor: str | None, wait_s: float, *, logs: bool = True
+    ) -> Following:
         """The job and its new log pieces; waits up to ``wait_s`` seconds for something new."""
         deadline = self._clock.now().timestamp() + wait_s
         with self._database.bells.listen(f"job/{number}") as bell:
             job = await self.get(caller, number)
             version, chunk = await self._start_of(number, cursor)
             while True:
-                pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES)
+                pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES) if logs else ([], chunk)
                 left = deadline - self._clock.now().timestamp()
-                if pieces or job.version != version or left <= 0:
+                if pieces or job.version != version or left <= 0 or self._database.bells.is_closing:
                     return Following(job, pieces, encode_cursor(job.version, chunk))
                 await bell.wait(min(left, 5.0))
                 job = await self.get(caller, number)
@@ -177,16 +179,26 @@ class JobService:
         if cursor == "now":
             async with self._database.read() as tx:
                 return -1, await store.last_log_chunk(tx, number)
-        start = decode_cursor(cursor, 2)
+        start = decode_cursor(cursor, int, int)
         return (int(start[0]), int(start[1])) if start else (-1, 0)
 
     async def tasks(
-        self, caller: Caller, number: int, *, phase: Phase | None, cursor: str | None, limit: int
+        self,
+        caller: Caller,
+        number: int,
+        *,
+        phase: Phase | None,
+        cursor: str | None,
+        limit: int,
+        index: int | None = None,
     ) -> TaskPage:
         """Tasks by index: those that ended with their results; the others as waiting or running."""
-        after = decode_cursor(cursor, 1)
+        after = decode_cursor(cursor, int)
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+                return TaskPage(await self._task_range(tx, job, index, index))
             start = int(after[0]) if after else job.first - 1
             if phase is not None and phase.is_final and job.killed_from is None:
                 found = await store.results_page(tx, number, phase=phase.value, after=start, limit=limit)
@@ -235,7 +247,7 @@ class JobService:
     async def task_files(
         self, caller: Caller, number: int, *, index: int | None, cursor: str | None, limit: int
     ) -> TaskFilePage:
-        after = decode_cursor(cursor, 2)
+        after = decode_cursor(cursor, int, str)
         async with self._database.read() as tx:
             await self._own(tx, caller, number)
             key = (int(after[0]), str(after[1])) if after else None
@@ -279,7 +291,8 @@ class JobService:
             if Phase(job.phase).is_final:
                 raise Fault(errors.ENDED, f"Job {number} has ended: {job.phase}.", job=number)
             if selection.tasks is None:
-                await self._kill_all(tx, caller, job, now)
+                if not job.kill_requested:
+                    await self._kill_all(tx, caller, job, now)
             else:
                 for index in selection.tasks:
                     self._check_index(job, index)
@@ -293,9 +306,10 @@ class JobService:
             tx, Event(caller.actor, f"job/{job.number}", job.phase, "jobs.killing", message, job.owner_id, job.vo)
         )
         again = await store.waiting_again(tx, job.number)
-        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in again])
-        await store.delete_retries(tx, job.number, again)
-        never = job.first + job.count - job.next_index - job.ahead
+        ends = [_never_ran(job.number, row.index, now, row.attempt - 1) for row in again]
+        fresh = await store.insert_results(tx, ends)
+        await store.delete_retries(tx, job.number, [row.index for row in again])
+        never = 0 if job.killed_from is not None else job.first + job.count - job.next_index - job.ahead
         await store.update_job(
             tx,
             job.number,
@@ -312,23 +326,36 @@ class JobService:
         await apply_change(tx, self._events, job, Change(killed=never + len(fresh)), now, caller.actor)
 
     async def _kill_some(self, tx: Tx, caller: Caller, job: Any, indices: Sequence[int], now: Any) -> None:
-        fresh = await store.insert_results(tx, [_never_ran(job.number, index, now) for index in indices])
-        killed = {index for _, index in fresh}
-        again = await store.retries_of(tx, job.number, sorted(killed))
-        waiting = sum(not row.leased for row in again.values())
+        """What waits has ended at once; what a pilot has ends when the pilot says so."""
+        with_pilot = await self._mark_leased(tx, job, indices)
+        end = job.killed_from if job.killed_from is not None else job.first + job.count
+        waiting = [index for index in indices if index < end and index not in with_pilot]
+        again = await store.retries_of(tx, job.number, waiting)
+        before = {index: row.attempt - 1 for index, row in again.items()}
+        ends = [_never_ran(job.number, index, now, before.get(index, 0)) for index in waiting]
+        killed = sorted(index for _, index in await store.insert_results(tx, ends))
         await store.delete_retries(tx, job.number, sorted(again))
-        for lease in await leases.of_job(tx, job.number):
-            mine = [index for index in killed if lease.first <= index <= lease.last]
-            if mine:
-                await leases.update(tx, lease.id, kill=sorted({*lease.kill, *mine}))
         ahead = sum(index >= job.next_index for index in killed)
-        await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - waiting)
+        await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - len(again))
+        if count := len(killed) + len(with_pilot):
+            message = f"{caller.name} killed {count:,} {'tasks' if count > 1 else 'task'}."
+            await self._events.record(
+                tx,
+                Event(caller.actor, f"job/{job.number}", job.phase, "jobs.tasks_killed", message, job.owner_id, job.vo),
+            )
         job = await store.get_job(tx, job.number)
         await apply_change(tx, self._events, job, Change(killed=len(killed)), now, caller.actor)
-        message = f"{caller.name} killed {len(killed)} tasks."
-        await self._events.record(
-            tx, Event(caller.actor, f"job/{job.number}", job.phase, "jobs.tasks_killed", message, job.owner_id, job.vo)
-        )
+
+    async def _mark_leased(self, tx: Tx, job: Any, indices: Sequence[int]) -> set[int]:
+        """Tell pilots to stop those of the tasks that they have; which these are."""
+        found: set[int] = set()
+        for lease in await leases.of_job(tx, job.number):
+            mine = {index for index in indices if lease.first <= index <= lease.last}
+            mine &= set(await leases.outstanding(tx, lease)) if mine else set()
+            if mine - set(lease.kill):
+                await leases.update(tx, lease.id, kill=sorted({*lease.kill, *mine}))
+            found |= mine
+        return found
 
     async def retry(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Run tasks again that failed or were killed (None: all of them). Their earlier ends are kept.
@@ -371,7 +398,7 @@ class JobService:
 
     async def pilots(self, caller: Caller, cursor: str | None, limit: int, *, live: bool) -> PilotPage:
         """The caller's pilots; an operator sees everybody's."""
-        before = decode_cursor(cursor, 1)
+        before = decode_cursor(cursor, str)
         async with self._database.read() as tx:
             owner = None if caller.is_operator else caller.user_id
             rows = await store_pilots.list_pilots(
@@ -427,11 +454,12 @@ class JobService:
             tx.ring(f"pilot/{lease.pilot_id}")
 
 
-def _never_ran(job: int, index: int, now: Any) -> dict[str, Any]:
+def _never_ran(job: int, index: int, now: Any, attempts: int) -> dict[str, Any]:
+    """The end of a task that waited, after so many attempts."""
     return {
         "job": job,
         "index": index,
-        "attempt": 0,
+        "attempt": attempts,
         "lease": None,
         "phase": Phase.KILLED.value,
         "outcome": NEVER_RAN,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.jobs import leases, store
+from hansa.jobs import leases, store, store_pilots
 from hansa.jobs.model import (
     LOST,
     NEVER_RAN,
@@ -17,6 +17,7 @@ from hansa.jobs.model import (
     Limits,
     ending_message,
     exit_code_of,
+    how_it_ended,
     judge,
     phase_of,
 )
@@ -70,13 +71,13 @@ async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: 
 
 async def _ending(tx: Tx, events: EventLog, job: Any, counts: Counts, now: datetime, actor: str) -> dict[str, Any]:
     phase = phase_of(counts, was_leased=True)
-    message = ending_message(counts, (now - job.created).total_seconds())
-    exit_code = None
+    exit_code, how = None, ""
     if not job.spec.get("array"):
         row = await store.get_result(tx, job.number, job.first)
         if row is not None:
             exit_code = exit_code_of(row.outcome, row.exit_code, row.signal)
-            message = f"{row.message} {message}" if row.message else message
+            how = "" if phase is Phase.DONE else how_it_ended(row.outcome, row.exit_code, row.signal, row.message)
+    message = ending_message(counts, (now - job.created).total_seconds(), how)
     reason = f"jobs.{phase.value}"
     await events.record(
         tx,
@@ -138,20 +139,26 @@ async def _give_back_one(
     limits = limits_of(job, settings)
     again: list[dict[str, Any]] = []
     ended: list[dict[str, Any]] = []
+    died: list[dict[str, Any]] = []
     for index in indices:
         history = history_of(known.get(index), lease.attempt)
-        base = {"job": job.number, "index": index, "lease": lease.id, "pilot_id": lease.pilot_id, "ended": now}
+        base = {"job": job.number, "index": index, "attempt": lease.attempt, "lease": lease.id}
+        base |= {"pilot_id": lease.pilot_id, "ended": now}
         verdict: Final | Again = Again(history, 0.0, why)
-        if job.kill_requested:
+        if job.kill_requested or index in lease.kill:
             verdict = Final(Phase.KILLED, "Killed on request.")
         elif (lease.id, index) in running:
             verdict = judge(LOST, None, why, history, limits)
         if isinstance(verdict, Final):
             outcome = LOST if verdict.phase is Phase.FAILED else NEVER_RAN
             said = {"outcome": outcome, "phase": verdict.phase.value, "message": verdict.message, "fields": None}
-            ended.append(base | _NO_USE | said | {"attempt": lease.attempt})
-        else:
-            again.append(retry_row(job.number, index, verdict, now))
+            ended.append(base | _NO_USE | said)
+            continue
+        again.append(retry_row(job.number, index, verdict, now))
+        if verdict.history.attempt > lease.attempt:
+            said = {"outcome": LOST, "phase": Phase.FAILED.value, "message": verdict.message}
+            died.append(base | _NO_USE | said)
+    await store_pilots.insert_attempts(tx, died)
     await store.upsert_retries(tx, again)
     for _ in again:
         change.again += 1
@@ -160,6 +167,11 @@ async def _give_back_one(
     for row in ended:
         if (row["job"], row["index"]) in accepted:
             change.add(row["phase"])
+
+
+def is_attempt_of(retry: Any, lease: Any) -> bool:
+    """Whether a lease is for the attempt that a row of ``retries`` is about, and that one has not ended."""
+    return bool(retry.leased and retry.attempt == lease.attempt)
 
 
 def history_of(retry: Any | None, attempt: int) -> History:

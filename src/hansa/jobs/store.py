@@ -25,6 +25,15 @@ from hansa.jobs.tables import (
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx, insert_for, insert_ignore
 
+# Built once: to build a statement costs as much as to execute it.
+_JOBS = sa.select(jobs).where(jobs.c.number.in_(sa.bindparam("numbers", expanding=True))).order_by(jobs.c.number)
+_JOBS_AND_LOCK = _JOBS.with_for_update()
+_UPDATE_JOB = sa.update(jobs).where(jobs.c.number == sa.bindparam("this")).values(version=jobs.c.version + 1)
+_RETRIES = sa.select(retries).where(
+    retries.c.job == sa.bindparam("of"), retries.c.index.between(sa.bindparam("low"), sa.bindparam("high"))
+)
+_MOST_IN_RANGE = 2048
+
 
 async def queue_for(tx: Tx, owner_id: str, needs: Needs) -> int:
     """The id of the owner's task queue for these needs; made where there is none."""
@@ -66,8 +75,7 @@ async def get_jobs(tx: Tx, numbers: Sequence[int], *, lock: bool = False) -> dic
     """Jobs by number; locked in order of number, so that two exchanges never wait for each other in a circle."""
     if not numbers:
         return {}
-    query = sa.select(jobs).where(jobs.c.number.in_(numbers)).order_by(jobs.c.number)
-    rows = (await tx.execute(query.with_for_update() if lock else query)).all()
+    rows = (await tx.execute(_JOBS_AND_LOCK if lock else _JOBS, {"numbers": numbers})).all()
     return {row.number: row for row in rows}
 
 
@@ -98,7 +106,7 @@ async def running_counts(tx: Tx, numbers: Sequence[int]) -> dict[int, int]:
 
 async def update_job(tx: Tx, number: int, **values: Any) -> None:
     """Change a job; every change counts its version up."""
-    await tx.execute(sa.update(jobs).where(jobs.c.number == number).values(version=jobs.c.version + 1, **values))
+    await tx.execute(_UPDATE_JOB, {"this": number, **values})
 
 
 async def rows_of(tx: Tx, job: Any, first: int, last: int) -> list[dict[str, Any]]:
@@ -117,6 +125,16 @@ async def rows_of(tx: Tx, job: Any, first: int, last: int) -> list[dict[str, Any
 async def indices_with_result(tx: Tx, job: int, first: int, last: int) -> list[int]:
     query = sa.select(results.c.index).where(results.c.job == job, results.c.index.between(first, last))
     return list((await tx.execute(query.order_by(results.c.index))).scalars())
+
+
+async def ended_of(tx: Tx, job: int, indices: Sequence[int]) -> set[int]:
+    """Which of these tasks have a result."""
+    found: set[int] = set()
+    for start in range(0, len(indices), 500):
+        part = indices[start : start + 500]
+        query = sa.select(results.c.index).where(results.c.job == job, results.c.index.in_(part))
+        found |= set((await tx.execute(query)).scalars())
+    return found
 
 
 async def insert_results(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
@@ -195,6 +213,13 @@ async def task_file(tx: Tx, number: int, index: int, path: str) -> Any | None:
 
 async def retries_of(tx: Tx, number: int, indices: Sequence[int]) -> dict[int, Any]:
     """The retry rows of these tasks, by index."""
+    if not indices:
+        return {}
+    first, last = min(indices), max(indices)
+    if last - first < _MOST_IN_RANGE:  # the common case: what one pilot reports lies close together
+        near: Sequence[Any] = (await tx.execute(_RETRIES, {"of": number, "low": first, "high": last})).all()
+        wanted = set(indices)
+        return {row.index: row for row in near if row.index in wanted}
     found: dict[int, Any] = {}
     for start in range(0, len(indices), 500):
         part = indices[start : start + 500]
@@ -215,10 +240,10 @@ async def upsert_retries(tx: Tx, rows: list[dict[str, Any]]) -> None:
     )
 
 
-async def waiting_again(tx: Tx, number: int) -> list[int]:
-    """The indices that wait to run again."""
-    query = sa.select(retries.c.index).where(retries.c.job == number, ~retries.c.leased).order_by(retries.c.index)
-    return list((await tx.execute(query)).scalars())
+async def waiting_again(tx: Tx, number: int) -> Sequence[Any]:
+    """The rows of ``retries`` of tasks that wait to run again."""
+    query = sa.select(retries).where(retries.c.job == number, ~retries.c.leased).order_by(retries.c.index)
+    return (await tx.execute(query)).all()
 
 
 async def delete_retries(tx: Tx, number: int, indices: Sequence[int]) -> None:

@@ -15,12 +15,15 @@ from hansa.kernel.events import Event, EventLog
 from hansa.kernel.status import Party
 from hansa.node.protocol import ExchangeRequest
 
+# Built once: to build a statement costs as much as to execute it.
+_GET = sa.select(pilots).where(pilots.c.id == sa.bindparam("this"))
+_GET_AND_LOCK = _GET.with_for_update()
+_UPDATE = sa.update(pilots).where(pilots.c.id == sa.bindparam("this"))
 _FINAL = [phase.value for phase in PilotPhase if phase.is_final]
 
 
 async def get(tx: Tx, pilot_id: str, *, lock: bool = False) -> Any | None:
-    query = sa.select(pilots).where(pilots.c.id == pilot_id)
-    return (await tx.execute(query.with_for_update() if lock else query)).first()
+    return (await tx.execute(_GET_AND_LOCK if lock else _GET, {"this": pilot_id})).first()
 
 
 async def insert(tx: Tx, **values: Any) -> None:
@@ -28,7 +31,7 @@ async def insert(tx: Tx, **values: Any) -> None:
 
 
 async def update(tx: Tx, pilot_id: str, **values: Any) -> None:
-    await tx.execute(sa.update(pilots).where(pilots.c.id == pilot_id).values(**values))
+    await tx.execute(_UPDATE, {"this": pilot_id, **values})
 
 
 async def list_pilots(tx: Tx, owner_id: str | None, *, live: bool, limit: int, before: str | None) -> Sequence[Any]:
@@ -75,19 +78,20 @@ async def has_kills(tx: Tx, pilot_id: str) -> bool:
     return any(row.kill or row.kill_requested for row in rows)
 
 
-async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, now: datetime) -> None:
-    """Note what a pilot said of itself; only what changed is written."""
-    values: dict[str, Any] = {"last_seen": now}
+async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, arrival: str, now: datetime, *, is_newest: bool) -> None:
+    """Note what a pilot said of itself; only what changed is written, and only if it is the latest word."""
+    values: dict[str, Any] = {"last_seen": now, "arrival": arrival}
     if pilot.session != request.session:
         values |= {"session": request.session, "sequence": request.sequence}
     elif request.sequence > pilot.sequence:
         values["sequence"] = request.sequence
     running = [[task.lease, task.index] for task in request.running]
-    if running != pilot.running:
+    if is_newest and running != pilot.running:
         values["running"] = running
-    setups = [{"job": s.job, "state": s.state, "age_s": s.age_s} for s in request.setups]
-    if setups != pilot.setups:
-        values["setups"] = setups
+    if is_newest and request.setups:  # it says only what has changed
+        setups = {s["job"]: s for s in pilot.setups}
+        setups |= {s.job: {"job": s.job, "state": s.state, "age_s": s.age_s} for s in request.setups}
+        values["setups"] = [s for s in setups.values() if s["state"] == "running"]
     if request.node is not None:
         values["node"] = request.node
     if pilot.phase == PilotPhase.STARTING.value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -24,11 +25,12 @@ def check_spec(spec: JobSpec, array_limit: int) -> None:
         )
     if not spec.array and (spec.count != 1 or spec.first != 0 or spec.rows is not None):
         raise _bad("a single job has one task with index 0 and no rows; set array")
+    if not all(map(_is_text, _texts(spec))):
+        raise _bad("the command, the environment, a parameter or another text is not valid Unicode")
     if not spec.command[0]:
         raise _bad("the command's program is empty")
-    texts = [*spec.command, *spec.env.values(), *spec.env, *spec.outputs]
-    if any("\0" in text for text in texts):
-        raise _bad("the command, the environment or an output holds a NUL character")
+    if any("\0" in text for text in _texts(spec)):
+        raise _bad("the command, the environment, a parameter or another text holds a NUL character")
     if sum(len(word.encode()) for word in spec.command) > _COMMAND_BYTES:
         raise _bad(f"the command has more than {_COMMAND_BYTES:,} bytes; put it in a file")
     for name in spec.env:
@@ -41,6 +43,14 @@ def check_spec(spec: JobSpec, array_limit: int) -> None:
             raise _bad(f"the size of {file.path} is negative")
     for glob in spec.outputs:
         _check_path(glob)
+
+
+def _texts(spec: JobSpec) -> Iterator[str]:
+    """All that is text in a job, but for paths."""
+    yield from (*spec.command, *spec.env.values(), *spec.env, *spec.outputs, *spec.names)
+    yield from (spec.name or "", spec.vo or "", spec.setup or "", spec.requirements.site or "")
+    for row in spec.rows or []:
+        yield from row.values
 
 
 def _check_rows(spec: JobSpec) -> None:
@@ -59,10 +69,23 @@ def _check_rows(spec: JobSpec) -> None:
             raise _bad(f"row {number} has {len(row.values)} values for {len(spec.names)} names")
 
 
+def _is_text(text: str) -> bool:
+    """Whether it is Unicode: JSON may bring halves of surrogate pairs, which nobody can store."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _check_path(path: str) -> None:
     parts = path.split("/")
-    if not path or path.startswith("/") or ".." in parts or "" in parts or "\0" in path or len(path) > 4096:
-        raise _bad(f"the path {path[:200]!r} must be relative, without '..' or empty parts")
+    if (
+        not path
+        or not _is_text(path)
+        or path.startswith("/")
+        or ".." in parts
+        or "" in parts
+        or "\0" in path
+        or len(path) > 4096
+    ):
+        raise _bad(f"the path {path[:200]!a} must be relative, without '..' or empty parts")
 
 
 def _bad(what: str) -> Fault:

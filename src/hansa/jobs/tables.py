@@ -208,6 +208,7 @@ pilots = sa.Table(
     sa.Column("created", Moment, nullable=False),
     sa.Column("session", sa.Text),
     sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("arrival", sa.Text),  # of its newest request: an older one that is still held says nothing any more
     sa.Column("last_seen", Moment),
     sa.Column("running", Document, nullable=False),  # [[lease, index], …] as the pilot last said
     sa.Column("setups", Document, nullable=False),

@@ -42,7 +42,7 @@ class Requirements:
     """Memory in MiB. Default: the server's setting job.memory_mib."""
     gpus: Annotated[int, Ge(0), Le(1024)] = 0
     """Number of GPUs."""
-    wall_time_s: Annotated[int, Ge(1)] | None = None
+    wall_time_s: Annotated[int, Ge(1), Le(2**31 - 1)] | None = None
     """Wall time in seconds. Default: the server's setting job.wall_time_s."""
     site: Name | None = None
     """Run only at this site. Default: Hansa chooses."""
@@ -62,9 +62,9 @@ class JobSpec:
     """The virtual organisation that the job is run for. Default: the only one, or none."""
     array: bool = False
     """Whether this is an array, even if of one task."""
-    first: Annotated[int, Ge(0)] = 0
+    first: Annotated[int, Ge(0), Le(2**53)] = 0
     """Index of the array's first task."""
-    count: Annotated[int, Ge(1)] = 1
+    count: Annotated[int, Ge(1), Le(2**53)] = 1
     """Number of tasks; their indices are first … first + count - 1."""
     names: list[Annotated[str, MinLen(1), MaxLen(100)]] = field(default_factory=list)
     """Names of the parameters whose values ``rows`` hold."""

@@ -36,6 +36,8 @@ class Bells:
 
     def __init__(self) -> None:
         self._bells: defaultdict[str, set[Bell]] = defaultdict(set)
+        self.is_closing = False
+        """The server is about to stop: whoever holds a request open for news answers it now."""
 
     @contextmanager
     def listen(self, *topics: str) -> Iterator[Bell]:
@@ -55,3 +57,9 @@ class Bells:
     def ring(self, topic: str) -> None:
         for bell in tuple(self._bells.get(topic, ())):
             bell.ring()
+
+    def close(self) -> None:
+        """Wake everybody, for the last time."""
+        self.is_closing = True
+        for topic in tuple(self._bells):
+            self.ring(topic)

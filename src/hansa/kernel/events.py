@@ -126,9 +126,9 @@ class EventLog:
     async def stream(
         self, position: int, owner_id: str | None, idle_s: float = _LOOK_AGAIN_S
     ) -> AsyncIterator[StoredEvent | None]:
-        """Events behind ``position``, for ever, each once and in order; None after ``idle_s`` of silence."""
+        """Events behind ``position``, each once, in order; None after ``idle_s`` of silence. Ends with the server."""
         with self._database.bells.listen(TOPIC) as bell:
-            while True:
+            while not self._database.bells.is_closing:
                 batch = await self.after(position, owner_id)
                 for event in batch:
                     position = event.position or position

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -19,13 +19,15 @@ from hansa.kernel import errors
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+MOST = 2**63 - 1
+"""The largest number that a database keeps."""
 _BY_STATUS = {404: errors.NOT_FOUND, 405: errors.METHOD, 413: errors.TOO_LARGE}
 
 
-def provided(kind: type[T]) -> Callable[[Request], T]:
+def provided(kind: type[T]) -> Callable[[Request], Awaitable[T]]:
     """A dependency that gives the application's one ``kind`` (put there by ``provide``)."""
 
-    def find(request: Request) -> T:
+    async def find(request: Request) -> T:  # a plain function would be called in a thread, for every request
         services: Mapping[type, Any] = request.app.state.services
         found: T = services[kind]
         return found
@@ -97,16 +99,18 @@ def encode_cursor(*key: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str | None, parts: int) -> list[Any] | None:
-    """The key inside a cursor of ours. Raises Fault ``kernel.invalid`` on anything else."""
+def decode_cursor(cursor: str | None, *kinds: type) -> list[Any] | None:
+    """The key inside a cursor of ours, of these types. Raises Fault ``kernel.invalid`` on anything else."""
     if not cursor:
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, RecursionError) as error:
         raise errors.Fault(errors.INVALID, "This cursor is not one of ours.") from error
-    if not isinstance(key, list) or len(key) != parts:
+    if not isinstance(key, list) or [type(part) for part in key] != list(kinds):
         raise errors.Fault(errors.INVALID, "This cursor is not one of this list.")
+    if any(isinstance(part, int) and abs(part) > MOST for part in key):
+        raise errors.Fault(errors.INVALID, "This cursor is not one of ours.")
     return key
 
 
@@ -137,8 +141,8 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._limit:
-                raise fault
+            if seen > self._limit:  # while FastAPI reads a body, this is the only error that stays what it is
+                raise HTTPException(fault.code.status, fault.detail)
             return message
 
         await self._app(scope, counted, send)

@@ -38,6 +38,8 @@ async def recall(tx: Tx, owner_id: str, key: str | None, request: str) -> Any | 
     """
     if key is None:
         return None
+    if tx.dialect == "postgresql":  # of two at once, the second waits here for the answer of the first
+        await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"{owner_id} {key}", 0))))
     query = sa.select(idempotency).where(idempotency.c.owner_id == owner_id, idempotency.c.key == key)
     row = (await tx.execute(query)).first()
     if row is None:
@@ -52,7 +54,7 @@ async def recall(tx: Tx, owner_id: str, key: str | None, request: str) -> Any | 
 
 
 async def remember(tx: Tx, clock: Clock, owner_id: str, key: str | None, request: str, answer: Any) -> None:
-    """Keep the answer. Two at once: the second one's unit fails on the key, and its caller asks again."""
+    """Keep the answer, after :func:`recall` in the same unit of work."""
     if key is not None:
         row = {"owner_id": owner_id, "key": key, "request": request, "answer": answer, "time": clock.now()}
         await tx.execute(sa.insert(idempotency), row)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import zipfile
 from importlib import resources
-from typing import List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 _MAIN = b"import sys\n\nfrom hansa.node.__main__ import main\n\nsys.exit(main())\n"
 _EMPTY_PACKAGE = b'"""Hansa on a worker node."""\n'
@@ -41,9 +41,13 @@ def bootstrap_source() -> str:
 def _members() -> List[Tuple[str, bytes]]:
     package = __package__ or "hansa.node"
     members = [("__main__.py", _MAIN), ("hansa/__init__.py", _EMPTY_PACKAGE)]
-    members.extend(
-        (f"hansa/node/{entry.name}", entry.read_bytes())
-        for entry in resources.files(package).iterdir()
-        if entry.name.endswith(".py") and entry.name not in _LEFT_OUT
-    )
+    members.extend(_sources(resources.files(package), "hansa/node"))
     return sorted(members)
+
+
+def _sources(directory: Any, path: str) -> Iterator[Tuple[str, bytes]]:
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            yield from _sources(entry, f"{path}/{entry.name}")
+        elif entry.name.endswith(".py") and entry.name not in _LEFT_OUT:
+            yield f"{path}/{entry.name}", entry.read_bytes()

@@ -21,7 +21,7 @@ from .wire import encode, result_json
 _log = logging.getLogger("hansa.node")
 
 HOLD_S = 20.0
-REPORT_S = 0.05
+REPORT_S = 0.1
 """Busy pilots report so often at most: exchanges then carry many results each."""
 LOG_S = 0.3
 QUIET_S = 0.25

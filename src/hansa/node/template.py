@@ -62,7 +62,7 @@ def values_of(
     ``index`` is None for a single job: ``{i}`` is then left alone. The job's own names do not replace the
     built-in ones. A row shorter than ``names`` leaves the missing ones alone.
     """
-    values = dict(zip(names, row))  # noqa: B905 - strict= came with Python 3.10
+    values = dict(zip(names, row))
     values["job"] = str(job)
     if index is not None:
         values["i"] = str(index)

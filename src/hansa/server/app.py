@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,11 +34,10 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
     """The ASGI application. Without rooms it can only describe itself (OpenAPI)."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if rooms is None:
             yield
             return
-        app.state.stopping = asyncio.Event()
         async with running(rooms):
             yield
 

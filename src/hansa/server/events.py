@@ -13,7 +13,7 @@ from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.kernel.events import EventLog, StoredEvent
-from hansa.kernel.http import provided
+from hansa.kernel.http import MOST, provided
 
 router = APIRouter(tags=["events"])
 
@@ -23,17 +23,17 @@ async def stream_events(
     request: Request,
     who: Annotated[Caller, allowed(Permission.EVENTS_READ)],
     log: Annotated[EventLog, Depends(provided(EventLog))],
-    after: Annotated[int | None, Query(ge=0)] = None,
+    after: Annotated[int | None, Query(ge=0, le=MOST)] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
     """The caller's events as server-sent events; from now on, or behind a position: none is ever skipped."""
-    resumed = int(last_event_id) if last_event_id and last_event_id.isdigit() else after
+    resumed = min(int(last_event_id), MOST) if last_event_id and last_event_id.isdecimal() else after
     position = await log.last_position() if resumed is None else resumed
 
     async def lines() -> AsyncIterator[bytes]:
         yield b"retry: 2000\n\n"
         async for event in log.stream(position, who.user_id):
-            if await request.is_disconnected() or request.app.state.stopping.is_set():
+            if await request.is_disconnected():
                 return
             yield _line(event)
 

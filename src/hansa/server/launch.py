@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ class ServerInfo:
     pid: int
     version: str
     since: float  # seconds since 1970
+    ca_file: str | None = None  # of the authority that signed its certificate, where computers do not know it
     started: bool = False
 
 
@@ -157,8 +159,9 @@ def _drain(info: ServerInfo, root: Path) -> None:
     request = urllib.request.Request(  # noqa: S310 - the URL of our own server
         f"{info.url}/api/v1/server/drain", method="POST", headers={"Authorization": f"Bearer {info.token}"}
     )
+    trust = ssl.create_default_context(cafile=info.ca_file) if info.url.startswith("https:") else None
     try:
-        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=10, context=trust).close()  # noqa: S310
     except (urllib.error.URLError, OSError) as error:
         log.warning("server.no_drain", error=str(error))
         return

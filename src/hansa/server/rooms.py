@@ -67,14 +67,20 @@ class Rooms:
     program: NodeProgram
     demand: Demand
     pilots: Engine[str, Any, Seen, Seen]
+    ends: asyncio.Queue[str]
+    """Pilots of this computer that have just ended."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
         """Sign the computer in as its own site, then run the loops."""
         await self._ensure_local()
+        if self.home.is_embedded:  # it is alone: what an earlier server held when it was killed is free
+            async with self.database.begin() as tx:
+                await PilotRoom.queue.take_over(tx, self.clock.now())
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
             ("pilots", self.pilots.run),
+            ("ends", self._look_at_ends),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
         ]
@@ -95,6 +101,12 @@ class Rooms:
             await self.sites.ensure_local(user_id, self.home.owner_name, capacity)
         else:
             await self.sites.remove_local()
+
+    async def _look_at_ends(self) -> None:
+        while True:
+            pilot_id = await self.ends.get()
+            async with self.database.begin() as tx:
+                await PilotRoom.queue.poke(tx, self.clock.now(), pilot_id)
 
     async def _keep_house(self) -> None:
         retention = self.settings.retention
@@ -135,8 +147,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     logs = LogStore(database, objects)
     program = build_node_program()
     hide = [home.path]
+    ends: asyncio.Queue[str] = asyncio.Queue()
     local = LocalBatch(
-        home.run / "pilots", home.pilot_urls, hide, program.bootstrap, program.digest, settings.server.ca_file
+        home.run / "pilots",
+        home.pilot_urls,
+        hide,
+        program.bootstrap,
+        program.digest,
+        settings.server.ca_file,
+        ends.put_nowait,
     )
     drivers: dict[str, BatchDriver] = {"local": local}
     room = PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)
@@ -161,6 +180,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         program=program,
         demand=Demand(database, events, clock),
         pilots=Engine(database, clock, room),
+        ends=ends,
     )
 
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from hansa.server import errors
 from hansa.server.app import create_app
 from hansa.server.home import Home, open_home
 from hansa.server.launch import ServerInfo, take_server_lock
-from hansa.server.rooms import build_rooms
+from hansa.server.rooms import Rooms, build_rooms
 from hansa.server.schema import back_up_file, prepare_schema, upgrade
 from hansa.version import __version__
 
@@ -55,9 +57,9 @@ def _serve(home: Home) -> None:
 
     async def main() -> None:
         database = await open_database(home.database_url)
-        app = create_app(build_rooms(home.settings, home, database))
+        rooms = build_rooms(home.settings, home, database)
         config = uvicorn.Config(
-            app,
+            create_app(rooms),
             host=server.host,
             port=server.port,
             log_config=None,
@@ -70,7 +72,7 @@ def _serve(home: Home) -> None:
             timeout_keep_alive=75,
             server_header=False,
         )
-        await _Announced(config, home, app).serve()
+        await _Announced(config, rooms).serve()
 
     try:
         asyncio.run(main())
@@ -83,22 +85,34 @@ def _serve(home: Home) -> None:
 
 
 class _Announced(uvicorn.Server):
-    """Writes ``run/server.json`` once it listens, and tells streams when it stops."""
+    """Writes ``run/server.json`` once it listens, and answers whoever waits for news when it stops."""
 
-    def __init__(self, config: uvicorn.Config, home: Home, app: Any) -> None:
+    def __init__(self, config: uvicorn.Config, rooms: Rooms) -> None:
         super().__init__(config)
-        self._home = home
-        self._app = app
+        self._rooms = rooms
+        self._home = rooms.home
 
     async def startup(self, *arguments: Any, **options: Any) -> None:
         await super().startup(*arguments, **options)
         if self.started:
-            info = ServerInfo(self._home.url, self._home.local_token(), os.getpid(), __version__, time.time())
+            ca_file = self._home.settings.server.ca_file
+            trust = str(ca_file) if ca_file else None
+            info = ServerInfo(self._home.url, self._home.local_token(), os.getpid(), __version__, time.time(), trust)
             write_private(self._home.run / "server.json", json.dumps(asdict(info)))
             log.info("server.ready", url=info.url, version=info.version, pid=info.pid)
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn does, but a signal that was obeyed is not raised again: a stop that was asked for is no failure.
+
+        Raised again, it would end the process before it has tidied up.
+        """
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
     async def shutdown(self, *arguments: Any, **options: Any) -> None:
-        self._app.state.stopping.set()
+        self._rooms.database.bells.close()
         log.info("server.stopping")
         await super().shutdown(*arguments, **options)
 

@@ -42,33 +42,36 @@ class LocalBatch:
         bootstrap: bytes,
         node_digest: str,
         ca_file: Path | None = None,
+        on_end: Callable[[str], None] | None = None,
     ) -> None:
+        """``on_end`` is called, where the system can tell, as soon as a pilot that was seen alive is gone."""
         self._root = root
         self._urls = urls
         self._hide = hide
         self._bootstrap = bootstrap
         self._node_digest = node_digest
         self._ca_file = ca_file
+        self._on_end = on_end
+        self._watched: set[str] = set()
         self._children: dict[str, subprocess.Popen[bytes]] = {}  # of this process: to be reaped when they end
 
     async def start(self, order: PilotOrder) -> Seen:
         folder = self._folder(order.pilot_id)
         if _holder(folder) is not None:
-            return Seen(Life.ALIVE)
+            return self._alive(order.pilot_id)
         try:
             self._prepare(folder, order)
             process = self._children[order.pilot_id] = self._spawn(folder)
         except OSError as error:
             raise Temporary(f"The pilot cannot be started here: {error}.", 10) from error
-        return await _until_it_lives(folder, process)
+        seen = await _until_it_lives(folder, process)
+        return self._alive(order.pilot_id) if seen.life is Life.ALIVE else seen
 
     async def observe(self, pilot_id: str) -> Seen:
         folder = self._folder(pilot_id)
-        child = self._children.get(pilot_id)
-        if child is not None and child.poll() is not None:
-            del self._children[pilot_id]
+        self._reap()
         if _holder(folder) is not None:
-            return Seen(Life.ALIVE)
+            return self._alive(pilot_id)
         if not folder.exists():
             return Seen(Life.ABSENT)
         return Seen(Life.ENDED, _last_words(folder))
@@ -90,6 +93,30 @@ class LocalBatch:
         folder = self._folder(pilot_id)
         if _holder(folder) is None and folder.exists():
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _reap(self) -> None:
+        """Take leave of the children that have ended, whichever they are."""
+        self._children = {key: child for key, child in self._children.items() if child.poll() is None}
+
+    def _alive(self, pilot_id: str) -> Seen:
+        """Seen alive: from now on its end is told."""
+        holder = _holder(self._folder(pilot_id))
+        if self._on_end is None or pilot_id in self._watched or not holder:
+            return Seen(Life.ALIVE)
+        try:
+            descriptor = os.pidfd_open(holder)
+        except (AttributeError, OSError):  # not Linux, an old one, or gone: whoever looks next will see
+            return Seen(Life.ALIVE)
+        self._watched.add(pilot_id)
+        asyncio.get_running_loop().add_reader(descriptor, self._ended, pilot_id, descriptor)
+        return Seen(Life.ALIVE)
+
+    def _ended(self, pilot_id: str, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self._watched.discard(pilot_id)
+        if self._on_end is not None:
+            self._on_end(pilot_id)
 
     def _folder(self, pilot_id: str) -> Path:
         return self._root / pilot_id
@@ -152,7 +179,7 @@ def _holder(folder: Path) -> int | None:
                 text = file.read().strip()
                 return int(text) if text.isdigit() else 0
             return None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -155,6 +155,8 @@ def _translated(error: BaseException) -> BaseException:
     )
     if lost or isinstance(error, sa.exc.InterfaceError):
         return errors.Fault(errors.DATABASE_AWAY, "PostgreSQL does not answer; nothing was changed.", retry_after_s=2)
+    if state in ("22021", "22P05"):
+        return errors.Fault(errors.INVALID, "The request holds a NUL character or another one that cannot be kept.")
     if state in ("40001", "40P01"):
         return errors.Fault(
             errors.DATABASE_AWAY,

@@ -117,6 +117,7 @@ def upgrade() -> None:
         sa.Column("created", Moment(), nullable=False),
         sa.Column("session", sa.Text(), nullable=True),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("arrival", sa.Text(), nullable=True),
         sa.Column("last_seen", Moment(), nullable=True),
         sa.Column("running", Document(), nullable=False),
         sa.Column("setups", Document(), nullable=False),

@@ -1,0 +1,1 @@
+"""Measurements beside the peers that the design's budgets name: ``python -m benchmarks``."""

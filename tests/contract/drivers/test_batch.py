@@ -1,0 +1,162 @@
+"""What every batch driver promises: one pilot per id, however often it is asked for, and the truth about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hansa.jobs.drivers.base import BatchDriver, Life, PilotOrder
+from hansa.jobs.drivers.fake import FakeBatch
+from hansa.jobs.drivers.local import LocalBatch, live_pilots
+from hansa.jobs.program import build_node_program
+from hansa.kernel.errors import Temporary
+from tests.support.node_server import TOKEN, FakeServer
+
+ORDER = PilotOrder("pilot_1", TOKEN, 1, 512, [], idle_timeout_s=60)
+
+
+@dataclass
+class Site:
+    """A driver, a second one over the same batch system (the server after a crash), and a way to shoot a pilot."""
+
+    driver: BatchDriver
+    reborn: BatchDriver
+    root: Path | None
+    ended: list[str]
+
+    def pids(self) -> list[int]:
+        return live_pilots(self.root) if self.root else []
+
+    async def shoot(self, pilot_id: str) -> None:
+        if isinstance(self.driver, FakeBatch):
+            await self.driver.cancel(pilot_id)
+        for pid in self.pids():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def node_server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+    fake.files["node.pyz"] = build_node_program().zipapp
+    yield fake
+    fake.shutdown()
+    fake.server_close()
+
+
+@pytest.fixture(params=["fake", "local"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    if request.param == "fake":
+        fake = FakeBatch()
+        yield Site(fake, fake, None, [])
+        return
+    server: FakeServer = request.getfixturevalue("node_server")
+    program = build_node_program()
+    root, ended = tmp_path / "pilots", list[str]()
+
+    def make() -> LocalBatch:
+        return LocalBatch(root, lambda: [server.url], [tmp_path], program.bootstrap, program.digest, None, ended.append)
+
+    found = Site(make(), make(), root, ended)
+    yield found
+    for pid in live_pilots(root):
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            process.kill()
+    for driver in (found.driver, found.reborn):
+        assert isinstance(driver, LocalBatch)
+        for child in driver._children.values():
+            child.wait()
+
+
+async def is_life(driver: BatchDriver, pilot_id: str, life: Life) -> bool:
+    for _ in range(1500):
+        if (await driver.observe(pilot_id)).life is life:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_nothing_is_known_of_a_pilot_that_was_never_started(site: Site) -> None:
+    assert (await site.driver.observe("pilot_1")).life is Life.ABSENT
+    await site.driver.cancel("pilot_1")
+    await site.driver.clean("pilot_1")
+    assert (await site.driver.observe("pilot_1")).life is Life.ABSENT
+
+
+async def test_started_twice_is_one_pilot(site: Site) -> None:
+    assert (await site.driver.start(ORDER)).life is Life.ALIVE
+    before = site.pids()
+    assert (await site.driver.start(ORDER)).life is Life.ALIVE
+    assert (await site.reborn.start(ORDER)).life is Life.ALIVE
+    assert site.pids() == before
+    assert len(before) == (0 if site.root is None else 1)
+    assert (await site.driver.observe("pilot_1")).life is Life.ALIVE
+    assert (await site.reborn.observe("pilot_1")).life is Life.ALIVE
+
+
+async def test_started_twice_at_once_is_one_pilot(site: Site) -> None:
+    await asyncio.gather(site.driver.start(ORDER), site.reborn.start(ORDER), return_exceptions=True)
+    assert await is_life(site.driver, "pilot_1", Life.ALIVE)
+    assert len(site.pids()) <= 1
+
+
+async def test_cancelled_and_cleaned(site: Site) -> None:
+    await site.driver.start(ORDER)
+    await site.reborn.cancel("pilot_1")
+    assert site.pids() == []
+    assert (await site.driver.observe("pilot_1")).life is Life.ENDED
+    await site.driver.cancel("pilot_1")
+    await site.driver.clean("pilot_1")
+    await site.driver.clean("pilot_1")
+    assert (await site.driver.observe("pilot_1")).life is Life.ABSENT
+    if site.root is not None:
+        assert list(site.root.iterdir()) == []
+
+
+async def test_clean_leaves_a_pilot_that_lives_alone(site: Site) -> None:
+    await site.driver.start(ORDER)
+    await site.driver.clean("pilot_1")
+    assert (await site.driver.observe("pilot_1")).life is Life.ALIVE
+
+
+async def test_a_pilot_that_was_killed_has_ended(site: Site) -> None:
+    await site.driver.start(ORDER)
+    await site.shoot("pilot_1")
+    assert await is_life(site.driver, "pilot_1", Life.ENDED)
+    assert await is_life(site.reborn, "pilot_1", Life.ENDED)
+    if site.root is not None:
+        for _ in range(1500):
+            if site.ended:
+                break
+            await asyncio.sleep(0.02)
+        assert site.ended[0] == "pilot_1"
+
+
+async def test_a_fault_of_the_batch_system_can_be_tried_again(tmp_path: Path) -> None:
+    fake = FakeBatch()
+    fake.faults.append(Temporary("busy", 1))
+    with pytest.raises(Temporary):
+        await fake.start(ORDER)
+    assert (await fake.start(ORDER)).life is Life.ALIVE
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    local = LocalBatch(in_the_way, lambda: ["http://127.0.0.1:1"], [], b"", "sha256:0")
+    with pytest.raises(Temporary):
+        await local.start(ORDER)
+
+
+async def test_a_program_that_is_not_what_it_says_is_not_run(node_server: FakeServer, tmp_path: Path) -> None:
+    program = build_node_program()
+    local = LocalBatch(tmp_path, lambda: [node_server.url], [], program.bootstrap, "sha256:" + "0" * 64)
+    with pytest.raises(Temporary) as caught:
+        await local.start(ORDER)
+    assert "did not start" in str(caught.value)
+    assert live_pilots(tmp_path) == []
+    for child in local._children.values():
+        child.wait()
