@@ -14,8 +14,11 @@ import sqlalchemy as sa
 import hansa.server.tables  # noqa: F401 - all tables belong to the schema
 from hansa.accounting.store import usage
 from hansa.engines.objects import FolderObjects
+from hansa.identity.keys import Keys
 from hansa.identity.model import Caller
+from hansa.identity.provider.service import ProviderService
 from hansa.identity.service import IdentityService
+from hansa.identity.vos import VoService
 from hansa.identity.wire import NewUser
 from hansa.jobs import store_pilots
 from hansa.jobs.controller import PilotRoom
@@ -32,7 +35,8 @@ from hansa.kernel.database import Database
 from hansa.kernel.events import EventLog
 from hansa.kernel.ids import new_id
 from hansa.kernel.reconcile import Engine
-from hansa.kernel.settings import FileSettings, JobSettings, PilotSettings
+from hansa.kernel.secrets import Vault
+from hansa.kernel.settings import FileSettings, IdentitySettings, JobSettings, PilotSettings
 from hansa.kernel.status import Party
 from hansa.node import protocol
 from hansa.node.protocol import (
@@ -71,11 +75,15 @@ class World:
         self.clock = clock or self.manual
         self.events = EventLog(database, self.clock)
         self.objects = FolderObjects(folder / "blobs")
-        self.identity = IdentityService(database, self.events, self.clock, "http://hansa")
+        identity = IdentitySettings()
+        keys = Keys(database, self.events, self.clock, Vault([b"k" * 32]), identity.access_token_s)
+        provider = ProviderService(database, self.events, self.clock, "http://hansa", keys, identity)
+        self.identity = IdentityService(database, self.events, self.clock, "http://hansa", provider)
+        self.vos = VoService(database, self.events, self.clock, "http://hansa", "http://hansa", identity)
         self.sites = SiteService(database, self.events, self.clock)
         self.files = FileService(database, self.objects, self.clock, FileSettings(free_bytes=0))
         self.logs = LogStore(database, self.objects)
-        self.jobs = JobService(database, self.events, self.clock, self.files, self.logs, self.sites, job)
+        self.jobs = JobService(database, self.events, self.clock, self.files, self.logs, self.sites, self.vos, job)
         self.exchanges = ExchangeService(
             database, self.events, self.clock, self.files, self.logs, job, FileSettings(free_bytes=0)
         )

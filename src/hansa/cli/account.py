@@ -22,6 +22,7 @@ def _user_cells(user: User) -> dict[str, Any]:
         "issuer": user.issuer,
         "subject": user.sub,
         "operator": user.operator,
+        "organisations": ", ".join(user.vos),
     }
 
 

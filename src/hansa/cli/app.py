@@ -69,8 +69,44 @@ ADMIN = {
     "backup": ("admin:backup", "Write a copy of the embedded server's data to a file."),
     "restore": ("admin:restore", "Put such a copy back."),
     "user": ("app:user", "Users of this server."),
+    "client": ("app:client", "OpenID clients: applications that people sign in to with their account here."),
+    "key": ("app:key", "The keys of this server."),
 }
-USER = {"add": ("admin:add_user", "Add a user and print the token that signs in.")}
+USER = {
+    "add": ("admin:add_user", "Add a user and print the token that signs in."),
+    "invite": ("admin:invite_user", "Make a link with which a user sets a password."),
+    "list": ("admin:list_users", "List users."),
+    "suspend": ("admin:suspend_user", "Let a user in no more."),
+    "resume": ("admin:resume_user", "Let a user in again."),
+}
+CLIENT = {
+    "add": ("admin:add_client", "Add an OpenID client."),
+    "list": ("admin:list_clients", "List OpenID clients."),
+    "remove": ("admin:remove_client", "Remove an OpenID client."),
+}
+KEY = {
+    "rotate": ("admin:rotate_key", "Sign tokens with a new key."),
+    "master": ("admin:rotate_master", "Make a new master key."),
+}
+VO = {
+    "list": ("vos:list_vos", "List your virtual organisations."),
+    "show": ("vos:show", "Show a virtual organisation."),
+    "join": ("vos:join", "Join with an invitation."),
+    "invite": ("vos:invite", "Make a link that lets one person join."),
+    "member": ("app:member", "Members: list, set roles and groups, suspend, remove."),
+    "group": ("vos:group", "Make a group."),
+    "describe": ("vos:describe", "Say what it is for."),
+    "create": ("vos:create", "Create a virtual organisation."),
+    "suspend": ("vos:suspend", "Let no new work start for it."),
+    "resume": ("vos:resume", "Let new work start again."),
+}
+MEMBER = {
+    "list": ("vos:list_members", "List members."),
+    "set": ("vos:set_member", "Give a member other roles or groups."),
+    "suspend": ("vos:suspend_member", "Let a member start no new work."),
+    "resume": ("vos:resume_member", "Let a member start new work again."),
+    "remove": ("vos:remove_member", "Take a member out."),
+}
 DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
@@ -81,10 +117,14 @@ TOP = {
     "down": ("local:down", "Stop the embedded server."),
     "status": ("local:status", "Show the server, its sites, and jobs by phase."),
     "doctor": ("local:doctor", "Look for what may be wrong, and say what to do."),
+    "login": ("login:login", "Sign in at a server."),
+    "logout": ("login:logout", "Sign out."),
+    "token": ("login:token", "Print a fresh access token."),
+    "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
     "server": ("local:server", "Run a server in the foreground."),
-    "admin": ("app:admin", "Backup, restore, users."),
+    "admin": ("app:admin", "Backup, restore, users, OpenID clients, keys."),
     "db": ("app:db", "The server's database."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
@@ -93,6 +133,10 @@ job = LazyGroup("job", lazy=JOB, context_settings=SETTINGS, help="Jobs. A job is
 site = LazyGroup("site", lazy=SITE, context_settings=SETTINGS, help="Sites: where jobs can run.")
 pilot = LazyGroup("pilot", lazy=PILOT, context_settings=SETTINGS, help="Pilots run the tasks at a site.")
 user = LazyGroup("user", lazy=USER, context_settings=SETTINGS, help="Users of this server.")
+client = LazyGroup("client", lazy=CLIENT, context_settings=SETTINGS, help="Applications that people sign in to.")
+key = LazyGroup("key", lazy=KEY, context_settings=SETTINGS, help="The keys that sign tokens and seal secrets.")
+vo = LazyGroup("vo", lazy=VO, context_settings=SETTINGS, help="Virtual organisations (VOs): research communities.")
+member = LazyGroup("member", lazy=MEMBER, context_settings=SETTINGS, help="Members of a virtual organisation.")
 admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
 hansa = LazyGroup(

@@ -21,7 +21,28 @@ from hansa.client.effects import (
     Unreachable,
 )
 from hansa.client.errors import NOT_HANSA, SERVER_AWAY, HansaError, ServerAway, of_response
-from hansa.identity.wire import NewUser, NewUserToken, User
+from hansa.identity.wire import (
+    Client,
+    ClientList,
+    Invitation,
+    Member,
+    MemberChange,
+    MemberPage,
+    NewClient,
+    NewGroup,
+    NewInvitation,
+    NewUser,
+    NewUserToken,
+    NewVo,
+    RotatedKey,
+    Suspension,
+    Token,
+    User,
+    UserPage,
+    Vo,
+    VoChange,
+    VoPage,
+)
 from hansa.jobs.wire import (
     Explanation,
     FileKey,
@@ -128,6 +149,13 @@ def post(kind: type[T], path: str, body: Any, headers: dict[str, str] | None = N
     """POST an object; all our POSTs do no harm when repeated, those that create carry a key."""
     request = Request("POST", path, body=_json(body), headers=headers or {}, timeout_s=120.0)
     response = yield from call(request)
+    return _read(kind, response)
+
+
+def send(kind: type[T], method: str, path: str, body: Any = None, *, repeatable: bool = True) -> Operation[T]:
+    """Change something by an object; not sent twice where that would make two, or fail the second time."""
+    content = _json({} if body is None else body)
+    response = yield from call(Request(method, path, body=content, timeout_s=120.0, repeatable=repeatable))
     return _read(kind, response)
 
 
@@ -259,3 +287,99 @@ def usage(after: str | None = None) -> Operation[UsagePage]:
 
 def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:
     return (yield from get(PilotPage, "/pilots", limit=limit, after=after))
+
+
+def users(after: str | None = None) -> Operation[UserPage]:
+    return (yield from get(UserPage, "/users", after=after))
+
+
+def invite_user(name: str) -> Operation[Invitation]:
+    """A link with which a user, new or not, sets a password; earlier ones are void."""
+    return (yield from send(Invitation, "POST", "/users/invitations", NewUser(name)))
+
+
+def suspend_user(name: str, *, suspended: bool) -> Operation[User]:
+    path = f"/users/{_part(name)}/{'suspend' if suspended else 'resume'}"
+    return (yield from send(User, "POST", path))
+
+
+def add_client(new: NewClient) -> Operation[Client]:
+    return (yield from send(Client, "POST", "/clients", new, repeatable=False))
+
+
+def clients(after: str | None = None) -> Operation[ClientList]:
+    return (yield from get(ClientList, "/clients", after=after))
+
+
+def remove_client(name: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/clients/{_part(name)}", repeatable=False))
+
+
+def rotate_key() -> Operation[RotatedKey]:
+    return (yield from send(RotatedKey, "POST", "/keys/rotate", repeatable=False))
+
+
+def create_vo(name: str, description: str = "", manager: str | None = None) -> Operation[Vo]:
+    return (yield from send(Vo, "POST", "/vos", NewVo(name, description, manager), repeatable=False))
+
+
+def vos(after: str | None = None) -> Operation[VoPage]:
+    return (yield from get(VoPage, "/vos", after=after))
+
+
+def vo(name: str) -> Operation[Vo]:
+    return (yield from get(Vo, f"/vos/{_part(name)}"))
+
+
+def describe_vo(name: str, text: str) -> Operation[Vo]:
+    return (yield from send(Vo, "PATCH", f"/vos/{_part(name)}", VoChange(text)))
+
+
+def suspend_vo(name: str, why: str) -> Operation[Vo]:
+    return (yield from send(Vo, "POST", f"/vos/{_part(name)}/suspend", Suspension(why)))
+
+
+def resume_vo(name: str) -> Operation[Vo]:
+    return (yield from send(Vo, "POST", f"/vos/{_part(name)}/resume"))
+
+
+def add_group(name: str, group: str) -> Operation[Vo]:
+    return (yield from send(Vo, "POST", f"/vos/{_part(name)}/groups", NewGroup(group)))
+
+
+def invite(name: str, roles: list[Any], groups: list[str], lasts_s: int | None = None) -> Operation[Invitation]:
+    """A link that makes one person a member."""
+    body = NewInvitation(roles, groups, lasts_s)
+    return (yield from send(Invitation, "POST", f"/vos/{_part(name)}/invitations", body, repeatable=False))
+
+
+def join_vo(token: str) -> Operation[Vo]:
+    return (yield from send(Vo, "POST", "/vos/join", Token(token), repeatable=False))
+
+
+def members(name: str, after: str | None = None) -> Operation[MemberPage]:
+    return (yield from get(MemberPage, f"/vos/{_part(name)}/members", after=after))
+
+
+def change_member(name: str, member: str, roles: list[Any] | None, groups: list[str] | None) -> Operation[Member]:
+    return (yield from send(Member, "PATCH", _member(name, member), MemberChange(roles, groups)))
+
+
+def remove_member(name: str, member: str) -> Operation[None]:
+    yield from call(Request("DELETE", _member(name, member), repeatable=False))
+
+
+def suspend_member(name: str, member: str, why: str) -> Operation[Member]:
+    return (yield from send(Member, "POST", f"{_member(name, member)}/suspend", Suspension(why)))
+
+
+def resume_member(name: str, member: str) -> Operation[Member]:
+    return (yield from send(Member, "POST", f"{_member(name, member)}/resume"))
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _member(vo: str, member: str) -> str:
+    return f"/vos/{_part(vo)}/members/{_part(member)}"

@@ -79,6 +79,8 @@ class AsyncTransport:
     async def _ask(self, request: Request) -> Response:
         timeout_s = request.timeout_s or self._endpoint.timeout_s
         body = _pieces(request.body) if isinstance(request.body, FileBody) else request.body
+        if self._endpoint.login is not None:
+            await asyncio.to_thread(self._endpoint.bearer)  # which may have to ask for a fresh one
         parts = urlsplit(self._endpoint.url)
         url = urlunsplit((parts.scheme, parts.netloc, "", "", "")) + address(self._endpoint, request)
         sent = self._client.stream(

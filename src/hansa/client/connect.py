@@ -14,9 +14,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hansa.client.errors import SERVER_AWAY, USAGE, HansaError, ServerAway
+
+if TYPE_CHECKING:
+    from hansa.client.logins import Login
 
 TIMEOUT_S = 30.0
 START_TIMEOUT_S = 90.0
@@ -37,6 +40,11 @@ class Endpoint:
     pid: int | None = None
     since: float | None = None
     """Seconds since 1970; pid and since are known of an embedded server."""
+    login: Login | None = None
+
+    def bearer(self) -> str | None:
+        """The token for a request; one of a stored sign-in is refreshed first where it is about to expire."""
+        return self.token if self.login is None else self.login.token()
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r})"
@@ -55,6 +63,8 @@ def configured(server: str | None, token: str | None, home: Path | None, environ
     client = {} if home and not server else _client_table(folder)
     url = server or (None if home else environ.get("HANSA_SERVER") or environ.get("HANSA_CLIENT__SERVER"))
     url = url or client.get("server")
+    if not url and not home and "HANSA_HOME" not in environ:
+        url = _signed_in_at(environ)
     if not url:
         return None
     if not url.startswith(("http://", "https://")):
@@ -64,7 +74,10 @@ def configured(server: str | None, token: str | None, home: Path | None, environ
             hint="Write it with its scheme, as in https://hansa.example.org or http://127.0.0.1:8642.",
         )
     timeout_s = float(environ.get("HANSA_CLIENT__TIMEOUT_S") or client.get("timeout_s") or TIMEOUT_S)
-    return Endpoint(url.rstrip("/"), token or _token(environ), None, timeout_s, environ.get("HANSA_CA_FILE") or None)
+    ca_file = environ.get("HANSA_CA_FILE") or None
+    given = token or _token(environ)
+    login = None if given else _login(url.rstrip("/"), environ)
+    return Endpoint(url.rstrip("/"), given, None, timeout_s, ca_file, login=login)
 
 
 def running(home: Path) -> Endpoint | None:
@@ -141,6 +154,27 @@ def _token(environ: Mapping[str, str]) -> str | None:
                 hint="HANSA_TOKEN_FILE names it.",
             ) from error
     return None
+
+
+def config_folder(environ: Mapping[str, str]) -> Path:
+    """``$XDG_CONFIG_HOME/hansa``, else ``~/.config/hansa``."""
+    return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "hansa"
+
+
+def _signed_in_at(environ: Mapping[str, str]) -> str | None:
+    """The server of the last ``hansa login``, if that still stands."""
+    try:
+        return (config_folder(environ) / "logins" / "current").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _login(url: str, environ: Mapping[str, str]) -> Login | None:
+    if not (config_folder(environ) / "logins").is_dir():
+        return None
+    from hansa.client import logins
+
+    return logins.find(url, environ)
 
 
 def _client_table(home: Path) -> dict[str, Any]:

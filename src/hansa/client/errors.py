@@ -20,6 +20,7 @@ TARGET = register("client.target", 409, Exit.REFUSED, "Files cannot be written w
 UNSAFE_PATH = register("client.unsafe_path", 502, Exit.REFUSED, "The server named a path outside the folder.")
 JOB_FAILED = register("client.job_failed", 409, Exit.FAILED, "The job failed.")
 TIMED_OUT = register("client.timed_out", 408, Exit.AWAY, "The job did not end in the time given.")
+NO_LOGIN = register("client.no_login", 401, Exit.SIGN_IN, "You are not signed in, or not any more.")
 FUNCTION = register("client.function", 422, Exit.USAGE, "The function or a value cannot be sent.")
 
 

@@ -153,8 +153,8 @@ def address(endpoint: Endpoint, request: Request) -> str:
 def headers(endpoint: Endpoint, request: Request) -> dict[str, str]:
     """The headers of a request, the token included."""
     found = {"Accept": "application/json", "User-Agent": f"hansa/{__version__}"}
-    if endpoint.token:
-        found["Authorization"] = f"Bearer {endpoint.token}"
+    if token := endpoint.bearer():
+        found["Authorization"] = f"Bearer {token}"
     if isinstance(request.body, FileBody):
         found["Content-Length"] = str(request.body.size)
         found["Content-Type"] = "application/octet-stream"

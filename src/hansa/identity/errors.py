@@ -7,4 +7,18 @@ BAD_TOKEN = register("identity.bad_token", 401, Exit.SIGN_IN, "This token is not
 FORBIDDEN = register("identity.forbidden", 403, Exit.REFUSED, "This is not allowed to you.")
 NAME_TAKEN = register("identity.name_taken", 409, Exit.REFUSED, "There is a user of this name already.")
 SUSPENDED = register("identity.suspended", 403, Exit.REFUSED, "This account is suspended.")
+NO_USER = register("identity.no_user", 404, Exit.NOT_FOUND, "There is no such user.")
 NO_VO = register("identity.no_vo", 422, Exit.USAGE, "You are not a member of this virtual organisation.")
+VO_AMBIGUOUS = register("identity.vo_ambiguous", 422, Exit.USAGE, "You are in several virtual organisations.")
+VO_SUSPENDED = register("identity.vo_suspended", 403, Exit.REFUSED, "No new work starts for this organisation.")
+VO_TAKEN = register("identity.vo_taken", 409, Exit.REFUSED, "There is a virtual organisation of this name already.")
+NO_SUCH_VO = register("identity.no_such_vo", 404, Exit.NOT_FOUND, "There is no such virtual organisation.")
+NO_GROUP = register("identity.no_group", 404, Exit.NOT_FOUND, "The virtual organisation has no such group.")
+LAST_MANAGER = register("identity.last_manager", 409, Exit.REFUSED, "An organisation keeps at least one manager.")
+BAD_INVITATION = register(
+    "identity.bad_invitation", 410, Exit.REFUSED, "This invitation is not valid: used, expired or withdrawn."
+)
+BAD_PASSWORD = register("identity.bad_password", 422, Exit.USAGE, "This password cannot be used.")
+CLIENT_TAKEN = register("identity.client_taken", 409, Exit.REFUSED, "There is a client of this id already.")
+BAD_CLIENT = register("identity.bad_client", 422, Exit.USAGE, "This client cannot be added as it is described.")
+NO_CLIENT = register("identity.no_client", 404, Exit.NOT_FOUND, "There is no such client.")

@@ -53,6 +53,16 @@ def public() -> Any:
     return Depends(nobody)
 
 
+def client_authenticated() -> Any:
+    """Marks a route of the OpenID protocol, where Authlib authenticates the client that asks."""
+
+    async def client() -> None:
+        return None
+
+    client.permission = Permission.CLIENT  # type: ignore[attr-defined]
+    return Depends(client)
+
+
 def permission_of(call: Callable[..., Awaitable[Any]] | None) -> Permission | None:
     """The permission that a dependency declares, if any."""
     return getattr(call, "permission", None)

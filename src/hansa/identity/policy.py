@@ -1,20 +1,25 @@
 """Who may do what: the one place to read it.
 
 Every route declares one permission. The permission says which callers may come in at all; which *things* they may
-see or change is :func:`may_see` and :func:`may_change`, asked by the services.
+see or change is :func:`may_see`, :func:`may_change` and, for a virtual organisation, :func:`may_in_vo`, asked by the
+services.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, StrEnum
 
-from hansa.identity.model import Caller
+from hansa.identity import errors
+from hansa.identity.model import Caller, Membership, Role
+from hansa.kernel.errors import Fault
 
 
 class Permission(StrEnum):
     """What a route needs."""
 
     PUBLIC = "public"
+    CLIENT = "client"
     SELF_READ = "self:read"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
@@ -25,7 +30,13 @@ class Permission(StrEnum):
     PILOTS_READ = "pilots:read"
     PILOTS_STOP = "pilots:stop"
     PILOT_EXCHANGE = "pilot:exchange"
+    VOS_READ = "vos:read"
+    VOS_JOIN = "vos:join"
+    VOS_MANAGE = "vos:manage"
+    VOS_CREATE = "vos:create"
     USERS_WRITE = "users:write"
+    CLIENTS_WRITE = "clients:write"
+    KEYS_WRITE = "keys:write"
     METRICS_READ = "metrics:read"
 
 
@@ -33,6 +44,7 @@ class Rule(Enum):
     """Who has a permission."""
 
     ANYBODY = "anybody, without a token"
+    CLIENT = "an OpenID client, which the protocol itself authenticates"
     USER = "any signed-in user"
     OPERATOR = "operators of this server"
     PILOT = "the pilot itself, with its own token"
@@ -40,6 +52,7 @@ class Rule(Enum):
 
 POLICY: dict[Permission, Rule] = {
     Permission.PUBLIC: Rule.ANYBODY,
+    Permission.CLIENT: Rule.CLIENT,
     Permission.SELF_READ: Rule.USER,
     Permission.JOBS_READ: Rule.USER,
     Permission.JOBS_WRITE: Rule.USER,
@@ -50,23 +63,41 @@ POLICY: dict[Permission, Rule] = {
     Permission.PILOTS_READ: Rule.USER,
     Permission.PILOTS_STOP: Rule.OPERATOR,
     Permission.PILOT_EXCHANGE: Rule.PILOT,
+    Permission.VOS_READ: Rule.USER,
+    Permission.VOS_JOIN: Rule.USER,
+    Permission.VOS_MANAGE: Rule.USER,  # and manager of that VO: may_in_vo
+    Permission.VOS_CREATE: Rule.OPERATOR,
     Permission.USERS_WRITE: Rule.OPERATOR,
+    Permission.CLIENTS_WRITE: Rule.OPERATOR,
+    Permission.KEYS_WRITE: Rule.OPERATOR,
     Permission.METRICS_READ: Rule.OPERATOR,
 }
+
+FULL_SCOPE = "hansa"
+"""The scope of a token that may do all that its user may."""
+READ_SCOPE = "hansa.read"
+"""The scope of a token that may look, and change nothing."""
+_READ = frozenset(permission for permission in Permission if permission.endswith(":read"))
 
 
 def permits(permission: Permission, caller: Caller | None) -> bool:
     """Whether this caller (None: no token) may use routes that need ``permission``."""
     rule = POLICY[permission]
-    if rule is Rule.ANYBODY:
+    if rule in (Rule.ANYBODY, Rule.CLIENT):
         return True
     if caller is None:
         return False
     if rule is Rule.PILOT:
         return caller.pilot is not None
-    if caller.pilot is not None:
+    if caller.pilot is not None or not _in_scope(permission, caller):
         return False
     return rule is Rule.USER or caller.is_operator
+
+
+def _in_scope(permission: Permission, caller: Caller) -> bool:
+    if caller.scopes is None or FULL_SCOPE in caller.scopes:
+        return True
+    return READ_SCOPE in caller.scopes and permission in _READ
 
 
 def may_see(caller: Caller, owner_id: str) -> bool:
@@ -77,3 +108,66 @@ def may_see(caller: Caller, owner_id: str) -> bool:
 def may_change(caller: Caller, owner_id: str) -> bool:
     """Whether the caller may change a thing of ``owner_id``."""
     return may_see(caller, owner_id)
+
+
+class VoAct(Enum):
+    """What is done with a virtual organisation, and who may: operators always, and in the VO ..."""
+
+    SEE = "its members"
+    SEE_MEMBERS = "its members who are not suspended"
+    MANAGE = "its managers"
+    SUSPEND = "nobody but operators"
+
+
+def may_in_vo(caller: Caller, act: VoAct, membership: Membership | None) -> bool:
+    """Whether the caller, with this membership of the VO (None: no member), may do that."""
+    if caller.is_operator:
+        return True
+    if membership is None or act is VoAct.SUSPEND:
+        return False
+    if act is VoAct.SEE:
+        return True
+    if act is VoAct.SEE_MEMBERS:
+        return not membership.suspended
+    return not membership.suspended and Role.MANAGER in membership.roles
+
+
+def choose_vo(memberships: Sequence[Membership], asked: str | None) -> str | None:
+    """The VO that new work is for: the one asked for, else the user's only one, else none.
+
+    Raises Fault ``identity.no_vo``, ``identity.vo_ambiguous`` or ``identity.vo_suspended``.
+    """
+    if asked is None:
+        if len(memberships) > 1:
+            names = ", ".join(sorted(one.vo for one in memberships))
+            raise Fault(
+                errors.VO_AMBIGUOUS,
+                f"You are in several virtual organisations: {names}.",
+                hint="Say for which one: --vo NAME.",
+                vos=sorted(one.vo for one in memberships),
+            )
+        if not memberships:
+            return None
+    chosen = next((one for one in memberships if asked in (None, one.vo)), None)
+    if chosen is None:
+        mine = ", ".join(sorted(one.vo for one in memberships))
+        raise Fault(
+            errors.NO_VO,
+            f"You are not a member of {asked}.",
+            hint=f"You are in: {mine}."
+            if mine
+            else "Leave out --vo, or ask the organisation's managers to invite you.",
+        )
+    if chosen.vo_suspended:
+        raise Fault(
+            errors.VO_SUSPENDED,
+            f"{chosen.vo} is suspended: nothing new starts for it. What runs goes on.",
+            hint="Ask the operator of this server.",
+        )
+    if chosen.suspended:
+        raise Fault(
+            errors.VO_SUSPENDED,
+            f"Your membership of {chosen.vo} is suspended: nothing new starts for it. What runs goes on.",
+            hint="Ask the managers of the organisation.",
+        )
+    return chosen.vo

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from hansa.identity import errors, store
+from hansa.identity import errors, store, vo_store
+from hansa.identity.access import is_jwt
 from hansa.identity.model import Caller, TokenKind
+from hansa.identity.provider.service import ProviderService
 from hansa.identity.wire import NewUser, NewUserToken, User
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
@@ -18,14 +20,22 @@ from hansa.kernel.secrets import new_token, token_hash
 class IdentityService:
     """Signs callers in and keeps users and tokens."""
 
-    def __init__(self, database: Database, events: EventLog, clock: Clock, issuer: str) -> None:
+    def __init__(
+        self, database: Database, events: EventLog, clock: Clock, issuer: str, provider: ProviderService
+    ) -> None:
         self._database = database
         self._events = events
         self._clock = clock
         self._issuer = issuer
+        self._provider = provider
 
     async def authenticate(self, token: str) -> Caller:
-        """The caller behind a token. Raises Fault ``identity.bad_token`` or ``identity.suspended``."""
+        """The caller behind a token: an opaque one, or an access token of our own.
+
+        Raises Fault ``identity.bad_token`` or ``identity.suspended``.
+        """
+        if is_jwt(token):
+            return await self._provider.authenticate(token)
         async with self._database.read() as tx:
             row = await store.find_token(tx, token_hash(token))
         if row is None or (row.expires is not None and row.expires <= self._clock.now()):
@@ -42,9 +52,10 @@ class IdentityService:
     async def whoami(self, caller: Caller) -> User:
         async with self._database.read() as tx:
             row = await store.get_user(tx, caller.user_id)
+            mine = await vo_store.memberships(tx, caller.user_id)
         if row is None:
             raise Fault(errors.BAD_TOKEN, "The user of this token is gone.")
-        return User(row.id, row.issuer, row.sub, row.name, row.operator)
+        return User(row.id, row.issuer, row.sub, row.name, row.operator, vos=[one.vo for one in mine])
 
     async def ensure_local_user(self, name: str, token: str) -> str:
         """The user of an embedded server, who signs in with the 0600 local token; returns the user's id."""

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hansa.kernel.database import Moment, Tx, metadata
+from hansa.kernel.database import Document, Moment, Tx, insert_for, metadata
+
+_KEYS_LOCK = 0x48414E534B  # "HANSK"
 
 users = sa.Table(
     "users",
@@ -31,6 +33,47 @@ tokens = sa.Table(
     sa.Column("pilot_id", sa.Text, index=True),
     sa.Column("created", Moment, nullable=False),
     sa.Column("expires", Moment),
+)
+
+passwords = sa.Table(
+    "passwords",
+    metadata,
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id"), primary_key=True),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("changed", Moment, nullable=False),
+)
+
+login_failures = sa.Table(
+    "login_failures",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("last", Moment, nullable=False, index=True),
+)
+
+invitations = sa.Table(
+    "invitations",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id")),
+    sa.Column("vo", sa.Text, sa.ForeignKey("vos.name"), index=True),
+    sa.Column("roles", Document, nullable=False),
+    sa.Column("groups", Document, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("expires", Moment, nullable=False),
+    sa.Column("used", Moment),
+    sa.Column("used_by", sa.Text),
+)
+
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("public", Document, nullable=False),
+    sa.Column("private", sa.Text, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("retired", Moment),
 )
 
 _FIND_TOKEN = (  # built once: every request executes it
@@ -67,3 +110,89 @@ async def delete_pilot_tokens(tx: Tx, pilot_id: str) -> None:
 
 async def delete_expired(tx: Tx, now: datetime) -> int:
     return (await tx.execute(sa.delete(tokens).where(tokens.c.expires < now))).rowcount
+
+
+async def list_users(tx: Tx, after: str | None, limit: int) -> Any:
+    query = sa.select(users).order_by(users.c.name, users.c.id).limit(limit)
+    return (await tx.execute(query if after is None else query.where(users.c.name > after))).all()
+
+
+async def set_suspended(tx: Tx, user_id: str, *, suspended: bool) -> None:
+    await tx.execute(sa.update(users).where(users.c.id == user_id).values(suspended=suspended))
+
+
+async def find_password(tx: Tx, user_id: str) -> str | None:
+    found: str | None = (await tx.execute(sa.select(passwords.c.hash).where(passwords.c.user_id == user_id))).scalar()
+    return found
+
+
+async def set_password(tx: Tx, user_id: str, digest: str, now: datetime) -> None:
+    row = {"user_id": user_id, "hash": digest, "changed": now}
+    insert = insert_for(tx, passwords).values(row)
+    await tx.execute(insert.on_conflict_do_update(index_elements=["user_id"], set_={"hash": digest, "changed": now}))
+
+
+async def find_failures(tx: Tx, keys: list[str]) -> dict[str, Any]:
+    query = sa.select(login_failures).where(login_failures.c.key.in_(keys))
+    return {row.key: row for row in (await tx.execute(query)).all()}
+
+
+async def add_failure(tx: Tx, key: str, now: datetime) -> None:
+    insert = insert_for(tx, login_failures).values(key=key, count=1, last=now)
+    more = {"count": login_failures.c.count + 1, "last": now}
+    await tx.execute(insert.on_conflict_do_update(index_elements=["key"], set_=more))
+
+
+async def delete_failures(tx: Tx, keys: list[str]) -> None:
+    await tx.execute(sa.delete(login_failures).where(login_failures.c.key.in_(keys)))
+
+
+async def delete_old_failures(tx: Tx, before: datetime) -> None:
+    await tx.execute(sa.delete(login_failures).where(login_failures.c.last < before))
+
+
+async def insert_invitation(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(invitations), [values])
+
+
+async def get_invitation(tx: Tx, digest: str) -> Any | None:
+    return (await tx.execute(sa.select(invitations).where(invitations.c.hash == digest))).first()
+
+
+async def use_invitation(tx: Tx, digest: str, user_id: str, now: datetime) -> bool:
+    """Mark it used; False where it was used before, or has expired. Of two at once, one wins."""
+    live = sa.and_(invitations.c.hash == digest, invitations.c.used.is_(None), invitations.c.expires > now)
+    done = await tx.execute(sa.update(invitations).where(live).values(used=now, used_by=user_id))
+    return done.rowcount == 1
+
+
+async def withdraw_invitations(tx: Tx, user_id: str, now: datetime) -> None:
+    """Void what invitations there are to set this user's password."""
+    unused = sa.and_(invitations.c.user_id == user_id, invitations.c.used.is_(None))
+    await tx.execute(sa.update(invitations).where(unused).values(used=now))
+
+
+async def lock_keys(tx: Tx) -> None:
+    """One at a time, of all servers, changes the keys. SQLite has one writer anyway."""
+    if tx.dialect == "postgresql":
+        await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_KEYS_LOCK)))
+
+
+async def insert_key(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(signing_keys), [values])
+
+
+async def list_keys(tx: Tx) -> Any:
+    return (await tx.execute(sa.select(signing_keys).order_by(signing_keys.c.created.desc()))).all()
+
+
+async def retire_keys(tx: Tx, now: datetime) -> None:
+    await tx.execute(sa.update(signing_keys).where(signing_keys.c.retired.is_(None)).values(retired=now))
+
+
+async def delete_keys(tx: Tx, retired_before: datetime) -> None:
+    await tx.execute(sa.delete(signing_keys).where(signing_keys.c.retired < retired_before))
+
+
+async def update_key(tx: Tx, key_id: str, private: str) -> None:
+    await tx.execute(sa.update(signing_keys).where(signing_keys.c.id == key_id).values(private=private))

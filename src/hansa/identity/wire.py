@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
 
-from annotated_types import MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 
 from hansa.kernel.wire import STRICT
 
@@ -19,6 +20,8 @@ class User:
     sub: str
     name: str
     operator: bool
+    suspended: bool = False
+    vos: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,195 @@ class NewUserToken:
 
     user: User
     token: str
+
+
+@dataclass(frozen=True)
+class UserPage:
+    """Users, and the cursor of the next page."""
+
+    items: list[User]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A link that is good once, until then."""
+
+    link: str
+    expires: datetime
+
+
+Name = Annotated[str, MinLen(1), MaxLen(63)]
+"""A name of a VO: as a host name, e.g. ``vo.example.org``."""
+GroupName = Annotated[str, MinLen(1), MaxLen(200)]
+"""A group of a VO; ``a:b`` is the group b of the group a (AARC-G069)."""
+RoleName = Literal["member", "vm-operator", "manager"]
+Why = Annotated[str, MaxLen(500)]
+
+
+@dataclass(frozen=True)
+class NewVo:
+    """A virtual organisation to create; ``manager``: a user's name, by default whoever creates it."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: Name
+    description: Annotated[str, MaxLen(2000)] = ""
+    manager: Annotated[str, MaxLen(100)] | None = None
+
+
+@dataclass(frozen=True)
+class VoChange:
+    """What to change of a virtual organisation."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    description: Annotated[str, MaxLen(2000)]
+
+
+@dataclass(frozen=True)
+class Vo:
+    """A virtual organisation, as the caller sees it. ``membership`` says where its members come from."""
+
+    name: str
+    description: str
+    members: int
+    groups: list[str]
+    membership: str
+    suspended: bool
+    created: datetime
+    suspended_why: str | None = None
+    my_roles: list[str] = field(default_factory=list)
+    my_groups: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class VoPage:
+    """VOs, and the cursor of the next page."""
+
+    items: list[Vo]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a virtual organisation."""
+
+    vo: str
+    user_id: str
+    name: str
+    roles: list[str]
+    groups: list[str]
+    suspended: bool
+    since: datetime
+    suspended_why: str | None = None
+
+
+@dataclass(frozen=True)
+class MemberPage:
+    """Members, and the cursor of the next page."""
+
+    items: list[Member]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class MemberChange:
+    """What to change of a member; None: as it is. ``roles`` need not name ``member``, which everybody is."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    roles: list[RoleName] | None = None
+    groups: Annotated[list[GroupName], MaxLen(100)] | None = None
+
+
+@dataclass(frozen=True)
+class NewInvitation:
+    """Whom an invitation makes of those who use it, and for how many seconds it is good."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    roles: list[RoleName] = field(default_factory=list)
+    groups: Annotated[list[GroupName], MaxLen(100)] = field(default_factory=list)
+    lasts_s: Annotated[int, Ge(60), Le(90 * 86_400)] | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """A secret from a link."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    token: Annotated[str, MinLen(1), MaxLen(200)]
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """Why something is suspended, for those whom it concerns."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    why: Why = ""
+
+
+@dataclass(frozen=True)
+class NewGroup:
+    """A group of a virtual organisation."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: GroupName
+
+
+@dataclass(frozen=True)
+class NewClient:
+    """An OpenID client to add.
+
+    Without ``confidential`` it gets no secret, as programs on people's computers can keep none. ``api``: its tokens
+    are good for this server's API. ``trusted``: users are not asked for consent. ``introspects``: it may introspect
+    tokens that were given to others, as sites do.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    id: Annotated[str, MinLen(1), MaxLen(100)]
+    name: Annotated[str, MaxLen(200)] = ""
+    redirect_uris: Annotated[list[Annotated[str, MaxLen(2000)]], MaxLen(20)] = field(default_factory=list)
+    logout_uris: Annotated[list[Annotated[str, MaxLen(2000)]], MaxLen(20)] = field(default_factory=list)
+    audiences: Annotated[list[Annotated[str, MinLen(1), MaxLen(500)]], MaxLen(20)] = field(default_factory=list)
+    confidential: bool = False
+    api: bool = False
+    trusted: bool = False
+    introspects: bool = False
+
+
+@dataclass(frozen=True)
+class Client:
+    """An OpenID client; ``secret`` only in the answer that creates it."""
+
+    id: str
+    name: str
+    redirect_uris: list[str]
+    logout_uris: list[str]
+    audiences: list[str]
+    confidential: bool
+    api: bool
+    trusted: bool
+    introspects: bool
+    created: datetime
+    secret: str | None = None
+
+
+@dataclass(frozen=True)
+class ClientList:
+    """All clients that an operator added."""
+
+    items: list[Client]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class RotatedKey:
+    """The key that signs tokens now."""
+
+    id: str

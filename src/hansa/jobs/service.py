@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hansa.identity.errors import NO_VO
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
+from hansa.identity.vos import VoService
 from hansa.jobs import errors, leases, store, store_pilots
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
@@ -58,6 +58,7 @@ class JobService:
         files: FileService,
         logs: LogStore,
         sites: SiteService,
+        vos: VoService,
         settings: JobSettings,
     ) -> None:
         self._database = database
@@ -66,21 +67,17 @@ class JobService:
         self._files = files
         self._logs = logs
         self._sites = sites
+        self._vos = vos
         self._settings = settings
 
     async def submit(self, caller: Caller, spec: JobSpec, key: str | None = None) -> Job:
         """Queue a job: durable on return. The same ``key`` and spec again give the same job.
 
         Raises Fault: ``jobs.bad_spec``, ``jobs.array_limit``, ``jobs.no_site``, ``jobs.file_limit``,
-        ``jobs.file_missing``, ``kernel.idempotency_reused``. Nothing is changed then.
+        ``jobs.file_missing``, ``kernel.idempotency_reused``, and for its VO ``identity.no_vo``,
+        ``identity.vo_ambiguous`` or ``identity.vo_suspended``. Nothing is changed then.
         """
         check_spec(spec, self._settings.array_limit)
-        if spec.vo is not None:
-            raise Fault(
-                NO_VO,
-                f"You are not a member of {spec.vo}: this server has no virtual organisations.",
-                hint="Leave out --vo.",
-            )
         needs = fill_needs(
             spec.requirements,
             cores=self._settings.cores,
@@ -98,13 +95,14 @@ class JobService:
             before = await idempotency.recall(tx, caller.user_id, key, request)
             if before is not None:
                 return await self._view(tx, await self._own(tx, caller, before))
+            vo = await self._vos.check_may_start(tx, caller, spec.vo)
             await self._check_inputs(tx, caller, inputs)
             message = f"{spec.count:,} tasks wait for a pilot." if spec.array else "It waits for a pilot."
             values = {
                 "id": new_id("job"),
                 "owner_id": caller.user_id,
                 "owner_name": caller.name,
-                "vo": spec.vo,
+                "vo": vo,
                 "name": spec.name,
                 "queue_id": await store.queue_for(tx, caller.user_id, needs),
                 "rank": 10 - spec.priority,
@@ -132,7 +130,7 @@ class JobService:
             }
             number = await store.insert_job(tx, values, rows)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
-            event = Event(caller.actor, f"job/{number}", "waiting", "jobs.queued", message, caller.user_id, spec.vo)
+            event = Event(caller.actor, f"job/{number}", "waiting", "jobs.queued", message, caller.user_id, vo)
             await self._events.record(tx, event)
             tx.ring(f"work/{caller.user_id}")
             tx.ring("demand")
@@ -360,12 +358,17 @@ class JobService:
         return found
 
     async def retry(self, caller: Caller, number: int, selection: Selection) -> Job:
-        """Run tasks again that failed or were killed (None: all of them). Their earlier ends are kept."""
+        """Run tasks again that failed or were killed (None: all of them). Their earlier ends are kept.
+
+        New work of a VO, so it may not start while the VO or the membership is suspended.
+        """
         now = self._clock.now()
         async with self._database.begin() as tx:
             job = await self._own(tx, caller, number, change=True)
             if job.kill_requested and not Phase(job.phase).is_final:
                 raise Fault(errors.ENDED, f"Job {number} is being killed; retry it when it has ended.", job=number)
+            if job.vo is not None:
+                await self._vos.check_may_start(tx, caller, job.vo)
             await self._reopen(tx, caller, job, selection.tasks, now)
             tx.ring(f"work/{caller.user_id}")
             tx.ring(f"job/{number}")

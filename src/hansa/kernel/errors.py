@@ -102,3 +102,5 @@ IDEMPOTENCY = register(
 )
 PRECONDITION = register("kernel.precondition", 412, Exit.REFUSED, "The thing has changed since it was read.")
 SETTING = register("kernel.setting", 500, Exit.USAGE, "A setting is not valid.")
+MASTER_KEY = register("kernel.master_key", 500, Exit.REFUSED, "The server's master key cannot be used.")
+SEALED = register("kernel.sealed", 500, Exit.REFUSED, "A secret of the server cannot be opened.")

@@ -40,5 +40,5 @@ def configure_logging(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    for noisy in ("uvicorn.access", "httpx", "httpcore"):
+    for noisy in ("uvicorn.access", "httpx", "httpcore", "authlib"):  # at debug, Authlib writes whole tokens
         logging.getLogger(noisy).setLevel(logging.WARNING)

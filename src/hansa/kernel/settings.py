@@ -66,6 +66,21 @@ class IdentitySettings(_Table):
     issuer: str | None = None
     """Name of this server as an issuer of accounts. Chosen at the first start, then kept."""
 
+    access_token_s: Annotated[int, Gt(0), Le(86_400)] = 3600
+    """Seconds that an access token is good for."""
+
+    session_s: Annotated[int, Gt(0)] = 12 * 3600
+    """Seconds that a sign-in of a browser lasts, and the refresh tokens that were given under it."""
+
+    offline_s: Annotated[int, Gt(0)] = 30 * 86_400
+    """Seconds without use after which a sign-in with the scope offline_access (as the command line's) ends."""
+
+    invitation_s: Annotated[int, Gt(0)] = 7 * 86_400
+    """Seconds that an invitation is good for, unless it says otherwise."""
+
+    device_interval_s: Annotated[int, Gt(0)] = 5
+    """Seconds between two questions of a device that waits for its user."""
+
 
 class DatabaseSettings(_Table):
     """The database."""

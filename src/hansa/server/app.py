@@ -9,7 +9,10 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from hansa.accounting.routes import router as accounting_router
+from hansa.identity.provider.pages import router as page_router
+from hansa.identity.provider.routes import router as provider_router
 from hansa.identity.routes import router as identity_router
+from hansa.identity.vo_routes import router as vo_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
@@ -46,6 +49,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         pilot_router,
         site_router,
         identity_router,
+        vo_router,
         accounting_router,
         event_router,
         server_v1_router,
@@ -53,11 +57,17 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         v1.include_router(router)
     app.include_router(v1)
     app.include_router(server_router)
+    app.include_router(provider_router)
+    app.include_router(page_router)
     if rooms is not None:
         provide(
             app,
             rooms,
             rooms.identity,
+            rooms.accounts,
+            rooms.vos,
+            rooms.provider,
+            rooms.browser,
             rooms.sites,
             rooms.accounting,
             rooms.files,

@@ -18,7 +18,14 @@ from typing import Any
 
 from hansa.kernel.disk import refuse_network_disk
 from hansa.kernel.errors import Fault
-from hansa.kernel.secrets import new_token, write_private
+from hansa.kernel.secrets import (
+    MASTER_KEY_VARIABLE,
+    Vault,
+    new_master_key,
+    new_token,
+    read_master_keys,
+    write_private,
+)
 from hansa.kernel.settings import Settings, read_settings
 from hansa.server import errors
 
@@ -81,6 +88,14 @@ class Home:
         """The token of whoever owns the home."""
         return (self.path / "keys" / "local.token").read_text(encoding="ascii").strip()
 
+    @property
+    def master_key_file(self) -> Path:
+        return self.path / "keys" / "master.key"
+
+    def vault(self) -> Vault:
+        """What seals the secrets of this server. Raises Fault ``kernel.master_key``."""
+        return Vault(read_master_keys(self.master_key_file, os.environ))
+
 
 def open_home(path: Path, flags: dict[str, Any] | None = None) -> Home:
     """Set the home up where it is new, and read its settings. Safe when many processes do so at once.
@@ -110,6 +125,9 @@ def _set_up(path: Path) -> None:
     token = path / "keys" / "local.token"
     if not token.exists():
         write_private(token, new_token("local") + "\n")
+    master = path / "keys" / "master.key"
+    if not master.exists() and not os.environ.get(MASTER_KEY_VARIABLE):
+        write_private(master, new_master_key() + "\n")
     config = path / "config.toml"
     if not config.exists():
         port = free_port()

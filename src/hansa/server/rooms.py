@@ -13,7 +13,12 @@ import structlog
 
 from hansa.accounting.service import AccountingService
 from hansa.engines.objects import FolderObjects, Objects
+from hansa.identity.accounts import AccountService
+from hansa.identity.keys import Keys
+from hansa.identity.provider.browser import Browser
+from hansa.identity.provider.service import REALM, ProviderService
 from hansa.identity.service import IdentityService
+from hansa.identity.vos import VoService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
 from hansa.jobs.drivers.base import BatchDriver, Seen
@@ -49,6 +54,10 @@ class Rooms:
     objects: Objects
     events: EventLog
     identity: IdentityService
+    accounts: AccountService
+    vos: VoService
+    provider: ProviderService
+    browser: Browser
     sites: SiteService
     accounting: AccountingService
     files: FileService
@@ -104,6 +113,8 @@ class Rooms:
         while True:
             await self.events.forget(timedelta(days=retention.events_days))
             await idempotency.forget(self.database, self.clock, timedelta(hours=retention.idempotency_hours))
+            await self.accounts.forget_failures()
+            await self.provider.forget_expired()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
 
@@ -125,7 +136,12 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     clock = clock or SystemClock()
     events = EventLog(database, clock)
     objects = FolderObjects(home.blobs)
-    identity = IdentityService(database, events, clock, home.issuer)
+    vault = home.vault()
+    pages = f"{home.url}{REALM}"
+    keys = Keys(database, events, clock, vault, settings.identity.access_token_s)
+    provider = ProviderService(database, events, clock, home.url, keys, settings.identity)
+    identity = IdentityService(database, events, clock, home.issuer, provider)
+    vos = VoService(database, events, clock, home.issuer, pages, settings.identity)
     sites = SiteService(database, events, clock)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
@@ -151,11 +167,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         objects=objects,
         events=events,
         identity=identity,
+        accounts=AccountService(database, events, clock, home.issuer, pages, settings.identity),
+        vos=vos,
+        provider=provider,
+        browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
         accounting=AccountingService(database),
         files=files,
         logs=logs,
-        jobs=JobService(database, events, clock, files, logs, sites, settings.job),
+        jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         program=program,
         demand=Demand(database, events, clock),

@@ -1,7 +1,9 @@
 """All tables of all rooms: importing this makes ``metadata`` complete."""
 
 import hansa.accounting.store
+import hansa.identity.provider.store
 import hansa.identity.store
+import hansa.identity.vo_store
 import hansa.jobs.tables
 import hansa.kernel.events
 import hansa.kernel.idempotency

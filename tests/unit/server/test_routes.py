@@ -16,7 +16,31 @@ from hansa.identity.model import Caller
 from hansa.identity.policy import POLICY, Permission, Rule, may_change, may_see, permits
 from hansa.server.app import create_app, is_upload
 
-PUBLIC = {"/health", "/api/v1/health"}
+REALM = "/auth/realms/hansa"
+PROTOCOL = f"{REALM}/protocol/openid-connect"
+
+PUBLIC = {
+    "/health",
+    "/api/v1/health",
+    f"{REALM}/.well-known/openid-configuration",
+    f"{PROTOCOL}/certs",
+    f"{PROTOCOL}/userinfo",  # its access token signs in
+    f"{PROTOCOL}/auth",  # pages for browsers, with sessions and CSRF tokens of their own
+    f"{PROTOCOL}/auth/decision",
+    f"{PROTOCOL}/logout",
+    f"{REALM}/login",
+    f"{REALM}/account",
+    f"{REALM}/device",
+    f"{REALM}/welcome",
+    f"{REALM}/join",
+    f"{REALM}/static/hansa.css",
+}
+BY_CLIENTS = {
+    f"{PROTOCOL}/token",
+    f"{PROTOCOL}/token/introspect",
+    f"{PROTOCOL}/revoke",
+    f"{PROTOCOL}/auth/device",
+}
 PAGES = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 """FastAPI's own: they describe the API and hold nothing of anybody's."""
 
@@ -58,6 +82,11 @@ def test_the_public_routes_are_the_expected_ones() -> None:
     assert public == PUBLIC
 
 
+def test_the_routes_that_clients_of_the_protocol_use_are_the_expected_ones() -> None:
+    found = {route.path for route in api_routes() if Permission.CLIENT in permissions(route.dependant)}
+    assert found == BY_CLIENTS
+
+
 def test_every_permission_of_the_policy_is_used() -> None:
     used = {permission for route in api_routes() for permission in permissions(route.dependant)}
     assert used == set(POLICY) == set(Permission)
@@ -67,7 +96,7 @@ def test_everything_but_health_is_versioned() -> None:
     assert {route.path for route in api_routes() if not str(route.path).startswith("/api/v1/")} == {
         "/health",
         "/metrics",
-    }
+    } | {path for path in PUBLIC | BY_CLIENTS if path.startswith(REALM)}
 
 
 @pytest.fixture
@@ -88,7 +117,7 @@ class _Anything(dict[type, Any]):
 
 async def test_no_route_but_the_public_ones_answers_without_a_token(client: httpx.AsyncClient) -> None:
     for route in api_routes():
-        if route.path in PUBLIC:
+        if route.path in PUBLIC | BY_CLIENTS:  # tests/integration/identity has those
             continue
         path = re.sub(r"{(\w+)(:path)?}", "1", str(route.path))
         for method in sorted(route.methods or ()):
@@ -102,10 +131,11 @@ async def test_no_route_but_the_public_ones_answers_without_a_token(client: http
 @pytest.mark.parametrize("permission", list(Permission))
 def test_who_has_a_permission(permission: Permission) -> None:
     rule = POLICY[permission]
-    assert permits(permission, None) is (rule is Rule.ANYBODY)
-    assert permits(permission, ADA) is (rule in (Rule.ANYBODY, Rule.USER))
-    assert permits(permission, OPERATOR) is (rule in (Rule.ANYBODY, Rule.USER, Rule.OPERATOR))
-    assert permits(permission, PILOT) is (rule in (Rule.ANYBODY, Rule.PILOT))
+    everybody = (Rule.ANYBODY, Rule.CLIENT)  # the protocol itself looks at its clients
+    assert permits(permission, None) is (rule in everybody)
+    assert permits(permission, ADA) is (rule in (*everybody, Rule.USER))
+    assert permits(permission, OPERATOR) is (rule in (*everybody, Rule.USER, Rule.OPERATOR))
+    assert permits(permission, PILOT) is (rule in (*everybody, Rule.PILOT))
 
 
 def test_things_are_private_to_their_owner() -> None:

@@ -1,0 +1,1 @@
+"""Hansa as an OpenID provider."""

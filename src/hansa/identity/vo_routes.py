@@ -1,0 +1,118 @@
+"""HTTP routes of virtual organisations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from hansa.identity.http import allowed
+from hansa.identity.model import Caller
+from hansa.identity.policy import Permission
+from hansa.identity.vos import VoService
+from hansa.identity.wire import (
+    Invitation,
+    Member,
+    MemberChange,
+    MemberPage,
+    NewGroup,
+    NewInvitation,
+    NewVo,
+    Suspension,
+    Token,
+    Vo,
+    VoChange,
+    VoPage,
+)
+from hansa.kernel.http import provided
+
+router = APIRouter(tags=["virtual organisations"])
+Vos = Annotated[VoService, Depends(provided(VoService))]
+Reader = Annotated[Caller, allowed(Permission.VOS_READ)]
+Manager = Annotated[Caller, allowed(Permission.VOS_MANAGE)]
+Creator = Annotated[Caller, allowed(Permission.VOS_CREATE)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.post("/vos", status_code=201)
+async def create_vo(body: NewVo, who: Creator, vos: Vos) -> Vo:
+    """Create a virtual organisation."""
+    return await vos.create(who, body)
+
+
+@router.get("/vos")
+async def list_vos(who: Reader, vos: Vos, after: str | None = None, limit: Limit = 100) -> VoPage:
+    """The caller's virtual organisations; for an operator all."""
+    return await vos.list_vos(who, after, limit)
+
+
+@router.post("/vos/join")
+async def join_vo(body: Token, who: Annotated[Caller, allowed(Permission.VOS_JOIN)], vos: Vos) -> Vo:
+    """Join with the token of an invitation, once."""
+    return await vos.join(who, body.token)
+
+
+@router.get("/vos/{vo}")
+async def get_vo(vo: str, who: Reader, vos: Vos) -> Vo:
+    """One virtual organisation."""
+    return await vos.get(who, vo)
+
+
+@router.patch("/vos/{vo}")
+async def change_vo(vo: str, body: VoChange, who: Manager, vos: Vos) -> Vo:
+    """Describe it anew."""
+    return await vos.change(who, vo, body)
+
+
+@router.post("/vos/{vo}/suspend")
+async def suspend_vo(vo: str, body: Suspension, who: Manager, vos: Vos) -> Vo:
+    """Let no new work start for it. What runs goes on."""
+    return await vos.suspend(who, vo, body.why, suspended=True)
+
+
+@router.post("/vos/{vo}/resume")
+async def resume_vo(vo: str, who: Manager, vos: Vos) -> Vo:
+    """Let new work start again."""
+    return await vos.suspend(who, vo, "", suspended=False)
+
+
+@router.post("/vos/{vo}/groups", status_code=201)
+async def add_group(vo: str, body: NewGroup, who: Manager, vos: Vos) -> Vo:
+    """Make a group."""
+    return await vos.add_group(who, vo, body.name)
+
+
+@router.post("/vos/{vo}/invitations", status_code=201)
+async def invite(vo: str, body: NewInvitation, who: Manager, vos: Vos) -> Invitation:
+    """Make a link that lets one user join."""
+    return await vos.invite(who, vo, body)
+
+
+@router.get("/vos/{vo}/members")
+async def list_members(vo: str, who: Reader, vos: Vos, after: str | None = None, limit: Limit = 100) -> MemberPage:
+    """The members, by name."""
+    return await vos.members(who, vo, after, limit)
+
+
+@router.patch("/vos/{vo}/members/{member}")
+async def change_member(vo: str, member: str, body: MemberChange, who: Manager, vos: Vos) -> Member:
+    """Give a member other roles or groups."""
+    return await vos.change_member(who, vo, member, body)
+
+
+@router.delete("/vos/{vo}/members/{member}", status_code=204)
+async def remove_member(vo: str, member: str, who: Manager, vos: Vos) -> None:
+    """Take a member out; everybody may leave."""
+    await vos.remove_member(who, vo, member)
+
+
+@router.post("/vos/{vo}/members/{member}/suspend")
+async def suspend_member(vo: str, member: str, body: Suspension, who: Manager, vos: Vos) -> Member:
+    """Let a member start no new work for this VO."""
+    return await vos.suspend_member(who, vo, member, body.why, suspended=True)
+
+
+@router.post("/vos/{vo}/members/{member}/resume")
+async def resume_member(vo: str, member: str, who: Manager, vos: Vos) -> Member:
+    """Let a member start new work again."""
+    return await vos.suspend_member(who, vo, member, "", suspended=False)
