@@ -114,6 +114,10 @@ def decode_cursor(cursor: str | None, *kinds: type) -> list[Any] | None:
     return key
 
 
+ANONYMOUS_LIMIT_BYTES = 64 * 1024
+"""What a request without an Authorization header may have: its body is read before anybody asks who sends it."""
+
+
 class BodyLimit:
     """Refuses request bodies over a limit, by Content-Length or while they arrive; uploads are exempt."""
 
@@ -126,13 +130,15 @@ class BodyLimit:
         if scope["type"] != "http" or self._exempt(scope["path"]):
             await self._app(scope, receive, send)
             return
+        headers = dict(scope["headers"])
+        limit = self._limit if b"authorization" in headers else min(self._limit, ANONYMOUS_LIMIT_BYTES)
         fault = errors.Fault(
             errors.TOO_LARGE,
-            f"A request may have {self._limit:,} bytes.",
+            f"{'A request' if limit == self._limit else 'A request without a token'} may have {limit:,} bytes.",
             hint="Send large content as files (PUT /api/v1/files/{digest}).",
         )
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._limit:
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > limit:
             await problem(fault)(scope, receive, send)
             return
         seen = 0
@@ -141,7 +147,7 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._limit:  # while FastAPI reads a body, this is the only error that stays what it is
+            if seen > limit:  # while FastAPI reads a body, this is the only error that stays what it is
                 raise HTTPException(fault.code.status, fault.detail)
             return message
 

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from hansa.identity.http import permission_of
 from hansa.identity.model import Caller
 from hansa.identity.policy import POLICY, Permission, Rule, may_change, may_see, permits
+from hansa.kernel.http import ANONYMOUS_LIMIT_BYTES, BodyLimit
 from hansa.server.app import create_app, is_upload
 
 REALM = "/auth/realms/hansa"
@@ -159,3 +160,24 @@ def test_things_are_private_to_their_owner() -> None:
 )
 def test_which_bodies_have_a_limit_of_their_own(path: str, is_one: bool) -> None:
     assert is_upload(path) is is_one
+
+
+@pytest.mark.parametrize(
+    ("headers", "size", "status"),
+    [
+        ({}, ANONYMOUS_LIMIT_BYTES + 1, 413),
+        ({}, 10, 401),
+        ({"Authorization": "Bearer x"}, 1_000_001, 413),
+    ],
+)
+async def test_a_body_is_bounded_before_anybody_asks_who_sends_it(
+    headers: dict[str, str], size: int, status: int
+) -> None:
+    app = create_app()
+    app.state.services = _Anything()
+    bounded = BodyLimit(app, 1_000_000, is_upload)
+    transport = httpx.ASGITransport(bounded, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://hansa") as opened:
+        body = '{"tasks":[' + " " * (size - 12) + "]}" if size > 12 else "{}"
+        answer = await opened.post("/api/v1/jobs/1/kill", content=body, headers=headers)
+    assert answer.status_code == status
