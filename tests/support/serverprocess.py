@@ -113,7 +113,17 @@ class ServerProcess:
         for process in [*self.spawners(), *self.pilots()]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        eventually(lambda: not self.pilots(), "the pilots are gone", 30)
+        # A pilot that the server started a moment ago holds no lock yet: it is known by its command line.
+        eventually(lambda: not self._end_all_of_this_home(), "the pilots are gone", 30, 0.1)
+
+    def _end_all_of_this_home(self) -> int:
+        found = 0
+        for process in psutil.process_iter(["cmdline"]):
+            if process.pid != os.getpid() and any(str(self.home) in word for word in process.info["cmdline"] or ()):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    found += 1
+        return found
 
     # --- talking to it ------------------------------------------------------------------------------------------
 

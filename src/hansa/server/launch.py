@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import structlog
 
-from hansa.jobs.drivers.local import live_pilots
+from hansa.jobs.drivers.local import are_being_born, live_pilots
 from hansa.kernel.errors import Fault
 from hansa.server import errors
 from hansa.server.home import Home, locked, open_home
@@ -27,6 +27,7 @@ from hansa.server.home import Home, locked, open_home
 log = structlog.get_logger(__name__)
 _START_S = 60.0
 _DRAIN_S = 25.0
+_BIRTH_S = 5.0
 _LOOK_S = 0.02
 
 
@@ -150,6 +151,9 @@ def stop_server(home_path: Path) -> StopReport:
         if pilots:
             _drain(info, root)
         _end(info.pid, lambda: not server_runs(home_path))
+    patience = time.monotonic() + _BIRTH_S
+    while are_being_born(root) and time.monotonic() < patience:
+        time.sleep(_LOOK_S)
     for process_id in live_pilots(root):
         _end(process_id, lambda gone=process_id: gone not in live_pilots(root))
     return StopReport(info is not None, pilots)

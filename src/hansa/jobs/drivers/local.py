@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -210,3 +211,15 @@ def live_pilots(root: Path) -> list[int]:
     if not root.is_dir():
         return []
     return [pid for folder in root.iterdir() if (pid := _holder(folder))]
+
+
+def are_being_born(root: Path) -> bool:
+    """Whether a pilot below ``root`` was started a moment ago and holds no lock yet."""
+    if not root.is_dir():
+        return False
+    for folder in root.iterdir():
+        config = folder / "config.json"
+        silent = not (folder / "pilot.lock").exists() and not (folder / "ended.json").exists()
+        if silent and config.exists() and time.time() - config.stat().st_mtime < _START_S:
+            return True
+    return False
