@@ -100,8 +100,10 @@ def _disk(home: Path) -> Check:
 
 def _database(home: Path) -> Check:
     file = home / "db" / "hansa.db"
-    if read_settings(home).database.url or not file.exists():
-        return Check("database", State.OK, "not on this disk" if not file.exists() else "PostgreSQL")
+    if read_settings(home).database.url:
+        return Check("database", State.OK, "PostgreSQL; the server looks at it when it starts")
+    if not file.exists():
+        return Check("database", State.OK, "is made at the first start")
     try:
         with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
