@@ -9,13 +9,13 @@ from hansa.identity import errors, store
 from hansa.identity.lockout import FORGET_AFTER, Failures, keys_of, wait_s
 from hansa.identity.model import Caller
 from hansa.identity.passwords import check_password, hash_password, verify_password
+from hansa.identity.people import create_user
 from hansa.identity.wire import Invitation, NewUser, User, UserPage
 from hansa.kernel.clock import Clock
-from hansa.kernel.database import Database, Tx
+from hansa.kernel.database import Database
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.http import decode_cursor, encode_cursor
-from hansa.kernel.ids import new_id
 from hansa.kernel.secrets import new_token, token_hash
 from hansa.kernel.settings import IdentitySettings
 
@@ -75,7 +75,11 @@ class AccountService:
         expires = now + timedelta(seconds=self._settings.invitation_s)
         async with self._database.begin() as tx:
             user = await store.find_user(tx, self._issuer, new.name)
-            user_id = user.id if user else await self._insert_user(tx, new.name, caller.actor)
+            user_id = (
+                user.id
+                if user
+                else await create_user(tx, self._events, self._clock, self._issuer, new.name, actor=caller.actor)
+            )
             await store.withdraw_invitations(tx, user_id, now)
             await store.insert_invitation(
                 tx,
@@ -149,23 +153,6 @@ class AccountService:
         """Delete counts of failed logins that matter no more."""
         async with self._database.begin() as tx:
             await store.delete_old_failures(tx, self._clock.now() - FORGET_AFTER)
-
-    async def _insert_user(self, tx: Tx, name: str, actor: str) -> str:
-        user_id = new_id("user")
-        await store.insert_user(
-            tx,
-            id=user_id,
-            issuer=self._issuer,
-            sub=name,
-            name=name,
-            operator=False,
-            suspended=False,
-            created=self._clock.now(),
-        )
-        await self._events.record(
-            tx, Event(actor, f"user/{user_id}", "active", "identity.added", f"{name} may use this server.", user_id)
-        )
-        return user_id
 
 
 def bad_invitation() -> Fault:

@@ -7,13 +7,13 @@ from datetime import timedelta
 from hansa.identity import errors, store, vo_store
 from hansa.identity.access import is_jwt
 from hansa.identity.model import Caller, TokenKind
+from hansa.identity.people import create_user
 from hansa.identity.provider.service import ProviderService
 from hansa.identity.wire import NewUser, NewUserToken, User
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
-from hansa.kernel.events import Event, EventLog
-from hansa.kernel.ids import new_id
+from hansa.kernel.events import EventLog
 from hansa.kernel.secrets import new_token, token_hash
 
 
@@ -61,7 +61,9 @@ class IdentityService:
         """The user of an embedded server, who signs in with the 0600 local token; returns the user's id."""
         async with self._database.begin() as tx:
             row = await store.find_user(tx, self._issuer, name)
-            user_id = row.id if row else await self._insert_user(tx, name, operator=True)
+            user_id = (
+                row.id if row else await create_user(tx, self._events, self._clock, self._issuer, name, operator=True)
+            )
             if await store.find_token(tx, token_hash(token)) is None:
                 await self._insert_token(tx, token, TokenKind.USER, user_id)
         return user_id
@@ -72,7 +74,7 @@ class IdentityService:
         async with self._database.begin() as tx:
             if await store.find_user(tx, self._issuer, new.name):
                 raise Fault(errors.NAME_TAKEN, f"There is a user {new.name} already.", hint="Choose another name.")
-            user_id = await self._insert_user(tx, new.name, operator=False, actor=caller.actor)
+            user_id = await create_user(tx, self._events, self._clock, self._issuer, new.name, actor=caller.actor)
             await self._insert_token(tx, token, TokenKind.USER, user_id)
         return NewUserToken(User(user_id, self._issuer, new.name, new.name, operator=False), token)
 
@@ -83,24 +85,6 @@ class IdentityService:
             await store.delete_pilot_tokens(tx, pilot_id)
             await self._insert_token(tx, token, TokenKind.PILOT, owner_id, pilot_id, lasts)
         return token
-
-    async def _insert_user(self, tx: Tx, name: str, *, operator: bool, actor: str = "hansa") -> str:
-        user_id = new_id("user")
-        await store.insert_user(
-            tx,
-            id=user_id,
-            issuer=self._issuer,
-            sub=name,
-            name=name,
-            operator=operator,
-            suspended=False,
-            created=self._clock.now(),
-        )
-        message = f"{name} may use this server{' and operates it' if operator else ''}."
-        await self._events.record(
-            tx, Event(actor, f"user/{user_id}", "active", "identity.added", message, owner_id=user_id)
-        )
-        return user_id
 
     async def _insert_token(
         self,
