@@ -7,7 +7,7 @@ BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 unexport PYTHONDONTWRITEBYTECODE  # compiling everything anew at each start costs seconds
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py
-DEVELOP := $(BOOTSTRAP) --extra postgresql --group dev
+DEVELOP := $(BOOTSTRAP) --extra all --group dev
 PYTEST := $(BIN)/python -m pytest
 PARALLEL = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target
 
@@ -22,7 +22,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 install: ## Hansa for use, in .venv of this checkout
-	@$(BOOTSTRAP) --extra postgresql
+	@$(BOOTSTRAP) --extra all
 
 demo: ## train 200 classifiers on this computer and collect the results (under three minutes)
 	@$(BOOTSTRAP) --extra demo
@@ -39,7 +39,7 @@ check: ## what a reviewer asks first: style, types, layers, unit tests, docs (un
 	@echo "make check: all well"
 
 bench: ## measure against the peers that design budgets name (minutes)
-	@$(BOOTSTRAP) --extra postgresql --group dev --group bench
+	@$(BOOTSTRAP) --extra all --group dev --group bench
 	@$(BIN)/python -m benchmarks
 
 docs: ## build the documentation into site/

