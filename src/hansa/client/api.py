@@ -189,9 +189,13 @@ def job(number: int | str) -> Operation[Job]:
 
 
 def jobs(
-    phase: str | None = None, name: str | None = None, limit: int | None = None, after: str | None = None
+    phase: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    after: str | None = None,
+    query: str | None = None,
 ) -> Operation[JobPage]:
-    return (yield from get(JobPage, "/jobs", phase=phase, name=name, limit=limit, after=after))
+    return (yield from get(JobPage, "/jobs", phase=phase, name=name, q=query or None, limit=limit, after=after))
 
 
 def follow(
