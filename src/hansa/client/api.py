@@ -277,6 +277,19 @@ def site(name: str) -> Operation[Site]:
     return (yield from get(Site, f"/sites/{quote(name, safe='')}"))
 
 
+def add_site(site: dict[str, Any]) -> Operation[Site]:
+    """Join a site; ``site`` is what its file says. The server looks at it."""
+    return (yield from send(Site, "POST", "/sites", site, repeatable=False))
+
+
+def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
+    return (yield from send(Site, "PUT", f"/sites/{_part(name)}", site))
+
+
+def remove_site(name: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
+
+
 def whoami() -> Operation[User]:
     return (yield from get(User, "/whoami"))
 
