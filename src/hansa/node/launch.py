@@ -150,8 +150,8 @@ class Launcher:
         for path in (container, home):
             os.mkdir(path, 0o700)
         work = base + "/work"
-        binds = [*info["binds"], [work, work, False, False], [home, home, False, False]]
-        binds.append([base + "/tmp", "/tmp", False, False])
+        binds = [*info["binds"], [base + "/tmp", "/tmp", False, False]]  # first: the others may lie below /tmp
+        binds += [[path, path, False, False] for path in (work, home)]
         if task.job.setup_dir is not None and not task.is_setup:
             binds.append([task.job.setup_dir, task.job.setup_dir, False, False])
         order = {
