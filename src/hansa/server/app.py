@@ -69,6 +69,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.provider,
             rooms.browser,
             rooms.sites,
+            rooms.registry,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tests.unit.node.test_core import make, order, reply, running
-
 from hansa.node.core import IMAGE_AGAIN_S, ImagePhase
 from hansa.node.protocol import IMAGE, NODE, Kill
+from tests.unit.node.test_core import make, order, reply, running
 
 
 def test_one_pull_for_a_job_then_setup_then_its_tasks() -> None:
