@@ -35,13 +35,29 @@ class JobOptions(TypedDict, total=False):
     outputs: Sequence[str]
     workdir: str | Path | None
     setup: str | None
+    image: str | None
+    """A container image to run in: ``docker://python:3.12-slim``."""
     cores: int | None
     memory: str | int | None
     """``2G``, ``512M``, or MiB."""
     wall_time: str | int | float | None
     """``30m``, ``2h``, or seconds."""
     gpus: int
+    gpu_model: str | None
+    gpu_memory: str | int | None
+    disk: str | int | None
+    whole_node: bool
     site: str | None
+    sites: Sequence[str]
+    banned_sites: Sequence[str]
+    tags: Sequence[str]
+    data: Sequence[str]
+    platform: Sequence[str]
+    """``el9``, ``x86_64``, ``glibc=2.28``, ``avx2``."""
+    group: str | None
+    labels: Mapping[str, str]
+    comment: str | None
+    vo_group: str | None
     retries: int
     priority: int
     vo: str | None

@@ -8,7 +8,8 @@ from typing import Any
 
 from hansa.jobs import store, store_pilots
 from hansa.jobs.logs import LogStore
-from hansa.jobs.model import Needs, duration, how_it_ended, misfit
+from hansa.jobs.model import duration, how_it_ended
+from hansa.jobs.needs import Needs, misfit, needs_of
 from hansa.jobs.views import status_of
 from hansa.jobs.wire import Explanation, Job, Phase
 from hansa.kernel.database import Database
@@ -49,9 +50,11 @@ async def explain_job(
 
 
 async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetime) -> list[str]:
-    needs = Needs(**job.spec["requirements"])
+    needs = needs_of(job.spec["requirements"])
     asked = f"{needs.cores} cores, {needs.memory_mib:,} MiB, {needs.gpus} GPUs, {duration(needs.wall_time_s)}"
     lines = [f"A task needs {asked}."]
+    if job.spec.get("image"):
+        lines.append(f"It runs in the container image {job.spec['image']}.")
     for offer in offers:
         reason = misfit(needs, offer.name, offer.capacity)
         if reason:
@@ -63,10 +66,20 @@ async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetim
         for pilot in pilots:
             lines.append(_pilot_line(pilot, needs, now))
             mine = [s for s in pilot.setups if s["job"] == job.number and s["state"] == "running"]
-            lines += [f"The setup command has been running for {duration(s['age_s'])}." for s in mine]
+            lines += [_preparing_line(setup, pilot) for setup in mine]
     if job.again:
         lines.append(f"{job.again:,} tasks wait to run again after an earlier attempt.")
     return lines
+
+
+def _preparing_line(setup: dict[str, Any], pilot: Any) -> str:
+    """What a pilot does before a job's tasks can start there."""
+    if not setup.get("image"):
+        return f"The setup command has been running for {duration(setup['age_s'])}."
+    node = (pilot.node or {}).get("hostname") or pilot.site
+    total = setup.get("total_bytes") or 0
+    size = f": {setup.get('done_bytes', 0) / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else ""
+    return f"The container image {setup['image']} is on its way to {node}{size}, since {duration(setup['age_s'])}."
 
 
 def _pilot_line(pilot: Any, needs: Needs, now: datetime) -> str:
@@ -106,8 +119,8 @@ async def _explain_task(database: Database, logs: LogStore, job: Any, index: int
         if row.phase == Phase.FAILED.value:
             lines += await _failed_lines(logs, job, row)
         return Explanation(subject, status, lines)
-    leased = index < job.next_index and (again is None or again.leased)
+    leased = again.leased if again is not None else index < job.next_index
     phase, message = (Phase.RUNNING, "A pilot has it.") if leased else (Phase.WAITING, "It waits for a pilot.")
-    if job.killed_from is not None and index >= job.killed_from:
+    if job.killed_from is not None and index >= job.killed_from and again is None:
         phase, message = Phase.KILLED, "Killed on request, before it was given to a pilot."
     return Explanation(subject, Status(phase.value, f"jobs.task_{phase.value}", message, Party.HANSA, job.since), lines)
