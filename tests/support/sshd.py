@@ -56,7 +56,8 @@ class Sshd:
         return self
 
     def _launch(self) -> None:
-        variables = " ".join(f'"{name}={value}"' for name, value in self.environment.items())
+        settings = {"SHLVL": "2", **self.environment}  # bash then leaves the user's .bashrc alone
+        variables = " ".join(f'"{name}={value}"' for name, value in settings.items())
         lines = [
             f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {self.folder}/host_key",
             f"AuthorizedKeysFile {self.folder}/authorized", f"PidFile {self.folder}/sshd.pid", "UsePAM no",
@@ -64,8 +65,7 @@ class Sshd:
             "StrictModes no", "AllowTcpForwarding yes", "AllowStreamLocalForwarding yes", "PrintMotd no",
             "MaxSessions 64", "MaxStartups 64", "LogLevel VERBOSE",
         ]  # fmt: skip
-        if variables:
-            lines.append(f"SetEnv {variables}")
+        lines.append(f"SetEnv {variables}")
         (self.folder / "config").write_text("\n".join(lines) + "\n")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -32,6 +32,8 @@ class Verdict(Settle):
 
     phase: PilotPhase | None = None
     message: str = ""
+    is_blameless: bool = False
+    """Of a loss: none of its tasks can have caused it."""
 
 
 def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Act | Verdict:
@@ -42,17 +44,23 @@ def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Ac
             return Act(CANCEL, "pilots.surplus")
         return Act(CLEAN, "pilots.clean") if seen.life is Life.ENDED else Verdict("pilots.gone")
     if seen.life is Life.ENDED:
-        return Verdict("pilots.died", None, PilotPhase.LOST, f"It died: {seen.message or 'no word was left'}.")
+        said = seen.message or "no word was left"
+        if seen.is_blameless:
+            return Verdict("pilots.stopped_by_site", None, PilotPhase.LOST, f"The site ended it: {said}.", True)
+        return Verdict("pilots.died", None, PilotPhase.LOST, f"It died: {said}.")
     if seen.life is Life.ABSENT:
         if phase is PilotPhase.STARTING:
             return Act(START, "pilots.start")
         return Verdict("pilots.vanished", None, PilotPhase.LOST, "The batch system does not know it any more.")
     silent_s = (now - (pilot.last_seen or pilot.since)).total_seconds()
+    if seen.listened_s is not None:
+        silent_s = min(silent_s, seen.listened_s)
     if seen.life is Life.ALIVE and silent_s > settings.lost_s:
         return Act(CANCEL, "pilots.silent")
     if pilot.stop == "now" and silent_s > settings.silence_s:
         return Act(CANCEL, "pilots.does_not_stop")
-    return Verdict("pilots.alive", now + timedelta(seconds=_LOOK_S))
+    message = seen.message if phase is PilotPhase.STARTING else ""
+    return Verdict("pilots.alive", now + timedelta(seconds=_LOOK_S), message=message)
 
 
 class PilotRoom:
@@ -111,6 +119,9 @@ class PilotRoom:
         if isinstance(verdict, Verdict) and verdict.phase and not PilotPhase(pilot.phase).is_final:
             await self._lose(tx, pilot, verdict, now)
             return Next(now)
+        said = verdict.message if isinstance(verdict, Verdict) else ""
+        if said and said != pilot.message and pilot.phase == PilotPhase.STARTING.value:
+            await store_pilots.update(tx, pilot.id, message=said)  # why it waits, in the site's own words
         return Next(verdict.due_at)
 
     async def _failed(self, tx: Tx, pilot: Any, outcome: Failed, now: datetime) -> Next:
@@ -131,7 +142,7 @@ class PilotRoom:
 
     async def _lose(self, tx: Tx, pilot: Any, verdict: Verdict, now: datetime) -> None:
         held = list((await leases.of_pilot(tx, pilot.id)).values())
-        running = await suspects(tx, pilot, held)
+        running = set() if verdict.is_blameless else await suspects(tx, pilot, held)
         await give_back(tx, self._events, self._job_settings, held, running, now, "Its pilot died while it ran.")
         await revoke_pilot_tokens(tx, pilot.id)
         await store_pilots.end(

@@ -1,4 +1,4 @@
-"""``node.pyz pilot --config FILE``, ``container …``, ``--version``; ``spawner`` is for the pilot's own use."""
+"""``node.pyz pilot --config FILE``, ``relay``, ``container …``, ``--version``; ``spawner`` is the pilot's own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
         from . import pilot
 
         return pilot.main(words[1:])
+    if words[:1] == ["relay"]:
+        from . import relay
+
+        return relay.main(words[1:])
     if words[:1] == ["spawner"]:
         from . import spawner
 

@@ -27,7 +27,7 @@ from .protocol import INPUT, NODE, NOT_STARTED, OutputFile, PilotConfig, TaskRes
 from .sampling import Sampler, read_processes
 from .spawnlink import SpawnerLink
 from .talker import Talker
-from .transport import Endpoint, Transport
+from .transport import Endpoint, open_transport
 from .wire import clean_text
 from .workers import Workers, remove_tree
 
@@ -418,7 +418,7 @@ class Agent:
 
     def _upload(self, work: str, output: OutputFile) -> None:
         path = self._endpoint.path(f"files/{output.digest}")
-        with contextlib.closing(Transport(self._endpoint)) as transport:
+        with contextlib.closing(open_transport(self._endpoint)) as transport:
             upload_file(transport, path, work, output, Backoff(self._rng), self._pause)
 
     def _deliver(self, task: Task, result: TaskResult, when: float) -> None:
@@ -517,7 +517,7 @@ class Agent:
         """In a worker thread: bring the inputs to the cache."""
         problem: Optional[str] = None
         try:
-            with contextlib.closing(Transport(self._endpoint)) as transport:
+            with contextlib.closing(open_transport(self._endpoint)) as transport:
                 for file in inputs_of(task):
                     self._cache.fetch(file, transport, Backoff(self._rng), self._pause)
         except InputError as error:

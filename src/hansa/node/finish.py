@@ -14,7 +14,7 @@ from .outputs import INLINE_TASK_LIMIT_BYTES, Selection, open_output, read_field
 from .paths import matcher
 from .protocol import EXITED, KILLED, NODE, OUTPUT, OutputFile, TaskResult
 from .template import render
-from .transport import Refused, Transport, Unreachable
+from .transport import AnyTransport, Refused, Unreachable
 from .wire import clean_text
 
 _NO_OUTPUTS = (KILLED, NODE)
@@ -135,7 +135,7 @@ def _violation(result: TaskResult, text: str) -> TaskResult:
 
 
 def upload_file(
-    transport: Transport,
+    transport: AnyTransport,
     path: str,
     work: str,
     output: OutputFile,

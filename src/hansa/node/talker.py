@@ -16,7 +16,7 @@ from .facts import node_facts
 from .journal import Journal
 from .outbox import Content, Item, Outbox, Parcel, Speaker
 from .protocol import PROTOCOL_VERSION, PilotConfig, TaskResult
-from .transport import Endpoint, Refused, Transport, Unreachable
+from .transport import Endpoint, Refused, Unreachable, open_transport
 from .wire import encode, result_json
 
 _log = logging.getLogger("hansa.node")
@@ -69,7 +69,7 @@ class Talker:
         nudge = Nudge()
         path = endpoint.path("exchange")
         self._couriers = [
-            Courier(name, path, Transport(endpoint), self._hear, nudge, rng) for name in ("courier-1", "courier-2")
+            Courier(name, path, open_transport(endpoint), self._hear, nudge, rng) for name in ("courier-1", "courier-2")
         ]
         self._idle = list(self._couriers)
         self._flying: Dict[int, Parcel] = {}
@@ -342,7 +342,7 @@ class Talker:
         parcel = self._compose(self._clock(), 0.0)
         parcel.body.update(want=0, held=[], ending=reason)
         parcel.body.pop("running", None)
-        transport = Transport(self._endpoint)
+        transport = open_transport(self._endpoint)
         backoff = Backoff(self._rng)
         while True:
             try:
@@ -352,6 +352,7 @@ class Talker:
             except Unreachable:
                 wait_s = backoff.next_s()
                 if self._clock() + wait_s >= deadline or self._away_since is not None:
+                    transport.leave(self._endpoint.path("exchange"), encode(parcel.body))
                     return
                 _pause(wait_s)
                 continue

@@ -1,15 +1,17 @@
-"""HTTP to the server: one kept-alive connection per thread, several addresses, no redirects."""
+"""To the server: over HTTP, or over files. One kept-alive connection per thread, several addresses, no redirects."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
 import ssl
 import urllib.parse
 from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, Optional, Sequence, Union
 
 from .config import ConfigError, read_token
+from .spool import SCHEME, Answer, NoAnswer, Spool
 
 CONNECT_TIMEOUT_S = 15.0
 TRANSFER_TIMEOUT_S = 60.0
@@ -90,6 +92,10 @@ class Transport:
                 raise  # most likely the disk
             self.close()
             raise Unreachable(f"{path}: {error}") from error
+
+    def leave(self, path: str, body: bytes) -> bool:  # noqa: ARG002
+        """There is nobody with whom a request could be left."""
+        return False
 
     def close(self) -> None:
         """Drop the connection; the next request makes a new one, to the next address."""
@@ -190,6 +196,80 @@ class Transport:
         if token != self._token:
             self._token = token
             raise Unreachable("the token was renewed")
+
+
+class SpoolTransport:
+    """The same over files that a relay carries; see ``spool.py``. Not thread-safe, but for ``interrupt``."""
+
+    def __init__(self, endpoint: Endpoint, folder: str) -> None:
+        self._endpoint = endpoint
+        self._spool = Spool(folder, endpoint.pilot)
+
+    def post(self, path: str, body: bytes, timeout_s: float) -> bytes:
+        """POST JSON and give back the body of a 200."""
+        return self._finish(self._ask("POST", path, body, timeout_s))
+
+    def put_file(self, path: str, stream: BinaryIO, size: int) -> None:  # noqa: ARG002 - the spool counts itself
+        """PUT a file."""
+        self._finish(self._ask("PUT", path, stream, None))
+
+    def get(self, path: str, write: Callable[[bytes], object]) -> int:
+        """GET, handing the body to ``write`` in pieces. Returns its length."""
+        answer = self._ask("GET", path, None, None)
+        if answer.status != 200:
+            self._finish(answer)
+        total = 0
+        try:
+            with open(answer.path, "rb") as stream:
+                while True:
+                    piece = stream.read(CHUNK_BYTES)
+                    if not piece:
+                        return total
+                    total += len(piece)
+                    write(piece)
+        finally:
+            os.unlink(answer.path)
+
+    def leave(self, path: str, body: bytes) -> bool:
+        """POST and do not wait: whoever comes later carries it. True: it will be."""
+        try:
+            self._spool.leave("POST", path, self._endpoint.token_file, body)
+        except (OSError, ConfigError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def interrupt(self) -> None:
+        """From another thread: make a request that hangs fail."""
+        self._spool.interrupt()
+
+    def _ask(self, method: str, path: str, body: Union[bytes, BinaryIO, None], timeout_s: Optional[float]) -> Answer:
+        try:
+            return self._spool.ask(method, path, self._endpoint.token_file, body, timeout_s)
+        except (NoAnswer, OSError, ValueError, ConfigError) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+
+    def _finish(self, answer: Answer) -> bytes:
+        body = answer.read()
+        if 200 <= answer.status < 300:
+            return body
+        text = describe_problem(body)
+        if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
+            raise Refused(answer.status, text)
+        raise Unreachable(f"the server answered {answer.status}: {text}")
+
+
+AnyTransport = Union[Transport, SpoolTransport]
+
+
+def open_transport(endpoint: Endpoint) -> AnyTransport:
+    """A connection for one thread: over files where an address is ``spool:FOLDER``, else over HTTP."""
+    for url in endpoint.urls:
+        if url.startswith(SCHEME):
+            return SpoolTransport(endpoint, url[len(SCHEME) :])
+    return Transport(endpoint)
 
 
 def describe_problem(body: bytes) -> str:

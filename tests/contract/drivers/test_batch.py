@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from hansa.engines.shell import LocalShell, Shell
+from hansa.engines.ssh import SshShell, SshTarget
 from hansa.jobs.drivers.base import BatchDriver, Life, PilotOrder
 from hansa.jobs.drivers.fake import FakeBatch
 from hansa.jobs.drivers.local import LocalBatch, live_pilots
+from hansa.jobs.drivers.slurm import SlurmBatch
+from hansa.jobs.drivers.ssh import SshBatch
 from hansa.jobs.program import build_node_program
 from hansa.kernel.errors import Temporary
+from hansa.kernel.ids import new_id
 from tests.support.node_server import TOKEN, FakeServer
+from tests.support.slurm import Slurm
+from tests.support.sshd import Sshd
 
 ORDER = PilotOrder("pilot_1", TOKEN, 1, 512, [], idle_timeout_s=60)
 
@@ -30,6 +38,8 @@ class Site:
     reborn: BatchDriver
     root: Path | None
     ended: list[str]
+    tells_ends: bool = True
+    order: PilotOrder = field(default_factory=lambda: replace(ORDER, pilot_id=new_id("pilot")))
 
     def pids(self) -> list[int]:
         return live_pilots(self.root) if self.root else []
@@ -50,13 +60,49 @@ def node_server() -> Iterator[FakeServer]:
     fake.server_close()
 
 
-@pytest.fixture(params=["fake", "local"])
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    cluster = Slurm(tmp_path_factory.mktemp("slurm")).start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def sshd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    cluster: Slurm = request.getfixturevalue("slurm")
+    server = Sshd(tmp_path_factory.mktemp("sshd"), {"SLURM_CONF": str(cluster.conf)}).start()
+    yield server
+    server.stop()
+
+
+def remote(request: pytest.FixtureRequest, kind: str, folder: Path, url: str) -> SshBatch | SlurmBatch:
+    """A driver over a shell of its own, as a server that has just started makes it."""
+    program = build_node_program()
+    if kind == "slurm":
+        cluster: Slurm = request.getfixturevalue("slurm")
+        shell: Shell = LocalShell({"SLURM_CONF": str(cluster.conf)})
+    else:
+        server: Sshd = request.getfixturevalue("sshd")
+        shell = SshShell(SshTarget("127.0.0.1", server.user, server.port, server.known_hosts, server.key))
+    make = SshBatch if kind == "ssh" else SlurmBatch
+    return make(shell, program, lambda: [url], str(folder), python=sys.executable)
+
+
+@pytest.fixture(params=["fake", "local", "ssh", "slurm", "slurm-over-ssh"])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     if request.param == "fake":
         fake = FakeBatch()
         yield Site(fake, fake, None, [])
         return
     server: FakeServer = request.getfixturevalue("node_server")
+    if request.param != "local":
+        drivers = [remote(request, request.param, tmp_path / "hansa", server.url) for _ in range(2)]
+        found = Site(drivers[0], drivers[1], tmp_path / "hansa" / "pilots", [], tells_ends=False)
+        yield found
+        await drivers[0].cancel(found.order.pilot_id)
+        for one in drivers:
+            await one.close()
+        return
     program = build_node_program()
     root, ended = tmp_path / "pilots", list[str]()
 
@@ -82,60 +128,72 @@ async def is_life(driver: BatchDriver, pilot_id: str, life: Life) -> bool:
     return False
 
 
+async def start(site: Site) -> None:
+    """Started, and no longer in a queue."""
+    assert (await site.driver.start(site.order)).life in (Life.ALIVE, Life.QUEUED)
+    assert await is_life(site.driver, site.order.pilot_id, Life.ALIVE)
+    if site.root is not None:
+        for _ in range(1500):
+            if site.pids():
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("it holds no lock")
+
+
 async def test_nothing_is_known_of_a_pilot_that_was_never_started(site: Site) -> None:
-    assert (await site.driver.observe("pilot_1")).life is Life.ABSENT
-    await site.driver.cancel("pilot_1")
-    await site.driver.clean("pilot_1")
-    assert (await site.driver.observe("pilot_1")).life is Life.ABSENT
+    assert (await site.driver.observe(site.order.pilot_id)).life is Life.ABSENT
+    await site.driver.cancel(site.order.pilot_id)
+    await site.driver.clean(site.order.pilot_id)
+    assert (await site.driver.observe(site.order.pilot_id)).life is Life.ABSENT
 
 
 async def test_started_twice_is_one_pilot(site: Site) -> None:
-    assert (await site.driver.start(ORDER)).life is Life.ALIVE
+    await start(site)
     before = site.pids()
-    assert (await site.driver.start(ORDER)).life is Life.ALIVE
-    assert (await site.reborn.start(ORDER)).life is Life.ALIVE
+    assert (await site.driver.start(site.order)).life is Life.ALIVE
+    assert (await site.reborn.start(site.order)).life is Life.ALIVE
     assert site.pids() == before
     assert len(before) == (0 if site.root is None else 1)
-    assert (await site.driver.observe("pilot_1")).life is Life.ALIVE
-    assert (await site.reborn.observe("pilot_1")).life is Life.ALIVE
+    assert (await site.driver.observe(site.order.pilot_id)).life is Life.ALIVE
+    assert (await site.reborn.observe(site.order.pilot_id)).life is Life.ALIVE
 
 
 async def test_started_twice_at_once_is_one_pilot(site: Site) -> None:
-    await asyncio.gather(site.driver.start(ORDER), site.reborn.start(ORDER), return_exceptions=True)
-    assert await is_life(site.driver, "pilot_1", Life.ALIVE)
+    await asyncio.gather(site.driver.start(site.order), site.reborn.start(site.order), return_exceptions=True)
+    assert await is_life(site.driver, site.order.pilot_id, Life.ALIVE)
     assert len(site.pids()) <= 1
 
 
 async def test_cancelled_and_cleaned(site: Site) -> None:
-    await site.driver.start(ORDER)
-    await site.reborn.cancel("pilot_1")
+    await start(site)
+    await site.reborn.cancel(site.order.pilot_id)
     assert site.pids() == []
-    assert (await site.driver.observe("pilot_1")).life is Life.ENDED
-    await site.driver.cancel("pilot_1")
-    await site.driver.clean("pilot_1")
-    await site.driver.clean("pilot_1")
-    assert (await site.driver.observe("pilot_1")).life is Life.ABSENT
+    assert await is_life(site.driver, site.order.pilot_id, Life.ENDED)
+    await site.driver.cancel(site.order.pilot_id)
+    await site.driver.clean(site.order.pilot_id)
+    await site.driver.clean(site.order.pilot_id)
+    assert (await site.driver.observe(site.order.pilot_id)).life is Life.ABSENT
     if site.root is not None:
         assert list(site.root.iterdir()) == []
 
 
 async def test_clean_leaves_a_pilot_that_lives_alone(site: Site) -> None:
-    await site.driver.start(ORDER)
-    await site.driver.clean("pilot_1")
-    assert (await site.driver.observe("pilot_1")).life is Life.ALIVE
+    await start(site)
+    await site.driver.clean(site.order.pilot_id)
+    assert (await site.driver.observe(site.order.pilot_id)).life is Life.ALIVE
 
 
 async def test_a_pilot_that_was_killed_has_ended(site: Site) -> None:
-    await site.driver.start(ORDER)
-    await site.shoot("pilot_1")
-    assert await is_life(site.driver, "pilot_1", Life.ENDED)
-    assert await is_life(site.reborn, "pilot_1", Life.ENDED)
-    if site.root is not None:
+    await start(site)
+    await site.shoot(site.order.pilot_id)
+    assert await is_life(site.driver, site.order.pilot_id, Life.ENDED)
+    assert await is_life(site.reborn, site.order.pilot_id, Life.ENDED)
+    if site.root is not None and site.tells_ends:
         for _ in range(1500):
             if site.ended:
                 break
             await asyncio.sleep(0.02)
-        assert site.ended[0] == "pilot_1"
+        assert site.ended[0] == site.order.pilot_id
 
 
 async def test_a_fault_of_the_batch_system_can_be_tried_again(tmp_path: Path) -> None:

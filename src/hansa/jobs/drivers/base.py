@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -28,6 +29,10 @@ class Seen:
 
     life: Life
     message: str = ""
+    is_blameless: bool = False
+    """It ended for a reason that none of its tasks has: pre-empted, its node failed, its time was over."""
+    listened_s: float | None = None
+    """For how long it could have been heard; None: always. Before that, its silence means nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class PilotOrder:
     gpus: list[str]
     idle_timeout_s: float
     wall_time_s: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """For the site's administrator: whose it is (``user``, ``vo``)."""
 
 
 class BatchDriver(Protocol):

@@ -1,0 +1,184 @@
+"""``node.pyz relay --spool DIR``: carries the requests of a spool over standard input and output.
+
+It runs on a login node, at the end of an SSH connection whose other end is the server. Frames in both directions: two
+lengths of four bytes, a head in JSON, and bytes. It holds nothing: a request's files stay until its answer is written,
+so it may be killed at any moment, and two at once only do work twice, which the protocol bears.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import struct
+import sys
+import time
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+from .spool import HEARTBEAT, HEARTBEAT_S, write_whole
+
+LENGTHS = struct.Struct("!II")
+PIECE_BYTES = 256 * 1024
+FIRST_LOOK_S = 0.005
+LONGEST_LOOK_S = 0.25
+SILENCE_S = 60.0
+"""Without a word from the server for so long it ends: somebody else will be started."""
+Head = Dict[str, Any]
+
+
+def frame(head: Head, body: bytes = b"") -> bytes:
+    """One message."""
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return LENGTHS.pack(len(text), len(body)) + text + body
+
+
+class Unframer:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> List[Tuple[Head, bytes]]:
+        """The messages that are complete now."""
+        self._buffer += data
+        found = []
+        while len(self._buffer) >= LENGTHS.size:
+            head_size, body_size = LENGTHS.unpack_from(self._buffer)
+            start = LENGTHS.size + head_size
+            if len(self._buffer) < start + body_size:
+                break
+            head = json.loads(bytes(self._buffer[LENGTHS.size : start]))
+            found.append((head, bytes(self._buffer[start : start + body_size])))
+            del self._buffer[: start + body_size]
+        return found
+
+
+class Relay:
+    """The far end. ``send`` may block: the server always reads."""
+
+    def __init__(self, spool: str, send: Any) -> None:
+        self._spool = spool
+        self._out = os.path.join(spool, "out")
+        self._send = send
+        self._known: Dict[str, str] = {}  # id of a request that was sent: its pilot
+        self._uploads: List[Iterator[None]] = []
+        os.makedirs(self._out, mode=0o700, exist_ok=True)
+
+    def look(self) -> bool:
+        """Send what is new, a piece of each. True if there was something."""
+        names = {name[:-5] for name in os.listdir(self._out) if name.endswith(".json")}
+        for name in list(self._known):
+            if name not in names:  # withdrawn
+                del self._known[name]
+        for name in sorted(names - set(self._known)):
+            self._begin(name)
+        for upload in list(self._uploads):
+            try:
+                next(upload)
+            except StopIteration:
+                self._uploads.remove(upload)
+        return bool(self._uploads)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests wait for their answers."""
+        return bool(self._known)
+
+    def hear(self, head: Head, body: bytes) -> None:
+        """A piece of an answer."""
+        name = str(head.get("id", ""))
+        pilot = self._known.get(name)
+        if pilot is None:
+            return
+        place = os.path.join(self._spool, "in", pilot, name)
+        try:
+            if body or not head.get("last") or not os.path.exists(place + ".body"):
+                with open(os.open(place + ".body", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as stream:
+                    stream.write(body)
+            if head.get("last"):
+                write_whole(place + ".json", json.dumps({"status": head["status"]}).encode())
+        except OSError:  # the pilot's folder is gone
+            pass
+        if head.get("last"):
+            del self._known[name]
+            for end in (".json", ".body"):
+                try:
+                    os.unlink(os.path.join(self._out, name + end))
+                except OSError:
+                    pass
+
+    def _begin(self, name: str) -> None:
+        try:
+            with open(os.path.join(self._out, name + ".json"), "rb") as stream:
+                head = json.loads(stream.read())
+        except (OSError, ValueError):
+            return
+        pilot = str(head.get("pilot", ""))
+        if head.get("id") != name or not pilot or "/" in pilot or pilot.startswith("."):
+            return
+        self._known[name] = pilot
+        try:  # of an earlier relay that was cut off
+            os.unlink(os.path.join(self._spool, "in", pilot, name + ".body"))
+        except OSError:
+            pass
+        self._uploads.append(self._upload(name, head))
+
+    def _upload(self, name: str, head: Head) -> Iterator[None]:
+        left = int(head["size"])
+        self._send(frame(head))
+        try:
+            with open(os.path.join(self._out, name + ".body"), "rb") as stream:
+                while left > 0:
+                    piece = stream.read(min(PIECE_BYTES, left))
+                    if not piece:
+                        break
+                    left -= len(piece)
+                    self._send(frame({"id": name}, piece))
+                    yield
+        except OSError:
+            pass
+        self._send(frame({"id": name, "end": True, "broken": left > 0}))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Until standard input ends, or the server says nothing for a minute."""
+    parser = argparse.ArgumentParser(prog="node.pyz relay")
+    parser.add_argument("--spool", required=True, metavar="DIR", help="the folder of the spool")
+    options = parser.parse_args(arguments)
+    relay = Relay(options.spool, _write)
+    _write(frame({"hello": 1}))
+    unframer = Unframer()
+    heard = time.monotonic()
+    beat = heard - HEARTBEAT_S
+    look_s = FIRST_LOOK_S
+    while True:
+        now = time.monotonic()
+        if now - beat >= HEARTBEAT_S:
+            beat = now
+            write_whole(os.path.join(options.spool, HEARTBEAT), b"")
+            _write(frame({"beat": 1}))
+        has_more = relay.look()
+        readable, _, _ = select.select([0], [], [], 0.0 if has_more else look_s)
+        look_s = FIRST_LOOK_S if has_more else min(LONGEST_LOOK_S, look_s * 1.2)
+        if readable:
+            data = os.read(0, 1 << 20)
+            if not data:
+                return 0
+            heard = time.monotonic()
+            for head, body in unframer.feed(data):
+                if "id" in head:
+                    look_s = FIRST_LOOK_S  # a pilot that has got an answer will soon say more
+                    relay.hear(head, body)
+        elif time.monotonic() - heard > SILENCE_S:
+            return 0
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""Pilots that cannot reach the server: their requests go as files, carried by a relay at the end of a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hansa.engines.shell import LocalShell
+from hansa.jobs.drivers.base import Life, PilotOrder
+from hansa.jobs.drivers.ssh import SshBatch
+from hansa.jobs.program import build_node_program
+from tests.support.node_server import TOKEN, FakeServer
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_tasks_files_and_a_closed_lid(tmp_path: Path) -> None:
+    server = FakeServer()
+    root = tmp_path / "hansa"
+
+    def driver() -> SshBatch:
+        return SshBatch(LocalShell(), build_node_program(), lambda: [server.url], str(root), python=sys.executable)
+
+    first, second = driver(), driver()
+    order = PilotOrder("p-1", TOKEN, 2, 1024, [], idle_timeout_s=300)
+    big = bytes(range(256)) * 4000
+    given = server.put(big, "big")
+    script = "cmp big copy 2>/dev/null; cp big copy; echo done; sleep 0.2"
+    server.add(1, ["/bin/sh", "-c", script], 6, inputs=[given], outputs=["copy"], array=True)
+    try:
+        assert (await first.start(order)).life is Life.ALIVE
+        await until(lambda: len(server.results) >= 2)
+        await first.close()  # the lid is closed: the pilot works on
+        await until(lambda: list((root / "spool" / "out").glob("*.json")))
+        assert (await second.observe("p-1")).life is Life.ALIVE  # and opened: a server that looks carries again
+        await until(lambda: len(server.results) == 6)
+        assert {result["exit_code"] for result in server.results.values()} == {0}
+        assert all(result["outputs"][0]["size"] == len(big) for result in server.results.values())
+        assert server.faults == []
+    finally:
+        await second.cancel("p-1")
+        await second.clean("p-1")
+        await first.close()
+        await second.close()
+        server.shutdown()
+        server.server_close()
+    assert not (root / "spool" / "in" / "p-1").exists()
+    assert not list((root / "spool" / "out").iterdir())
