@@ -14,7 +14,7 @@ import structlog
 from hansa.kernel import errors, ids
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database
-from hansa.kernel.reconcile.queue import Intent, Lease
+from hansa.kernel.reconcile.queue import Intent, Lease, Queue
 from hansa.kernel.reconcile.room import Act, Acted, Failed, Outcome, Room, Settle, Settled
 
 log = structlog.get_logger(__name__)
@@ -173,6 +173,11 @@ class Engine(Generic[K, L, S, R]):
             if step in self._running and step.task is not None and not step.is_ending:
                 step.is_lost = True
                 step.task.cancel()
+
+    @property
+    def queue(self) -> Queue:
+        """The work queue that this engine serves."""
+        return self._queue
 
     @property
     def _own_topic(self) -> str:
