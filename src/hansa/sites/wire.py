@@ -15,6 +15,10 @@ class Capacity:
     memory_mib: int
     gpus: list[str] = field(default_factory=list)
     container_runtimes: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    """What jobs may ask for by name: ``bigmem``, ``data:NAME`` for a data set that is there."""
+    required_tags: list[str] = field(default_factory=list)
+    """Only jobs that ask for these are taken."""
 
 
 @dataclass(frozen=True)
