@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from hansa.images import store
 from hansa.images.depot import Content, Depot
 from hansa.images.formats import Format
-from hansa.images.model import DROP, FETCH, PIN, Phase, Seen, Turn, decide
+from hansa.images.model import DROP, PIN, Phase, Seen, Turn, decide
 from hansa.images.sources import Pinned, Sources
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
@@ -85,7 +85,9 @@ class VersionRoom:
 
         partial = self._depot.partial(version.id)
         await self._sources.fetch(version.source, version.checksum, partial, progress)
-        return await self._depot.publish(partial, version.checksum, Format(version.declared) if version.declared else None)
+        return await self._depot.publish(
+            partial, version.checksum, Format(version.declared) if version.declared else None
+        )
 
     async def _note(self, version_id: str, phase: Phase, reason: str, message: str) -> None:
         async with self._database.begin() as tx:
@@ -131,7 +133,9 @@ class VersionRoom:
         return Next(outcome.retry_at)
 
     async def _turn(self, tx: Tx, version: Any, phase: Phase, reason: str, message: str, party: Party) -> None:
-        await turn(tx, self._events, version, await store.get_image(tx, version.image_id), phase, reason, message, party)
+        await turn(
+            tx, self._events, version, await store.get_image(tx, version.image_id), phase, reason, message, party
+        )
         await store.update_version(tx, version.id, since=self._clock.now())
 
 

@@ -70,7 +70,8 @@ class Depot:
         free = shutil.disk_usage(self._root).free
         if free - (size or 0) < self._free_bytes:
             raise Temporary(
-                f"The server has {free:,} bytes free and keeps {self._free_bytes:,}; the image needs {size or 0:,}.", 300
+                f"The server has {free:,} bytes free and keeps {self._free_bytes:,}; the image needs {size or 0:,}.",
+                300,
             )
 
     async def publish(self, partial: Path, checksum: str | None, declared: Format | None) -> Content:
@@ -112,7 +113,9 @@ class Depot:
                 async for piece in pieces:
                     size += len(piece)
                     if size > limit:
-                        raise Fault(errors.BAD_CONTENT, f"It is larger than {limit:,} bytes (setting images.limit_bytes).")
+                        raise Fault(
+                            errors.BAD_CONTENT, f"It is larger than {limit:,} bytes (setting images.limit_bytes)."
+                        )
                     await asyncio.to_thread(file.write, piece)
             return await self.publish(partial, None, declared)
         except Permanent as error:
@@ -148,7 +151,10 @@ class Depot:
         temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
         command = [program, "convert", "-f", has, "-O", wanted, str(source), str(temporary)]
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
             _, said = await asyncio.wait_for(process.communicate(), _CONVERT_S)

@@ -47,7 +47,13 @@ class EndorsementService:
             )
             message = f"{caller.name} endorsed it for {new.vo}."
             event = Event(
-                caller.actor, f"image/{image.scope}/{image.name}", "active", "images.endorsed", message, image.owner_id, new.vo
+                caller.actor,
+                f"image/{image.scope}/{image.name}",
+                "active",
+                "images.endorsed",
+                message,
+                image.owner_id,
+                new.vo,
             )
             await self._events.record(tx, event)
         return await self._images.get(caller, name)
@@ -70,7 +76,13 @@ class EndorsementService:
                 raise Fault(errors.NOT_FOUND, f"{vo} has not endorsed {name}.")
             message = f"{caller.name} took back what {vo} had endorsed."
             event = Event(
-                caller.actor, f"image/{image.scope}/{image.name}", "active", "images.revoked", message, image.owner_id, vo
+                caller.actor,
+                f"image/{image.scope}/{image.name}",
+                "active",
+                "images.revoked",
+                message,
+                image.owner_id,
+                vo,
             )
             await self._events.record(tx, event)
         return await self._images.get(caller, name)
@@ -159,7 +171,8 @@ class EndorsementService:
             await store.insert_subscription(
                 tx, id=subscription_id, vo=vo, url=new.url, authorities=new.authorities, endorser=new.endorser,
                 every_s=new.every_s, by=caller.name, owner_id=caller.user_id, images=0, phase="new",
-                reason="images.list_due", message="It will be read.", waiting_on=Party.HANSA.value, since=now, due_at=now,
+                reason="images.list_due", message="It will be read.", waiting_on=Party.HANSA.value, since=now,
+                due_at=now,
             )  # fmt: skip
             tx.ring(SubscriptionRoom.queue.topic)
             row = await store.get_subscription(tx, subscription_id)

@@ -71,7 +71,9 @@ def inspect(head: bytes, size: int, declared: Format | None = None) -> Inspected
     if declared is not None and declared is not found.format:
         raise UnsafeImageError(f"It is said to be {declared}, and is {found.format}.")
     if found.virtual_bytes > MOST_VIRTUAL_BYTES:
-        raise UnsafeImageError(f"It describes a disk of {found.virtual_bytes:,} bytes; {MOST_VIRTUAL_BYTES:,} is the most.")
+        raise UnsafeImageError(
+            f"It describes a disk of {found.virtual_bytes:,} bytes; {MOST_VIRTUAL_BYTES:,} is the most."
+        )
     if found.virtual_bytes == 0:
         raise UnsafeImageError("It describes an empty disk.")
     return found

@@ -64,7 +64,9 @@ def render(found: ImageList) -> dict[str, Any]:
         "dc:identifier": found.identifier,
         "dc:source": found.source,
         "dc:title": found.title,
-        "hv:endorser": {"hv:x509": {"hv:dn": found.endorser, "hv:ca": "", "hv:email": "", "dc:creator": found.endorser}},
+        "hv:endorser": {
+            "hv:x509": {"hv:dn": found.endorser, "hv:ca": "", "hv:email": "", "dc:creator": found.endorser}
+        },
         "hv:images": [{"hv:image": _render_image(one, found.vo)} for one in found.images],
         "hv:version": found.version,
     }

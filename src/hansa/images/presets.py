@@ -33,20 +33,26 @@ _ALMA = "https://repo.almalinux.org/almalinux"
 def _debian(number: str, name: str) -> Preset:
     folder = f"{_DEBIAN}/{name}/latest"
     file = f"debian-{number}-genericcloud-amd64.qcow2"
-    return Preset(f"debian-{number}", f"Debian {number}", "Debian", number, f"{folder}/{file}", f"{folder}/SHA512SUMS", "debian")
+    return Preset(
+        f"debian-{number}", f"Debian {number}", "Debian", number, f"{folder}/{file}", f"{folder}/SHA512SUMS", "debian"
+    )
 
 
 def _ubuntu(number: str, name: str) -> Preset:
     folder = f"{_UBUNTU}/{name}/current"
     file = f"{name}-server-cloudimg-amd64.img"
-    return Preset(f"ubuntu-{number}", f"Ubuntu {number}", "Ubuntu", number, f"{folder}/{file}", f"{folder}/SHA256SUMS", "ubuntu")
+    return Preset(
+        f"ubuntu-{number}", f"Ubuntu {number}", "Ubuntu", number, f"{folder}/{file}", f"{folder}/SHA256SUMS", "ubuntu"
+    )
 
 
 def _alma(number: str) -> Preset:
     folder = f"{_ALMA}/{number}/cloud/x86_64/images"
     file = f"AlmaLinux-{number}-GenericCloud-latest.x86_64.qcow2"
     title = f"AlmaLinux {number}"
-    return Preset(f"almalinux-{number}", title, "AlmaLinux", number, f"{folder}/{file}", f"{folder}/CHECKSUM", "almalinux")
+    return Preset(
+        f"almalinux-{number}", title, "AlmaLinux", number, f"{folder}/{file}", f"{folder}/CHECKSUM", "almalinux"
+    )
 
 
 PRESETS = (

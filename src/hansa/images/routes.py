@@ -62,7 +62,11 @@ async def get_vm_image(name: str, who: Reader, images: Images) -> VmImage:
 
 @router.get("/vm-images/download/{name:path}", response_class=FileResponse)
 async def download_vm_image(
-    name: str, who: Reader, images: Images, version: str | None = None, format: Format | None = None  # noqa: A002
+    name: str,
+    who: Reader,
+    images: Images,
+    version: str | None = None,
+    format: Format | None = None,  # noqa: A002
 ) -> FileResponse:
     """The content of a VM image, for a hypervisor of one's own; ranges are served."""
     path, shown = await images.content(who, name, version, format)

@@ -88,7 +88,9 @@ class ImageService:
         """Add an image with its first version. Of a VO: for its managers and vm-operators."""
         if not IMAGE_NAME.fullmatch(new.name):
             raise Fault(
-                INVALID, f"{new.name!r} cannot name a VM image.", hint="Small letters, digits and . _ - only: debian-12."
+                INVALID,
+                f"{new.name!r} cannot name a VM image.",
+                hint="Small letters, digits and . _ - only: debian-12.",
             )
         check_version(new.source)
         scope = f"vo/{new.vo}" if new.vo else f"user/{caller.user_id}"
@@ -100,12 +102,16 @@ class ImageService:
             if new.vo is not None:
                 await allow_vo(tx, caller, new.vo)
             if new.visibility == "all" and not caller.is_operator:
-                raise Fault(errors.FORBIDDEN, "Only operators publish VM images for all users.", hint="Use --visibility vo.")
+                raise Fault(
+                    errors.FORBIDDEN, "Only operators publish VM images for all users.", hint="Use --visibility vo."
+                )
             if new.visibility == "vo" and new.vo is None:
                 raise Fault(INVALID, "Visibility vo needs a VO.", hint="Say which: --vo NAME.")
             if await store.find_image(tx, scope, new.name) is not None:
                 raise Fault(
-                    errors.TAKEN, f"There is a VM image {new.name} already.", hint="Add a version to it, or choose a name."
+                    errors.TAKEN,
+                    f"There is a VM image {new.name} already.",
+                    hint="Add a version to it, or choose a name.",
                 )
             image_id = new_id("image")
             await store.insert_image(
@@ -168,9 +174,7 @@ class ImageService:
                 tx, row.id, **values, checksum=row.checksum or f"sha256:{content.sha256}", since=self._clock.now()
             )
             message = f"{content.size_bytes:,} bytes, {content.format}, checked."
-            await turn(
-                tx, self._events, row, image, Phase.READY, "images.ready", message, Party.NOBODY, actor
-            )
+            await turn(tx, self._events, row, image, Phase.READY, "images.ready", message, Party.NOBODY, actor)
             return await self._view(tx, image)
 
     async def list_images(self, caller: Caller, cursor: str | None, limit: int) -> VmImagePage:
@@ -196,7 +200,15 @@ class ImageService:
             if not Phase(row.phase).is_final:
                 message = f"{caller.name} withdrew it{': ' + why if why else '.'}"
                 await turn(
-                    tx, self._events, row, image, Phase.WITHDRAWN, "images.withdrawn", message, Party.NOBODY, caller.actor
+                    tx,
+                    self._events,
+                    row,
+                    image,
+                    Phase.WITHDRAWN,
+                    "images.withdrawn",
+                    message,
+                    Party.NOBODY,
+                    caller.actor,
                 )
                 await store.update_version(tx, row.id, since=self._clock.now())
                 await VersionRoom.queue.poke(tx, self._clock.now(), row.id)
@@ -275,7 +287,10 @@ class ImageService:
                 async with self._database.begin() as tx:
                     await self.ask_for(tx, row.id)
             raise Fault(
-                errors.NOT_READY, f"The content of {name} is not here yet.", hint=f"hansa image show {name}", retry_after_s=10
+                errors.NOT_READY,
+                f"The content of {name} is not here yet.",
+                hint=f"hansa image show {name}",
+                retry_after_s=10,
             )
         has = Format(row.format)
         path = await self._depot.as_format(row.sha256, has, form or has)
@@ -336,7 +351,9 @@ def check_version(new: NewVersion) -> None:
         return
     scheme = urlsplit(new.url).scheme
     if scheme not in ("http", "https", "oci"):
-        raise Fault(INVALID, f"{new.url[:100]!r} is no address that images come from.", hint="https://, http:// or oci://.")
+        raise Fault(
+            INVALID, f"{new.url[:100]!r} is no address that images come from.", hint="https://, http:// or oci://."
+        )
     if scheme != "oci" and new.checksum is None and new.sums is None:
         raise Fault(
             INVALID,

@@ -34,10 +34,9 @@ async def verify(message: bytes, authorities_pem: str) -> Signed:
         folder = Path(name)
         (folder / "ca.pem").write_text(authorities_pem, encoding="ascii")
         (folder / "message").write_bytes(message)
-        code, said = await _run(
-            program, "cms", "-verify", "-inform", "SMIME", "-in", str(folder / "message"), "-CAfile", str(folder / "ca.pem"),
-            "-purpose", "any", "-signer", str(folder / "signer.pem"), "-out", str(folder / "content"),
-        )  # fmt: skip
+        given = ("-in", str(folder / "message"), "-CAfile", str(folder / "ca.pem"), "-purpose", "any")
+        made = ("-signer", str(folder / "signer.pem"), "-out", str(folder / "content"))
+        code, said = await _run(program, "cms", "-verify", "-inform", "SMIME", *given, *made)
         if code:
             raise Fault(
                 errors.BAD_LIST,

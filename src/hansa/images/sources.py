@@ -89,8 +89,8 @@ class Sources:
             sink = _Sink(file, done, self._limit, progress)
             try:
                 await self._stream(source, done, sink.add, sink.begin)
-            finally:
-                await asyncio.to_thread(file.flush)
+            finally:  # what arrived is kept: the next try goes on there
+                await sink.flush()
         await sink.end()
 
     async def _stream(
@@ -102,7 +102,7 @@ class Sources:
     ) -> None:
         """The body from ``offset`` on; ``begin`` hears where it begins and how long the whole is."""
         timeout = httpx.Timeout(30.0, read=60.0)
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
         async with httpx.AsyncClient(timeout=timeout, verify=self._trust, follow_redirects=False) as client:
             for _ in range(_MOST_REDIRECTS + 1):
                 await self._allow(url)
@@ -116,7 +116,7 @@ class Sources:
                         _check_status(response, url)
                         if begin is not None:
                             begin(*_where(response, offset))
-                        async for piece in response.aiter_bytes(_PIECE):
+                        async for piece in response.aiter_raw():
                             await add(piece)
                         return
                 except (httpx.TransportError, httpx.InvalidURL, OSError) as error:
@@ -155,6 +155,7 @@ class Sources:
                 raise Permanent(str(error)) from error
             finally:
                 registry.close()
+                await sink.flush()
         await sink.end()
 
 
@@ -168,6 +169,8 @@ class _Sink:
         self._progress = progress
         self._total: int | None = None
         self._noted = 0.0
+        self._held: list[bytes] = []
+        self._held_bytes = 0
 
     def begin(self, start: int, total: int | None) -> None:
         """The server sends from ``start`` on: it may not know ranges."""
@@ -180,14 +183,25 @@ class _Sink:
             raise Permanent(f"It has {total:,} bytes; {self._limit:,} is the most (setting images.limit_bytes).")
 
     async def add(self, piece: bytes) -> None:
-        await asyncio.to_thread(self._file.write, piece)
+        self._held.append(piece)
+        self._held_bytes += len(piece)
         self.done += len(piece)
         if self.done > self._limit:
             raise Permanent(f"It has more than {self._limit:,} bytes (setting images.limit_bytes).")
+        if self._held_bytes >= _PIECE:
+            await self.flush()
         now = time.monotonic()
         if now - self._noted >= _NOTE_EVERY_S:
             self._noted = now
             await self._progress(self.done, self._total)
+
+    async def flush(self) -> None:
+        held, self._held, self._held_bytes = b"".join(self._held), [], 0
+        await asyncio.to_thread(self._write, held)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
 
     async def end(self) -> None:
         if self._total is not None and self.done < self._total:

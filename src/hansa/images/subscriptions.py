@@ -112,7 +112,9 @@ class SubscriptionRoom:
         if version is None:
             await store.insert_version(tx, id=new_id("imgver"), image_id=image.id, version=listed.version, **values)
         elif version.subscription_id == row.id and Phase(version.phase).is_final:
-            await store.update_version(tx, version.id, **(values | {"sha256": None, "generation": version.generation + 1}))
+            await store.update_version(
+                tx, version.id, **(values | {"sha256": None, "generation": version.generation + 1})
+            )
         tx.ring(VersionRoom.queue.topic)
         await store.put_endorsement(tx, row.vo, image.id, version_id=None, by=f"list {row.url}", since=now, until=None)
 
@@ -167,7 +169,8 @@ def _name(listed: hepix.ListedImage) -> str:
 def _image_values(row: Any, scope: str, name: str, listed: hepix.ListedImage, now: datetime) -> dict[str, Any]:
     about = {
         "title": listed.title, "description": listed.description, "os": listed.os, "os_name": listed.os_name,
-        "os_version": listed.os_version, "arch": listed.arch, "licence": "", "contact": "", "gpu_drivers": [], "login": "",
+        "os_version": listed.os_version, "arch": listed.arch, "licence": "", "contact": "", "gpu_drivers": [],
+        "login": "",
     }  # fmt: skip
     return {
         "id": new_id("image"), "scope": scope, "name": name, "owner_id": row.owner_id, "owner_name": row.by,
