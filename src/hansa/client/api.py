@@ -70,7 +70,19 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
-from hansa.sites.wire import Site, SitePage
+from hansa.sites.wire import (
+    Admins,
+    BanPage,
+    BanView,
+    DowntimePage,
+    DowntimeView,
+    Drain,
+    HealthReport,
+    NewBan,
+    NewDowntime,
+    Site,
+    SitePage,
+)
 
 T = TypeVar("T")
 PATIENCE_S = 10.0
@@ -201,9 +213,13 @@ def job(number: int | str) -> Operation[Job]:
 
 
 def jobs(
-    phase: str | None = None, name: str | None = None, limit: int | None = None, after: str | None = None
+    phase: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    after: str | None = None,
+    query: str | None = None,
 ) -> Operation[JobPage]:
-    return (yield from get(JobPage, "/jobs", phase=phase, name=name, limit=limit, after=after))
+    return (yield from get(JobPage, "/jobs", phase=phase, name=name, q=query or None, limit=limit, after=after))
 
 
 def follow(
@@ -283,6 +299,64 @@ def sites(after: str | None = None) -> Operation[SitePage]:
 
 def site(name: str) -> Operation[Site]:
     return (yield from get(Site, f"/sites/{quote(name, safe='')}"))
+
+
+def add_site(site: dict[str, Any]) -> Operation[Site]:
+    """Join a site; ``site`` is what its file says. The server looks at it."""
+    return (yield from send(Site, "POST", "/sites", site, repeatable=False))
+
+
+def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
+    return (yield from send(Site, "PUT", f"/sites/{_part(name)}", site))
+
+
+def remove_site(name: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
+
+
+def set_site_policy(name: str, policy: dict[str, Any]) -> Operation[Site]:
+    return (yield from send(Site, "PUT", f"/sites/{_part(name)}/policy", policy))
+
+
+def set_site_admins(name: str, users: list[str]) -> Operation[Admins]:
+    return (yield from send(Admins, "PUT", f"/sites/{_part(name)}/admins", Admins(users)))
+
+
+def drain_site(name: str, why: str) -> Operation[Site]:
+    return (yield from send(Site, "POST", f"/sites/{_part(name)}/drain", Drain(why)))
+
+
+def resume_site(name: str) -> Operation[Site]:
+    return (yield from send(Site, "POST", f"/sites/{_part(name)}/resume"))
+
+
+def bans(name: str) -> Operation[BanPage]:
+    return (yield from get(BanPage, f"/sites/{_part(name)}/bans"))
+
+
+def ban(name: str, new: NewBan) -> Operation[BanView]:
+    return (yield from send(BanView, "POST", f"/sites/{_part(name)}/bans", new))
+
+
+def unban(name: str, kind: str, who: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/sites/{_part(name)}/bans/{kind}/{_part(who)}"))
+
+
+def downtimes(name: str, since: str | None = None) -> Operation[DowntimePage]:
+    return (yield from get(DowntimePage, f"/sites/{_part(name)}/downtimes", since=since))
+
+
+def announce_downtime(name: str, new: NewDowntime) -> Operation[DowntimeView]:
+    path = f"/sites/{_part(name)}/downtimes"
+    return (yield from send(DowntimeView, "POST", path, new, repeatable=False))
+
+
+def end_downtime(name: str, downtime: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/sites/{_part(name)}/downtimes/{_part(downtime)}", repeatable=False))
+
+
+def site_health(name: str, days: int = 30) -> Operation[HealthReport]:
+    return (yield from get(HealthReport, f"/sites/{_part(name)}/health", days=days))
 
 
 def whoami() -> Operation[User]:

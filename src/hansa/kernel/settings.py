@@ -139,6 +139,9 @@ class JobSettings(_Table):
     log_limit_bytes: Bytes = 64 * 1024**2
     """Bytes that are kept of one log stream of one task."""
 
+    share_half_life_s: Seconds = 7 * 86_400.0
+    """Seconds in which what was used loses half its weight in fair shares. A change forgets what was used."""
+
 
 class PilotSettings(_Table):
     """Pilots, which run the tasks at a site."""
@@ -179,6 +182,29 @@ class ImageSettings(_Table):
     """Bytes that stay free on that disk: images are not fetched below."""
 
 
+class SiteSettings(_Table):
+    """Sites: how often they are looked at, and which addresses they may have."""
+
+    probe_s: Seconds = 300.0
+    """Seconds between two probes of an endpoint."""
+
+    probe_timeout_s: Seconds = 20.0
+    """Seconds that a probe may take."""
+
+    discover_s: Seconds = 3600.0
+    """Seconds after which an endpoint is asked anew for flavours, VM images, networks and quotas."""
+
+    discover_timeout_s: Seconds = 120.0
+    """Seconds that it may take to answer that, for each VO."""
+
+    networks: tuple[str, ...] = ()
+    """Private networks (``10.1.0.0/16``) in which sites may have addresses. An embedded server allows all private
+    ones and loopback; link-local addresses are never allowed."""
+
+    history_days: Annotated[int, Gt(0)] = 400
+    """Days that the history of probes is kept."""
+
+
 class RetentionSettings(_Table):
     """What is deleted when."""
 
@@ -211,6 +237,7 @@ class Settings(_Table):
     pilot: PilotSettings = PilotSettings()
     local: LocalSettings = LocalSettings()
     images: ImageSettings = ImageSettings()
+    sites: SiteSettings = SiteSettings()
     retention: RetentionSettings = RetentionSettings()
     client: ClientSettings = ClientSettings()
 

@@ -43,8 +43,13 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.controller import EndpointRoom
+from hansa.sites.kinds.base import kind_of
 from hansa.sites.local import discover
+from hansa.sites.registry import SiteRegistry
+from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
+from hansa.sites.steering import SteeringService
 
 log = structlog.get_logger(__name__)
 _HOUSE_KEEPING_S = 3600.0
@@ -66,6 +71,9 @@ class Rooms:
     provider: ProviderService
     browser: Browser
     sites: SiteService
+    registry: SiteRegistry
+    steering: SteeringService
+    reports: ReportService
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -130,6 +138,7 @@ class Rooms:
             await self.provider.forget_expired()
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
+            await self.reports.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
 
@@ -157,7 +166,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     provider = ProviderService(database, events, clock, home.url, keys, settings.identity)
     identity = IdentityService(database, events, clock, home.issuer, provider)
     vos = VoService(database, events, clock, home.issuer, pages, settings.identity)
-    sites = SiteService(database, events, clock)
+    sites = SiteService(database, events, clock, vault)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
     program = build_node_program()
@@ -173,12 +182,12 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         ends.put_nowait,
     )
     drivers: dict[str, BatchDriver] = {"local": local}
-    pilots = Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job))
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, allow_all)
     images = ImageService(database, events, clock, depot, settings.images)
     engines: list[Engine[Any, Any, Any, Any]] = [
-        pilots,
+        Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
     ]
@@ -195,6 +204,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         provider=provider,
         browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
+        steering=SteeringService(database, events, clock),
+        reports=ReportService(database, clock, settings.sites.history_days),
+        registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
         accounting=AccountingService(database),
         files=files,
         logs=logs,

@@ -112,6 +112,11 @@ class Engine(Generic[K, L, S, R]):
         self._stopping = asyncio.Event()
         self._log = log.bind(room=room.queue.name)
 
+    @property
+    def queue(self) -> Queue:
+        """The queue of its room."""
+        return self._queue
+
     async def run(self, grace_s: float = 10.0) -> None:
         """Reconcile until :meth:`stop`; then running steps get ``grace_s`` to end."""
         with self._database.bells.listen(self._queue.topic, self._own_topic) as bell:
