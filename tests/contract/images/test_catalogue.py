@@ -65,9 +65,9 @@ class World:
         self.images = ImageService(database, events, self.clock, self.depot, self.settings)
         self.endorsing = EndorsementService(database, events, self.clock, self.images, URL)
         self.versions = Engine(
-            database, self.clock, VersionRoom(database, events, self.clock, self.depot, sources), chance=lambda: 0.0
+            database, self.clock, VersionRoom(database, events, self.clock, self.depot, sources), chance=lambda: 1.0
         )
-        self.lists = Engine(database, self.clock, SubscriptionRoom(events, self.clock, sources), chance=lambda: 0.0)
+        self.lists = Engine(database, self.clock, SubscriptionRoom(events, self.clock, sources), chance=lambda: 1.0)
 
     async def settle(self) -> None:
         while await self.lists.run_until_idle() + await self.versions.run_until_idle():

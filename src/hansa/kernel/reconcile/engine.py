@@ -180,11 +180,6 @@ class Engine(Generic[K, L, S, R]):
                 step.task.cancel()
 
     @property
-    def queue(self) -> Queue:
-        """The work queue that this engine serves."""
-        return self._queue
-
-    @property
     def _own_topic(self) -> str:
         return f"{self._queue.topic}/{id(self)}"
 
