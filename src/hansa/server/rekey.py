@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from hansa.identity.authority import rewrap_authority
 from hansa.identity.keys import rewrap_keys
 from hansa.kernel.database import open_database
 from hansa.kernel.errors import MASTER_KEY, Fault
@@ -39,7 +40,8 @@ async def _rewrap(home: Home) -> int:
     database = await open_database(home.database_url)
     try:
         async with database.begin() as tx:
-            return await rewrap_keys(tx, home.vault())
+            vault = home.vault()
+            return await rewrap_keys(tx, vault) + await rewrap_authority(tx, vault)
     finally:
         await database.close()
 
