@@ -41,7 +41,7 @@ async def check_books(tx: Tx, number: int) -> Books:
         ).scalars()
     )
     books = _places(job, ends, waiting, held, earlier)
-    _check_counters(job, books, ends)
+    _check_counters(job, books, ends, waiting)
     _check_leases(books, held, live)
     for row in earlier:
         final = next((end for end in ends if end.index == row.index), None)
@@ -53,13 +53,12 @@ async def check_books(tx: Tx, number: int) -> Books:
 
 def _places(job: Any, ends: Any, waiting: Any, held: Any, earlier: Any) -> Books:
     name, last = f"job {job.number}", job.first + job.count
-    never = set() if job.killed_from is None else set(range(job.killed_from, last))
+    by_index = {row.index: row for row in waiting}
+    never = set() if job.killed_from is None else set(range(job.killed_from, last)) - by_index.keys()
     books = Books(dict.fromkeys(never, Phase.KILLED.value))
     for row in ends:
         assert job.first <= row.index < last, f"{name}: a result of {row.index}"
-        assert row.index not in never or row.phase == Phase.KILLED, f"{name}: {row.index} was never leased, but ended"
         books.ended[row.index] = row.phase
-    by_index = {row.index: row for row in waiting}
     for row in waiting:
         tried = [one.attempt for one in earlier if one.index == row.index]
         assert row.attempt > max(tried, default=0), f"{name}: {row.index} runs attempt {row.attempt} after {tried}"
@@ -71,12 +70,11 @@ def _places(job: Any, ends: Any, waiting: Any, held: Any, earlier: Any) -> Books
             if index in books.ended or (retry is not None and (not retry.leased or retry.attempt > lease.attempt)):
                 continue
             assert index not in books.leased, f"{name}: {index} is leased twice"
-            assert index < job.next_index, f"{name}: {index} is leased, but counts as new"
+            assert index < job.next_index or retry is not None, f"{name}: {index} is leased, but counts as new"
             books.leased[index] = lease.id
     lost = {row.index for row in waiting if row.leased} - books.leased.keys()
     assert not lost, f"{name}: leased, but in no lease: {lost}"
-    books.fresh = set(range(job.next_index, last)) - books.ended.keys()
-    assert not books.fresh & by_index.keys(), f"{name}: new, and runs again: {books.fresh & by_index.keys()}"
+    books.fresh = set(range(job.next_index, last)) - books.ended.keys() - by_index.keys()
     places = [*books.ended, *books.again, *books.leased, *books.fresh]
     assert sorted(places) == list(range(job.first, last)), f"{name}: lost or double: {_odd(places, job)}"
     return books
@@ -87,18 +85,21 @@ def _odd(places: list[int], job: Any) -> dict[int, int]:
     return {index: seen[index] for index in range(job.first, job.first + job.count) if seen[index] != 1}
 
 
-def _check_counters(job: Any, books: Books, ends: Any) -> None:
+def _check_counters(job: Any, books: Books, ends: Any, waiting: Any) -> None:
     phases = Counter(books.ended.values())
     said = {"done": job.done, "failed": job.failed, "killed": job.killed, "again": job.again}
     counted = {"done": phases["done"], "failed": phases["failed"], "killed": phases["killed"]}
     assert said == counted | {"again": len(books.again)}, f"job {job.number}: its counters say {said}"
-    ahead = sum(row.index >= job.next_index for row in ends) if job.killed_from is None else 0
+    ahead = sum(row.index >= job.next_index for row in [*ends, *waiting]) if job.killed_from is None else 0
     assert job.ahead == ahead, f"job {job.number}: ahead is {job.ahead}, not {ahead}"
     is_over = len(books.ended) == job.count
     assert Phase(job.phase).is_final == is_over, f"job {job.number} is {job.phase}; {len(books.ended)} tasks ended"
     assert (job.ended is not None) == is_over
-    if books.fresh or books.again:
+    may_wait = job.held or job.blockers or (not books.fresh and job.wake_at is not None)
+    if (books.fresh or books.again) and not may_wait:
         assert job.open, f"job {job.number} has tasks to lease but is closed"
+    if job.held or job.blockers:
+        assert not job.open, f"job {job.number} must not start yet, but is open"
     if is_over:
         assert not job.open, f"job {job.number} is over but open"
 

@@ -126,9 +126,7 @@ class World:
         return job
 
     def spec(self, count: int | None = None, **spec: Any) -> JobSpec:
-        needs = {
-            name: spec.pop(name) for name in ("cores", "memory_mib", "gpus", "wall_time_s", "site") if name in spec
-        }
+        needs = {name: spec.pop(name) for name in Requirements.__dataclass_fields__ if name in spec}
         if count is not None:
             spec |= {"array": True, "count": count}
         return JobSpec(spec.pop("command", ["true"]), requirements=Requirements(**needs), **spec)

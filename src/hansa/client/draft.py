@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from hansa.client.arrays import Array, parse_array, read_params, unknown_words
 from hansa.client.errors import USAGE, HansaError
@@ -35,7 +36,20 @@ class Options:
     memory: str | int | None = None
     wall_time: str | int | float | None = None
     gpus: int = 0
+    gpu_model: str | None = None
+    gpu_memory: str | int | None = None
+    disk: str | int | None = None
+    whole_node: bool = False
     site: str | None = None
+    sites: Sequence[str] = ()
+    banned_sites: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    data: Sequence[str] = ()
+    platform: Sequence[str] = ()
+    group: str | None = None
+    labels: Mapping[str, str] | Sequence[str] = ()
+    comment: str | None = None
+    vo_group: str | None = None
     retries: int = 0
     priority: int = 5
     vo: str | None = None
@@ -106,6 +120,10 @@ def prepare(command: Sequence[str], options: Options, base: Path | None = None) 
         requirements=_requirements(options),
         retries=_between("retries", options.retries, 0, 100),
         priority=_between("priority", options.priority, 0, 10),
+        vo_group=options.vo_group,
+        group=options.group,
+        labels=parse_labels(options.labels),
+        comment=options.comment,
     )
     return Draft(spec, found.shared, found.per_task, found.notes, array)
 
@@ -138,8 +156,52 @@ def _requirements(options: Options) -> Requirements:
         memory_mib=None if memory is None else parse_memory(str(memory)),
         gpus=_between("gpus", options.gpus, 0, 1024),
         wall_time_s=None if time is None else parse_time(str(time)),
-        site=options.site,
+        site=options.site or (options.sites[0] if len(options.sites) == 1 else None),
+        sites=list(options.sites) if len(options.sites) > 1 else [],
+        banned_sites=list(options.banned_sites),
+        gpu_model=options.gpu_model,
+        gpu_memory_mib=0 if options.gpu_memory is None else parse_memory(str(options.gpu_memory)),
+        disk_mib=0 if options.disk is None else parse_memory(str(options.disk)),
+        whole_node=options.whole_node,
+        tags=list(options.tags),
+        data=list(options.data),
+        **parse_platform(options.platform),
     )
+
+
+_ARCHITECTURES = ("x86_64", "aarch64", "ppc64le", "s390x", "riscv64")
+_SYSTEM = re.compile(r"(linux|debian|ubuntu|rhel|el|fedora|centos|rocky|almalinux|sles|opensuse)[0-9.]*")
+
+
+def parse_platform(words: Sequence[str]) -> dict[str, Any]:
+    """What the words of ``--platform`` ask for: an architecture, a system, a glibc, or a feature of the processor.
+
+    >>> parse_platform(["el9", "x86_64", "glibc=2.28", "avx2"])
+    {'arch': 'x86_64', 'os': 'el9', 'glibc': '2.28', 'cpu_features': ['avx2']}
+    """
+    found: dict[str, Any] = {"arch": None, "os": None, "glibc": None, "cpu_features": []}
+    for word in words:
+        if word in _ARCHITECTURES:
+            found["arch"] = word
+        elif word.startswith("glibc="):
+            found["glibc"] = word.removeprefix("glibc=")
+        elif _SYSTEM.fullmatch(word):
+            found["os"] = word
+        else:
+            found["cpu_features"].append(word)
+    return found
+
+
+def parse_labels(given: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """Labels from ``K=V`` words; ``K`` alone has no value.
+
+    >>> parse_labels(["a=b", "c"])
+    {'a': 'b', 'c': ''}
+    """
+    if isinstance(given, Mapping):
+        return {str(name): str(value) for name, value in given.items()}
+    parts = (word.partition("=") for word in given)
+    return {name: value for name, _, value in parts}
 
 
 def _between(name: str, value: int, low: int, high: int) -> int:

@@ -41,7 +41,21 @@ class JobOptions(TypedDict, total=False):
     wall_time: str | int | float | None
     """``30m``, ``2h``, or seconds."""
     gpus: int
+    gpu_model: str | None
+    gpu_memory: str | int | None
+    disk: str | int | None
+    whole_node: bool
     site: str | None
+    sites: Sequence[str]
+    banned_sites: Sequence[str]
+    tags: Sequence[str]
+    data: Sequence[str]
+    platform: Sequence[str]
+    """``el9``, ``x86_64``, ``glibc=2.28``, ``avx2``."""
+    group: str | None
+    labels: Mapping[str, str]
+    comment: str | None
+    vo_group: str | None
     retries: int
     priority: int
     vo: str | None

@@ -10,7 +10,8 @@ import structlog
 
 from hansa.jobs import store, store_pilots
 from hansa.jobs.controller import PilotRoom
-from hansa.jobs.model import Needs, PilotPhase, misfit, pilots_to_start, start_delay_s
+from hansa.jobs.model import PilotPhase, pilots_to_start, start_delay_s
+from hansa.jobs.needs import misfit, needs_of_queue
 from hansa.jobs.tables import pilots
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
@@ -70,7 +71,7 @@ class Demand:
         return started
 
     async def _serve(self, tx: Tx, queue: Any, now: datetime) -> int:
-        needs = Needs(queue.cores, queue.memory_mib, queue.gpus, queue.wall_time_s, queue.site or None)
+        needs = needs_of_queue(queue)
         started = 0
         for site in await site_store.of_owner(tx, queue.owner_id):
             capacity = Capacity(**site.capacity)
@@ -105,6 +106,8 @@ class Demand:
             "sequence": 0,
             "running": [],
             "setups": [],
+            "tags": capacity.tags,
+            "required_tags": capacity.required_tags,
             "due_at": now,
         }
         await tx.execute(sa.insert(pilots), [values])

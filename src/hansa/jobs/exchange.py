@@ -14,7 +14,7 @@ import structlog
 
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
-from hansa.jobs import errors, leases, store, store_pilots
+from hansa.jobs import errors, leases, store, store_pilots, store_shares
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
@@ -140,7 +140,10 @@ class ExchangeService:
                 return _News.SOME
             if await store_pilots.has_kills(tx, pilot_id):
                 return _News.SOME
-            some = request.want > 0 and bool(await leases.eligible_queues(tx, pilot, request))
+            some = request.want > 0 and bool(
+                await leases.eligible_queues(tx, pilot, request)
+                or await leases.has_due(tx, pilot.owner_id, self._clock.now())
+            )
             return _News.SOME if some else _News.NONE
 
     async def _settle_held(self, pilot_id: str, request: ExchangeRequest, arrival: str) -> ExchangeReply:
@@ -300,7 +303,13 @@ class ExchangeService:
             repeated = [row["index"] for row in rows if "fields" in row and (number, row["index"]) in books.known]
             await store.delete_retries(tx, number, repeated)
         await self._close_leases(tx, books, held)
-        await charge(tx, now.date(), [_charge(pilot, jobs[number], rows) for number, rows in used.items()])
+        charges = {number: _charge(pilot, jobs[number], rows) for number, rows in used.items()}
+        await charge(tx, now.date(), list(charges.values()))
+        shares: dict[tuple[str, str, str], float] = {}
+        for number, one in charges.items():
+            whose = (one.vo or "", jobs[number].vo_group or "", one.owner_id)
+            shares[whose] = shares.get(whose, 0.0) + one.core_s
+        await store_shares.use(tx, shares, now, self._settings.share_half_life_s)
         for number, change in sorted(books.changes.items()):
             await apply_change(tx, self._events, jobs[number], change, now, f"pilot/{pilot.id}")
 
@@ -348,13 +357,20 @@ class ExchangeService:
         if granted or not may_take or pilot.stop or request.want <= 0:
             given = [{"row": jobs[lease.job], **lease._mapping} for lease in granted]
         else:
-            given = await leases.take(tx, pilot, request, now)
+            has_backlog = sum(lease.remaining for lease in held.values()) > len(request.running)
+            given = await leases.take(tx, pilot, request, now, has_backlog=has_backlog)
             self.counters.leased += sum(lease["remaining"] for lease in given)
+            await self._mark_site(tx, [lease["row"] for lease in given], pilot)
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
-        orders = {lease["row"].number: self._order(lease["row"]) for lease in given}
+        orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
         return ExchangeReply(
             [await _lease(tx, lease) for lease in given], list(orders.values()), kill, dropped, pilot.stop
         )
+
+    async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
+        for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():
+            await store.update_job(tx, job.number, sites=[*(job.sites or []), pilot.site])
+            await store.mark(tx, job.owner_id, job.number, "site", {pilot.site: ""})
 
     async def _mark_started(self, tx: Tx, jobs: Iterable[Any], pilot: Any, now: datetime) -> None:
         for job in {job.number: job for job in jobs if job.started is None}.values():
@@ -377,15 +393,16 @@ class ExchangeService:
             )
             tx.ring(f"job/{job.number}")
 
-    def _order(self, job: Any) -> JobOrder:
+    def _order(self, job: Any, pilot: Any) -> JobOrder:
         spec, needs = job.spec, job.spec["requirements"]
+        is_whole = needs.get("whole_node", False)
         return JobOrder(
             number=job.number,
             command=spec["command"],
-            cores=needs["cores"],
-            memory_mib=needs["memory_mib"],
+            cores=pilot.cores if is_whole else needs["cores"],
+            memory_mib=pilot.memory_mib if is_whole else needs["memory_mib"],
             wall_time_s=needs["wall_time_s"],
-            gpus=needs["gpus"],
+            gpus=len(pilot.gpus) if is_whole else needs["gpus"],
             env=spec["env"],
             names=spec["names"],
             inputs=[protocol.File(**file) for file in spec["inputs"]],

@@ -8,7 +8,8 @@ from typing import Any
 
 from hansa.jobs import store, store_pilots
 from hansa.jobs.logs import LogStore
-from hansa.jobs.model import Needs, duration, how_it_ended, misfit
+from hansa.jobs.model import duration, how_it_ended
+from hansa.jobs.needs import Needs, misfit, needs_of
 from hansa.jobs.views import status_of
 from hansa.jobs.wire import Explanation, Job, Phase
 from hansa.kernel.database import Database
@@ -49,7 +50,7 @@ async def explain_job(
 
 
 async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetime) -> list[str]:
-    needs = Needs(**job.spec["requirements"])
+    needs = needs_of(job.spec["requirements"])
     asked = f"{needs.cores} cores, {needs.memory_mib:,} MiB, {needs.gpus} GPUs, {duration(needs.wall_time_s)}"
     lines = [f"A task needs {asked}."]
     for offer in offers:
@@ -106,8 +107,8 @@ async def _explain_task(database: Database, logs: LogStore, job: Any, index: int
         if row.phase == Phase.FAILED.value:
             lines += await _failed_lines(logs, job, row)
         return Explanation(subject, status, lines)
-    leased = index < job.next_index and (again is None or again.leased)
+    leased = again.leased if again is not None else index < job.next_index
     phase, message = (Phase.RUNNING, "A pilot has it.") if leased else (Phase.WAITING, "It waits for a pilot.")
-    if job.killed_from is not None and index >= job.killed_from:
+    if job.killed_from is not None and index >= job.killed_from and again is None:
         phase, message = Phase.KILLED, "Killed on request, before it was given to a pilot."
     return Explanation(subject, Status(phase.value, f"jobs.task_{phase.value}", message, Party.HANSA, job.since), lines)

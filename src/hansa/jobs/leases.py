@@ -13,7 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs import store
-from hansa.jobs.model import Needs, ranges, split_range, tasks_wanted
+from hansa.jobs.model import ranges, split_range
+from hansa.jobs.needs import Needs, Room, lacks, needs_of_queue, place_of_pilot, room_left, tasks_wanted, weight
+from hansa.jobs.store import MAY_RUN
 from hansa.jobs.tables import jobs, leases, queues, retries
 from hansa.kernel.database import Tx
 
@@ -30,22 +32,29 @@ _ELIGIBLE = sa.select(queues).where(
     queues.c.wall_time_s <= sa.bindparam("has_s"),
     (queues.c.site == "") | (queues.c.site == sa.bindparam("has_site")),
     sa.exists().where(jobs.c.queue_id == queues.c.id, jobs.c.open),
+    MAY_RUN,
 )
-_END = sa.func.coalesce(jobs.c.killed_from, jobs.c.first + jobs.c.count)
-_IS_DUE = sa.exists().where(
-    retries.c.job == jobs.c.number, ~retries.c.leased, retries.c.not_before <= sa.bindparam("now")
-)
-_HEADS = (
+_WAITS_IN_QUEUE = sa.and_(jobs.c.queue_id == sa.bindparam("queue"), jobs.c.open)
+_IN_ORDER = (jobs.c.rank, jobs.c.number)
+_MOST: sa.BindParameter[int] = sa.bindparam("most", type_=sa.Integer)
+_HEADS = sa.select(jobs).where(_WAITS_IN_QUEUE).order_by(*_IN_ORDER).limit(_MOST).with_for_update(skip_locked=True)
+_KEYS = sa.select(jobs.c.rank, jobs.c.number).where(_WAITS_IN_QUEUE).order_by(*_IN_ORDER).limit(_MOST)
+_NAMED = (
     sa.select(jobs)
-    .where(jobs.c.queue_id == sa.bindparam("queue"), jobs.c.open, (jobs.c.next_index < _END) | _IS_DUE)
-    .order_by(jobs.c.rank, jobs.c.number)
-    .limit(sa.bindparam("most", type_=sa.Integer))
+    .where(jobs.c.number.in_(sa.bindparam("numbers", expanding=True)), jobs.c.open)
+    .order_by(*_IN_ORDER)
     .with_for_update(skip_locked=True)
 )
-_INSERT = sa.insert(leases).returning(leases.c.id)
+_INSERT = sa.insert(leases).returning(leases.c.id, sort_by_parameter_order=True)
 _MOVE = sa.update(jobs).where(jobs.c.number == sa.bindparam("this"))
 _OF_PILOT = sa.select(leases).where(leases.c.pilot_id == sa.bindparam("pilot"))
 _UPDATE = sa.update(leases).where(leases.c.id == sa.bindparam("this"))
+_DUE = sa.and_(
+    jobs.c.owner_id == sa.bindparam("of"), jobs.c.wake_at.is_not(None), jobs.c.wake_at <= sa.bindparam("now")
+)
+_SOME_DUE = sa.select(jobs.c.number).where(_DUE).limit(1)
+_DUE_JOBS = sa.select(jobs.c.number).where(_DUE).limit(1000).with_for_update(skip_locked=True)
+_WAKE = sa.update(jobs).where(jobs.c.number == sa.bindparam("this")).values(open=True, wake_at=None)
 
 
 async def eligible_queues(tx: Tx, pilot: Any, free: Any) -> list[tuple[int, Needs]]:
@@ -58,40 +67,104 @@ async def eligible_queues(tx: Tx, pilot: Any, free: Any) -> list[tuple[int, Need
         "has_site": pilot.site,
         "has_s": _NO_END_S if free.remaining_s is None else int(free.remaining_s),
     }
-    found = (await tx.execute(_ELIGIBLE, has)).all()
-    return [(q.id, Needs(q.cores, q.memory_mib, q.gpus, q.wall_time_s, q.site or None)) for q in found]
+    rows = (await tx.execute(_ELIGIBLE, has)).all()
+    if not rows:
+        return []
+    place = place_of_pilot(pilot)
+    found = [(row.id, needs_of_queue(row)) for row in rows]
+    return [(queue, needs) for queue, needs in found if not lacks(needs, place)]
 
 
-async def _heads(tx: Tx, queue_id: int, limit: int, now: datetime) -> Sequence[Any]:
-    """The queue's next jobs; those of which all that is left waits for a back-off are passed over."""
-    return (await tx.execute(_HEADS, {"queue": queue_id, "now": now, "most": limit})).all()
+async def has_due(tx: Tx, owner_id: str, now: datetime) -> bool:
+    """Whether a back-off of an owner's job is over."""
+    return (await tx.execute(_SOME_DUE, {"of": owner_id, "now": now})).first() is not None
 
 
-async def take(tx: Tx, pilot: Any, request: Any, now: datetime) -> list[dict[str, Any]]:
-    """Lease up to ``request.want`` tasks to a pilot; the new lease rows (plain dicts, with the job's row)."""
-    want = request.want
-    candidates = [
-        (job, needs)
-        for queue_id, needs in await eligible_queues(tx, pilot, request)
-        for job in await _heads(tx, queue_id, min(want, _HEADS_PER_QUEUE), now)
-    ]
-    candidates.sort(key=lambda pair: (pair[0].rank, pair[0].number))
-    taken: list[dict[str, Any]] = []
-    for job, needs in candidates:
-        wanted = min(tasks_wanted(want, request.cores_free, needs), _MOST_IN_ONE_LEASE)
-        if wanted <= 0:
-            break
-        found = await _take_from(tx, job, wanted, now)
-        taken += [{"row": job, **lease} for lease in found]
-        want -= needs.cores * sum(lease["remaining"] for lease in found)
-    for lease in taken:
-        values = {key: value for key, value in lease.items() if key != "row"}
-        values |= {"pilot_id": pilot.id, "session": request.session, "sequence": request.sequence, "created": now}
-        lease["id"] = (await tx.execute(_INSERT, values)).scalar_one()
+async def wake(tx: Tx, owner_id: str, now: datetime) -> int:
+    """Open the owner's jobs whose back-off is over; how many."""
+    due = list((await tx.execute(_DUE_JOBS, {"of": owner_id, "now": now})).scalars())
+    if due:
+        await tx.execute(_WAKE, [{"this": number} for number in due])
+    return len(due)
+
+
+async def _heads(tx: Tx, queue_id: int, limit: int) -> Sequence[Any]:
+    """The queue's next jobs."""
+    return (await tx.execute(_HEADS, {"queue": queue_id, "most": limit})).all()
+
+
+async def _candidates(tx: Tx, fit: Sequence[tuple[int, Needs]], limit: int) -> list[tuple[Any, Needs]]:
+    """The next jobs of these queues, locked, in order of priority and age.
+
+    Of several queues only the keys are read at first: rows are large. Where others have locked what is next, each
+    queue gives what it has.
+    """
+    needs = dict(fit)
+    rows: list[Any] = []
+    if len(fit) > 1:
+        keys = [tuple(row) for queue, _ in fit for row in (await tx.execute(_KEYS, {"queue": queue, "most": limit}))]
+        numbers = [number for _, number in sorted(keys)[:limit]]
+        rows = list((await tx.execute(_NAMED, {"numbers": numbers})).all()) if numbers else []
+        if len(rows) == len(numbers):
+            return [(row, needs[row.queue_id]) for row in rows]
+    rows = [row for queue, _ in fit for row in await _heads(tx, queue, limit)]
+    rows.sort(key=lambda row: (row.rank, row.number))
+    return [(row, needs[row.queue_id]) for row in rows]
+
+
+async def take(tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: bool = False) -> list[dict[str, Any]]:
+    """Lease up to ``request.want`` tasks to a pilot; the new lease rows (plain dicts, with the job's row).
+
+    ``has_backlog``: it holds tasks that it has not started.
+    """
+    await wake(tx, pilot.owner_id, now)
+    fit = await eligible_queues(tx, pilot, request)
+    want, taken, moves = request.want, [], []
+    room = Room(
+        pilot.cores,
+        pilot.memory_mib,
+        request.cores_free,
+        request.memory_free_mib,
+        request.gpus_free,
+        has_backlog=has_backlog,
+    )
+    while fit and want > 0:
+        limit = min(want, _HEADS_PER_QUEUE)
+        candidates = await _candidates(tx, fit, limit)
+        is_stale = False
+        for job, needs in candidates:
+            wanted = min(tasks_wanted(want, needs, room), _MOST_IN_ONE_LEASE)
+            if wanted <= 0:
+                if needs.gpus:
+                    continue
+                break  # smaller ones must not keep it waiting for ever: what the pilot has in wait goes first
+            found, values = await _take_from(tx, job, wanted, now)
+            moves.append({"this": job.number, **values})
+            is_stale = is_stale or not found
+            taken += [{"row": job, **lease} for lease in found]
+            count = sum(lease["remaining"] for lease in found)
+            want -= weight(needs, room) * count
+            room = room_left(room, needs, count)
+        for values in moves:
+            await tx.execute(_MOVE, values)
+        moves.clear()
+        if not is_stale or taken or len(candidates) < limit:
+            break  # what had nothing due was closed until it has: look behind it
+    await _insert(tx, taken, pilot, request, now)
     return taken
 
 
-async def _take_from(tx: Tx, job: Any, wanted: int, now: datetime) -> list[dict[str, Any]]:
+async def _insert(tx: Tx, taken: list[dict[str, Any]], pilot: Any, request: Any, now: datetime) -> None:
+    to = {"pilot_id": pilot.id, "session": request.session, "sequence": request.sequence, "created": now}
+    rows = [{key: value for key, value in lease.items() if key != "row"} | to for lease in taken]
+    if rows:
+        ids = (await tx.execute(_INSERT, rows)).scalars()
+        for lease, lease_id in zip(taken, ids, strict=True):
+            lease["id"] = lease_id
+
+
+async def _take_from(tx: Tx, job: Any, wanted: int, now: datetime) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """New leases of a job, and what of the job's row changes by them."""
     found: list[dict[str, Any]] = []
     again = 0
     if job.again:
@@ -102,13 +175,15 @@ async def _take_from(tx: Tx, job: Any, wanted: int, now: datetime) -> list[dict[
     gone: list[int] = []
     if upto > job.next_index:
         if job.ahead:
-            gone = await store.indices_with_result(tx, job.number, job.next_index, upto - 1)
+            gone = await store.indices_with_row(tx, job.number, job.next_index, upto - 1)
         fresh = split_range(job.next_index, upto - 1, gone)
         found += [_lease(job.number, first, last, 1) for first, last in fresh]
     values: dict[str, Any] = {"next_index": upto, "again": job.again - again, "ahead": job.ahead - len(gone)}
-    values["open"] = upto < end or job.again > again
-    await tx.execute(_MOVE, {"this": job.number, **values})
-    return found
+    values["open"], values["wake_at"] = upto < end or job.again > again, None
+    if upto >= end and job.again > again and again < wanted:  # all the rest backs off
+        earliest = await store.next_retry(tx, job.number)
+        values |= {"open": earliest is None or earliest <= now, "wake_at": earliest}
+    return found, values
 
 
 async def _take_retries(tx: Tx, job: Any, wanted: int, now: datetime) -> list[dict[str, Any]]:

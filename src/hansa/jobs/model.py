@@ -8,9 +8,8 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
-from hansa.jobs.wire import Counts, Phase, Requirements
+from hansa.jobs.wire import Counts, Phase
 from hansa.node import protocol
-from hansa.sites.wire import Capacity
 
 LOST = "lost"
 """An outcome that only the server sees: the pilot died while the task ran."""
@@ -39,17 +38,6 @@ class PilotPhase(StrEnum):
     @property
     def is_final(self) -> bool:
         return self in (PilotPhase.ENDED, PilotPhase.LOST)
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one task needs, defaults filled in: the key of its task queue, beside the owner."""
-
-    cores: int
-    memory_mib: int
-    gpus: int
-    wall_time_s: int
-    site: str | None
 
 
 @dataclass(frozen=True)
@@ -175,31 +163,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def misfit(needs: Needs, site: str, capacity: Capacity) -> str | None:
-    """Why one task with these needs can never run at a site, or None if it can."""
-    if needs.site is not None and needs.site != site:
-        return f"{site}: the job asks for site {needs.site}"
-    lacks = []
-    if needs.cores > capacity.cores:
-        lacks.append(f"{needs.cores} cores asked, {capacity.cores} there")
-    if needs.memory_mib > capacity.memory_mib:
-        lacks.append(f"{needs.memory_mib:,} MiB of memory asked, {capacity.memory_mib:,} there")
-    if needs.gpus > len(capacity.gpus):
-        lacks.append(f"{needs.gpus} GPUs asked, {len(capacity.gpus)} there")
-    return f"{site}: {', '.join(lacks)}" if lacks else None
-
-
-def fill_needs(asked: Requirements, *, cores: int, memory_mib: int, wall_time_s: int) -> Needs:
-    """The needs of a task, with the server's defaults where the user said nothing."""
-    return Needs(
-        cores=asked.cores or cores,
-        memory_mib=asked.memory_mib or memory_mib,
-        gpus=asked.gpus,
-        wall_time_s=asked.wall_time_s or wall_time_s,
-        site=asked.site,
-    )
-
-
 def ranges(indices: Iterable[int]) -> list[tuple[int, int]]:
     """Ascending indices as inclusive ranges: 1 2 3 7 → (1, 3) (7, 7)."""
     found: list[tuple[int, int]] = []
@@ -221,15 +184,6 @@ def split_range(first: int, last: int, without: Sequence[int]) -> list[tuple[int
     if start <= last:
         found.append((start, last))
     return found
-
-
-def tasks_wanted(want: int, cores_free: int, needs: Needs) -> int:
-    """How many tasks with these needs answer a pilot's wish for ``want`` one-core tasks."""
-    if want <= 0:
-        return 0
-    if needs.cores == 1:
-        return want
-    return max(1 if cores_free >= needs.cores else 0, want // needs.cores)
 
 
 def pilots_to_start(waiting_tasks: int, live_pilots: int, site_limit: int) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs import store
-from hansa.jobs.model import NEVER_RAN
+from hansa.jobs.model import NEVER_RAN, Again, History
+from hansa.jobs.settle import retry_row
 from hansa.jobs.tables import attempts, results, retries, task_files
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
@@ -21,37 +22,67 @@ _NOT_DONE = [Phase.FAILED.value, Phase.KILLED.value]
 async def reopen(tx: Tx, job: Any, wanted: Sequence[int] | None, now: datetime) -> int:
     """Put failed and killed tasks (of ``wanted``, or all) back into the queue; how many.
 
-    Tasks that were killed with their job before they were ever given out have no rows: if one of them is wanted,
-    all of them come back.
+    Tasks that were killed with their job before they were ever given out have no rows. Where all are wanted, the cut
+    behind which they lie goes away; where some are, those get a row of ``retries``, and the others stay killed.
     """
-    cut = job.killed_from
-    is_mended = cut is not None and (wanted is None or any(index >= cut for index in wanted))
     chosen = [results.c.job == job.number, results.c.phase.in_(_NOT_DONE)]
     if wanted is not None:
-        named = results.c.index.in_(wanted)
-        chosen.append(named | (results.c.index >= cut) if is_mended else named)
-    leased, never_leased = results.c.index < job.next_index, results.c.index >= job.next_index
-    back = await _tally(tx, [*chosen, leased])
-    new = sum((await _tally(tx, [*chosen, never_leased])).values())
-    without_row = job.first + job.count - cut - new if is_mended else 0
-    ended = sum(back.values())
-    if ended + new + without_row == 0:
+        chosen.append(results.c.index.in_(wanted))
+    if job.killed_from is not None and wanted is not None:
+        values = await _reopen_some(tx, job, chosen, wanted, now)
+    else:
+        values = await _reopen_all(tx, job, chosen, now)
+    count: int = (job.failed - values["failed"]) + (job.killed - values["killed"])
+    if not count:
         return 0
-    await _move(tx, job.number, [*chosen, leased], now)
-    await tx.execute(sa.delete(results).where(*chosen, never_leased))  # as if they had never been killed
-    values: dict[str, Any] = {
-        "failed": job.failed - back.get(Phase.FAILED.value, 0),
-        "killed": job.killed - back.get(Phase.KILLED.value, 0) - new - without_row,
-        "again": job.again + ended,
-        "ahead": 0 if is_mended else job.ahead - new,
-        "killed_from": None if is_mended else cut,
-        "open": True,
-        "kill_requested": False,
-    }
+    values |= {"open": not job.held and not job.blockers, "wake_at": None, "kill_requested": False}
     if Phase(job.phase).is_final:
-        values |= _reopened(ended + new + without_row, now)
+        values |= _reopened(count, now)
     await store.update_job(tx, job.number, **values)
-    return ended + new + without_row
+    return count
+
+
+async def _reopen_all(tx: Tx, job: Any, chosen: list[Any], now: datetime) -> dict[str, Any]:
+    """What was leased runs again; what never was is new again, as if it had never been killed."""
+    new = sa.and_(results.c.index >= job.next_index, results.c.attempt == 0)
+    fresh = sum((await _tally(tx, [*chosen, new])).values())
+    back = await _tally(tx, [*chosen, ~new])
+    without_row = 0
+    if job.killed_from is not None:
+        without_row = job.first + job.count - job.killed_from - await _count_rows(tx, job, job.killed_from)
+    await _move(tx, job.number, [*chosen, ~new], now)
+    await tx.execute(sa.delete(results).where(*chosen, new))
+    return {
+        "failed": job.failed - back.get(Phase.FAILED.value, 0),
+        "killed": job.killed - back.get(Phase.KILLED.value, 0) - fresh - without_row,
+        "again": job.again + sum(back.values()),
+        "ahead": await _count_rows(tx, job, job.next_index),
+        "killed_from": None,
+    }
+
+
+async def _reopen_some(tx: Tx, job: Any, chosen: list[Any], wanted: Sequence[int], now: datetime) -> dict[str, Any]:
+    back = await _tally(tx, chosen)
+    beyond = sorted({index for index in wanted if index >= job.killed_from})
+    has_row = await store.ended_of(tx, job.number, beyond) | set(await store.retries_of(tx, job.number, beyond))
+    revived = [index for index in beyond if index not in has_row]
+    await _move(tx, job.number, chosen, now)
+    again = History()
+    await store.upsert_retries(tx, [retry_row(job.number, index, Again(again, 0.0, ""), now) for index in revived])
+    return {
+        "failed": job.failed - back.get(Phase.FAILED.value, 0),
+        "killed": job.killed - back.get(Phase.KILLED.value, 0) - len(revived),
+        "again": job.again + sum(back.values()) + len(revived),
+    }
+
+
+async def _count_rows(tx: Tx, job: Any, first: int) -> int:
+    """How many of the tasks from ``first`` on have a result or an attempt of their own."""
+    found = 0
+    for table in (results, retries):
+        query = sa.select(sa.func.count()).where(table.c.job == job.number, table.c.index >= first)
+        found += int((await tx.execute(query.select_from(table))).scalar_one())
+    return found
 
 
 def _reopened(count: int, now: datetime) -> dict[str, Any]:

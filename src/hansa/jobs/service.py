@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
-from hansa.jobs import errors, leases, store, store_pilots
+from hansa.jobs import errors, leases, search, store, store_pilots
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
-from hansa.jobs.model import NEVER_RAN, fill_needs, misfit
+from hansa.jobs.model import NEVER_RAN
+from hansa.jobs.needs import fill_needs, misfit
+from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
+from hansa.jobs.search import read_query
 from hansa.jobs.settle import Change, apply_change
 from hansa.jobs.submission import check_spec, plain_spec
 from hansa.jobs.views import job_view, pilot_view, result_view, waiting_view
@@ -96,15 +100,16 @@ class JobService:
             if before is not None:
                 return await self._view(tx, await self._own(tx, caller, before))
             vo = await self._vos.check_may_start(tx, caller, spec.vo)
+            await self._check_group(tx, caller, vo, spec.vo_group)
             await self._check_inputs(tx, caller, inputs)
             message = f"{spec.count:,} tasks wait for a pilot." if spec.array else "It waits for a pilot."
-            values = {
+            values: dict[str, Any] = {
                 "id": new_id("job"),
                 "owner_id": caller.user_id,
                 "owner_name": caller.name,
                 "vo": vo,
                 "name": spec.name,
-                "queue_id": await store.queue_for(tx, caller.user_id, needs),
+                "queue_id": await store.queue_for(tx, caller.user_id, needs, vo, spec.vo_group),
                 "rank": 10 - spec.priority,
                 "spec": plain,
                 "has_rows": rows is not None,
@@ -127,8 +132,15 @@ class JobService:
                 "input_files": len(inputs),
                 "input_bytes": sum(file.size for file in inputs),
                 "created": now,
+                "vo_group": spec.vo_group,
+                "group_name": spec.group,
+                "command": " ".join(spec.command)[:200],
+                "labels": spec.labels,
+                "comment": spec.comment,
+                "sites": [],
             }
             number = await store.insert_job(tx, values, rows)
+            await store.mark(tx, caller.user_id, number, "label", spec.labels)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
             event = Event(caller.actor, f"job/{number}", "waiting", "jobs.queued", message, caller.user_id, vo)
             await self._events.record(tx, event)
@@ -142,19 +154,23 @@ class JobService:
             return await self._view(tx, await self._own(tx, caller, number))
 
     async def list_jobs(
-        self, caller: Caller, *, phase: Phase | None, name: str | None, cursor: str | None, limit: int
+        self,
+        caller: Caller,
+        *,
+        phase: Phase | None = None,
+        name: str | None = None,
+        query: str = "",
+        cursor: str | None = None,
+        limit: int = 100,
     ) -> JobPage:
-        """The caller's jobs, newest first."""
+        """The caller's jobs that a query (see ``query.py``) is about, newest first. Raises Fault ``jobs.bad_query``."""
         before = decode_cursor(cursor, int)
+        terms = [*read_query(query, self._clock.now())]
+        terms += [Term("state", ":", (phase.value,))] if phase else []
+        terms += [Term("name", ":", (name,))] if name else []
         async with self._database.read() as tx:
-            rows = await store.list_jobs(
-                tx,
-                caller.user_id,
-                phase=phase.value if phase else None,
-                name=name,
-                before=before[0] if before else None,
-                limit=limit,
-            )
+            last = before[0] if before else None
+            rows = await search.find(tx, caller.user_id, terms, before=last, limit=limit)
             running = await store.running_counts(tx, [row.number for row in rows])
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
         return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
@@ -309,7 +325,8 @@ class JobService:
         ends = [_never_ran(job.number, row.index, now, row.attempt - 1) for row in again]
         fresh = await store.insert_results(tx, ends)
         await store.delete_retries(tx, job.number, [row.index for row in again])
-        never = 0 if job.killed_from is not None else job.first + job.count - job.next_index - job.ahead
+        is_first = job.killed_from is None
+        never = job.first + job.count - job.next_index - job.ahead if is_first else 0
         await store.update_job(
             tx,
             job.number,
@@ -318,6 +335,7 @@ class JobService:
             ahead=0,
             again=0,
             open=False,
+            wake_at=None,
             reason="jobs.killing",
             message=message,
             since=now,
@@ -329,13 +347,13 @@ class JobService:
         """What waits has ended at once; what a pilot has ends when the pilot says so."""
         with_pilot = await self._mark_leased(tx, job, indices)
         end = job.killed_from if job.killed_from is not None else job.first + job.count
-        waiting = [index for index in indices if index < end and index not in with_pilot]
-        again = await store.retries_of(tx, job.number, waiting)
+        again = await store.retries_of(tx, job.number, [index for index in indices if index not in with_pilot])
+        waiting = [index for index in indices if (index < end or index in again) and index not in with_pilot]
         before = {index: row.attempt - 1 for index, row in again.items()}
         ends = [_never_ran(job.number, index, now, before.get(index, 0)) for index in waiting]
         killed = sorted(index for _, index in await store.insert_results(tx, ends))
         await store.delete_retries(tx, job.number, sorted(again))
-        ahead = sum(index >= job.next_index for index in killed)
+        ahead = sum(index >= job.next_index and index not in again for index in killed)
         await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - len(again))
         if count := len(killed) + len(with_pilot):
             message = f"{caller.name} killed {count:,} {'tasks' if count > 1 else 'task'}."
@@ -436,6 +454,17 @@ class JobService:
                 f"No site can run this: {said}.",
                 hint="Ask for less, or see what there is: hansa site list.",
                 reasons=[reason for reason in reasons if reason],
+            )
+
+    async def _check_group(self, tx: Tx, caller: Caller, vo: str | None, group: str | None) -> None:
+        if group is None:
+            return
+        mine = await vo_store.get_membership(tx, vo, caller.user_id) if vo else None
+        if mine is None or group not in mine.groups:
+            raise Fault(
+                errors.BAD_SPEC,
+                f"You are in no group {group} of {vo or 'a VO'}.",
+                hint=f"Your groups: {', '.join(mine.groups) or 'none'}." if mine else "Say which VO: --vo.",
             )
 
     async def _check_inputs(self, tx: Tx, caller: Caller, inputs: Sequence[Any]) -> None:

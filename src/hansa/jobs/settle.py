@@ -59,8 +59,8 @@ async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: 
     """Write a change of counters; end the job if that was the last of its tasks."""
     done, failed, killed = job.done + change.done, job.failed + change.failed, job.killed + change.killed
     values: dict[str, Any] = {"done": done, "failed": failed, "killed": killed, "again": job.again + change.again}
-    if change.again:
-        values["open"] = True
+    if change.again and not job.held and not job.blockers:
+        values |= {"open": True, "wake_at": None}
     if done + failed + killed >= job.count:
         values |= await _ending(tx, events, job, Counts(0, 0, done, failed, killed), now, actor)
     await store.update_job(tx, job.number, **values)
@@ -92,6 +92,7 @@ async def _ending(tx: Tx, events: EventLog, job: Any, counts: Counts, now: datet
         "ended": now,
         "exit_code": exit_code,
         "open": False,
+        "wake_at": None,
     }
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from hansa.jobs.model import Needs
+from hansa.identity.store import users
+from hansa.identity.vo_store import vo_members, vos
+from hansa.jobs.needs import Needs, needs_text, queue_digest
 from hansa.jobs.tables import (
     ROWS_PER_BLOCK,
     files,
+    job_marks,
     job_rows,
     jobs,
     leases,
@@ -35,9 +38,26 @@ _RETRIES = sa.select(retries).where(
 _MOST_IN_RANGE = 2048
 
 
-async def queue_for(tx: Tx, owner_id: str, needs: Needs) -> int:
-    """The id of the owner's task queue for these needs; made where there is none."""
+_IN_VO = sa.exists().where(
+    vo_members.c.vo == queues.c.vo,
+    vo_members.c.user_id == queues.c.owner_id,
+    vo_members.c.suspended.is_(None),
+    sa.exists().where(vos.c.name == queues.c.vo, vos.c.suspended.is_(None)),
+)
+MAY_RUN = sa.and_(
+    sa.or_(queues.c.vo == "", _IN_VO), ~sa.exists().where(users.c.id == queues.c.owner_id, users.c.suspended)
+)
+"""Whether what waits in a queue may start: neither its owner nor the VO, nor the owner there, is suspended."""
+_QUEUE_ID = sa.select(queues.c.id).where(queues.c.digest == sa.bindparam("key"))
+
+
+async def queue_for(tx: Tx, owner_id: str, needs: Needs, vo: str | None = None, vo_group: str | None = None) -> int:
+    """The id of the owner's task queue for these needs and this VO and group; made where there is none."""
     key = {
+        "digest": queue_digest(owner_id, vo or "", vo_group or "", needs),
+        "vo": vo or "",
+        "vo_group": vo_group or "",
+        "needs": needs_text(needs),
         "owner_id": owner_id,
         "cores": needs.cores,
         "memory_mib": needs.memory_mib,
@@ -45,11 +65,11 @@ async def queue_for(tx: Tx, owner_id: str, needs: Needs) -> int:
         "wall_time_s": needs.wall_time_s,
         "site": needs.site or "",
     }
-    query = sa.select(queues.c.id).where(*(queues.c[name] == value for name, value in key.items()))
-    found: int | None = (await tx.execute(query)).scalar()
+    asked = {"key": key["digest"]}
+    found: int | None = (await tx.execute(_QUEUE_ID, asked)).scalar()
     if found is None:
         await tx.execute(insert_ignore(tx, queues), [key])
-        found = (await tx.execute(query)).scalar_one()
+        found = (await tx.execute(_QUEUE_ID, asked)).scalar_one()
     return found
 
 
@@ -66,6 +86,13 @@ async def insert_job(tx: Tx, values: dict[str, Any], rows: Sequence[dict[str, An
     return number
 
 
+async def mark(tx: Tx, owner_id: str, number: int, kind: str, marks: Mapping[str, str]) -> None:
+    """Make a job findable by these names and values of a kind."""
+    rows = [{"owner_id": owner_id, "kind": kind, "name": n, "value": v, "job": number} for n, v in marks.items()]
+    if rows:
+        await tx.execute(insert_ignore(tx, job_marks), rows)
+
+
 async def get_job(tx: Tx, number: int, *, lock: bool = False) -> Any | None:
     query = sa.select(jobs).where(jobs.c.number == number)
     return (await tx.execute(query.with_for_update() if lock else query)).first()
@@ -77,20 +104,6 @@ async def get_jobs(tx: Tx, numbers: Sequence[int], *, lock: bool = False) -> dic
         return {}
     rows = (await tx.execute(_JOBS_AND_LOCK if lock else _JOBS, {"numbers": numbers})).all()
     return {row.number: row for row in rows}
-
-
-async def list_jobs(
-    tx: Tx, owner_id: str, *, phase: str | None, name: str | None, before: int | None, limit: int
-) -> Sequence[Any]:
-    """The owner's jobs, newest first."""
-    query = sa.select(jobs).where(jobs.c.owner_id == owner_id)
-    if phase:
-        query = query.where(jobs.c.phase == phase)
-    if name:
-        query = query.where(jobs.c.name == name)
-    if before is not None:
-        query = query.where(jobs.c.number < before)
-    return (await tx.execute(query.order_by(jobs.c.number.desc()).limit(limit))).all()
 
 
 async def running_counts(tx: Tx, numbers: Sequence[int]) -> dict[int, int]:
@@ -125,6 +138,20 @@ async def rows_of(tx: Tx, job: Any, first: int, last: int) -> list[dict[str, Any
 async def indices_with_result(tx: Tx, job: int, first: int, last: int) -> list[int]:
     query = sa.select(results.c.index).where(results.c.job == job, results.c.index.between(first, last))
     return list((await tx.execute(query.order_by(results.c.index))).scalars())
+
+
+async def indices_with_row(tx: Tx, job: int, first: int, last: int) -> list[int]:
+    """Tasks of a range that have a result or an attempt of their own: they are not new."""
+    query = sa.select(retries.c.index).where(retries.c.job == job, retries.c.index.between(first, last))
+    again = set((await tx.execute(query)).scalars())
+    return sorted(again.union(await indices_with_result(tx, job, first, last)))
+
+
+async def next_retry(tx: Tx, job: int) -> datetime | None:
+    """When the first of the tasks that wait to run again may; None if none waits."""
+    query = sa.select(sa.func.min(retries.c.not_before)).where(retries.c.job == job, ~retries.c.leased)
+    found: datetime | None = (await tx.execute(query)).scalar()
+    return found
 
 
 async def ended_of(tx: Tx, job: int, indices: Sequence[int]) -> set[int]:
@@ -283,4 +310,4 @@ async def owners_with_work(tx: Tx) -> Sequence[Any]:
     """Queues that have something to lease, with the number of waiting tasks."""
     waiting = sa.func.sum(jobs.c.first + jobs.c.count - jobs.c.next_index + jobs.c.again)
     query = sa.select(queues, waiting.label("waiting")).join(jobs, jobs.c.queue_id == queues.c.id)
-    return (await tx.execute(query.where(jobs.c.open).group_by(*queues.c))).all()
+    return (await tx.execute(query.where(jobs.c.open, MAY_RUN).group_by(*queues.c))).all()

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hansa.jobs import errors
-from hansa.jobs.model import Needs
+from hansa.jobs.needs import Needs, version_key
 from hansa.jobs.wire import JobSpec
 from hansa.kernel.errors import Fault
 
@@ -37,6 +37,7 @@ def check_spec(spec: JobSpec, array_limit: int) -> None:
         if not name or "=" in name:
             raise _bad(f"{name!r} cannot be the name of an environment variable")
     _check_rows(spec)
+    _check_needs(spec)
     for file in [*spec.inputs, *(file for row in spec.rows or [] for file in row.inputs)]:
         _check_path(file.path)
         if file.size < 0:
@@ -48,7 +49,11 @@ def check_spec(spec: JobSpec, array_limit: int) -> None:
 def _texts(spec: JobSpec) -> Iterator[str]:
     """All that is text in a job, but for paths."""
     yield from (*spec.command, *spec.env.values(), *spec.env, *spec.outputs, *spec.names)
-    yield from (spec.name or "", spec.vo or "", spec.setup or "", spec.requirements.site or "")
+    yield from (spec.name or "", spec.vo or "", spec.setup or "", spec.group or "", spec.vo_group or "")
+    yield from (*spec.labels, *spec.labels.values(), spec.comment or "")
+    asked = spec.requirements
+    yield from (asked.site or "", asked.os or "", asked.arch or "", asked.glibc or "", asked.gpu_model or "")
+    yield from (*asked.tags, *asked.cpu_features, *asked.sites, *asked.banned_sites, *asked.data)
     for row in spec.rows or []:
         yield from row.values
 
@@ -67,6 +72,19 @@ def _check_rows(spec: JobSpec) -> None:
     for number, row in enumerate(spec.rows):
         if len(row.values) != len(spec.names):
             raise _bad(f"row {number} has {len(row.values)} values for {len(spec.names)} names")
+
+
+def _check_needs(spec: JobSpec) -> None:
+    asked = spec.requirements
+    if asked.glibc is not None and not version_key(asked.glibc):
+        raise _bad(f"glibc {asked.glibc!r} is no version; it is written as in 2.28")
+    if asked.site is not None and asked.site in asked.banned_sites:
+        raise _bad(f"it asks for site {asked.site} and bans it")
+    if asked.sites and not set(asked.sites) - set(asked.banned_sites):
+        raise _bad("it bans all the sites that it asks for")
+    for name in spec.labels:
+        if any(character in name for character in "=: \t\n"):
+            raise _bad(f"{name!r} cannot be the name of a label: no '=', no ':', no space")
 
 
 def _is_text(text: str) -> bool:

@@ -23,8 +23,12 @@ queues = sa.Table(
     sa.Column("memory_mib", sa.Integer, nullable=False),
     sa.Column("gpus", sa.Integer, nullable=False),
     sa.Column("wall_time_s", sa.Integer, nullable=False),
-    sa.Column("site", sa.Text, nullable=False),  # "" is any: NULL would not be unique
-    sa.UniqueConstraint("owner_id", "cores", "memory_mib", "gpus", "wall_time_s", "site", name="uq_queues_key"),
+    sa.Column("site", sa.Text, nullable=False),  # "" is any
+    sa.Column("vo", sa.Text, nullable=False, server_default=""),
+    sa.Column("vo_group", sa.Text, nullable=False, server_default=""),
+    sa.Column("needs", sa.Text, nullable=False, server_default=""),  # all needs as JSON; the columns are for SQL
+    sa.Column("digest", sa.Text, nullable=False, unique=True),  # of owner, VO, group and needs
+    sa.Index("ix_queues_owner", "owner_id"),
 )
 
 jobs = sa.Table(
@@ -63,7 +67,34 @@ jobs = sa.Table(
     sa.Column("created", Moment, nullable=False),
     sa.Column("started", Moment),
     sa.Column("ended", Moment),
+    sa.Column("vo_group", sa.Text),
+    sa.Column("group_name", sa.Text),  # of a set of jobs
+    sa.Column("command", sa.Text, nullable=False, server_default=""),  # its beginning, to search in
+    sa.Column("labels", Document),
+    sa.Column("comment", sa.Text),
+    sa.Column("sites", Document),  # where tasks of it were given to pilots
+    sa.Column("held", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("blockers", sa.Integer, nullable=False, server_default="0"),  # jobs that must end before
+    sa.Column("wake_at", Moment),  # not open before: all that waits is backing off
+    sa.Column("deadline", Moment),
     sa.Index("ix_jobs_owner", "owner_id", "number"),
+    sa.Index("ix_jobs_phase", "owner_id", "phase", "number"),
+    sa.Index("ix_jobs_group", "owner_id", "group_name", "number"),
+    sa.Index("ix_jobs_search", "owner_id", "number", "phase", "created", "ended", "count", "exit_code", "vo"),
+    sa.Index("ix_jobs_text", "owner_id", "number", "name", "command"),
+    sa.Index(
+        "ix_jobs_wake",
+        "owner_id",
+        "wake_at",
+        sqlite_where=sa.text("wake_at IS NOT NULL"),
+        postgresql_where=sa.text("wake_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_jobs_deadline",
+        "deadline",
+        sqlite_where=sa.text("deadline IS NOT NULL"),
+        postgresql_where=sa.text("deadline IS NOT NULL"),
+    ),
     sa.Index(
         "ix_jobs_open",
         "queue_id",
@@ -73,6 +104,47 @@ jobs = sa.Table(
         postgresql_where=sa.text("open"),
     ),
     sqlite_autoincrement=True,
+)
+
+job_marks = sa.Table(  # by what a job is found: its labels (kind "label"), the sites where it ran ("site")
+    "job_marks",
+    metadata,
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+job_links = sa.Table(  # a job that waits for another one to end
+    "job_links",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("needs", sa.BigInteger, primary_key=True, index=True),
+    sa.Column("how", sa.Text, nullable=False),  # "ok": done; "any": ended
+    sa.Column("met", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+share_usage = sa.Table(  # what was used, decayed: see jobs/shares.py
+    "share_usage",
+    metadata,
+    sa.Column("vo", sa.Text, primary_key=True),
+    sa.Column("vo_group", sa.Text, primary_key=True),
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Column("period", sa.BigInteger, nullable=False),
+    sa.Column("amount", sa.Float, nullable=False),  # core seconds, worth what they were at the start of the period
+    sqlite_with_rowid=False,
+)
+
+share_weights = sa.Table(  # of a VO (""), a group ("VO"), or a user ("VO/GROUP"), beside their like
+    "share_weights",
+    metadata,
+    sa.Column("parent", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("weight", sa.Float, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 ROWS_PER_BLOCK = 256
@@ -213,6 +285,8 @@ pilots = sa.Table(
     sa.Column("running", Document, nullable=False),  # [[lease, index], …] as the pilot last said
     sa.Column("setups", Document, nullable=False),
     sa.Column("node", Document),
+    sa.Column("tags", Document, nullable=False, server_default="[]"),  # of its site, when it was started
+    sa.Column("required_tags", Document, nullable=False, server_default="[]"),
     sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
     *reconcile_columns(),
 )

@@ -39,6 +39,11 @@ def job_view(row: Any, running: int) -> Job:
         version=row.version,
         started=row.started,
         ended=row.ended,
+        group=row.group_name,
+        vo_group=row.vo_group,
+        labels=row.labels or {},
+        comment=row.comment,
+        sites=row.sites or [],
         exit_code=row.exit_code,
     )
 
@@ -68,7 +73,7 @@ def result_view(row: Any, values: dict[str, str]) -> Task:
 def waiting_view(job: Any, index: int, values: dict[str, str], pilot: Any | None, again: Any | None) -> Task:
     """A task that has not ended: running on ``pilot``, waiting, or killed before it was ever given out."""
     attempt = again.attempt if again is not None else 1
-    if job.killed_from is not None and index >= job.killed_from:
+    if job.killed_from is not None and index >= job.killed_from and again is None:
         return Task(job.number, index, Phase.KILLED, 0, values, message="Killed on request.")
     if pilot is None:
         message = f"Waits to run again (attempt {attempt})." if again is not None else ""

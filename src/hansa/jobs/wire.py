@@ -14,6 +14,8 @@ from hansa.kernel.wire import STRICT
 from hansa.node.protocol import File, TaskRow
 
 Name = Annotated[str, MaxLen(200)]
+LabelName = Annotated[str, MinLen(1), MaxLen(100)]
+Names = Annotated[list[Annotated[str, MinLen(1), MaxLen(200)]], MaxLen(100)]
 
 
 class Phase(StrEnum):
@@ -46,6 +48,30 @@ class Requirements:
     """Wall time in seconds. Default: the server's setting job.wall_time_s."""
     site: Name | None = None
     """Run only at this site. Default: Hansa chooses."""
+    disk_mib: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
+    """Free disk in MiB that the node must have for the task's directory."""
+    gpu_model: Name | None = None
+    """Part of the name of a GPU's model, as in ``A100``; case does not matter."""
+    gpu_memory_mib: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
+    """Memory of each GPU in MiB."""
+    tags: Names = field(default_factory=list)
+    """What the site must offer by name. A site may also demand tags: it takes only jobs that have them."""
+    os: Name | None = None
+    """Operating system: ``linux``, ``debian``, ``debian12``, ``el9``."""
+    arch: Name | None = None
+    """Processor architecture, as ``uname -m`` says: ``x86_64``, ``aarch64``."""
+    glibc: Annotated[str, MaxLen(20)] | None = None
+    """The oldest glibc that will do, as in ``2.28``."""
+    cpu_features: Names = field(default_factory=list)
+    """Flags that the processor must have, as /proc/cpuinfo lists them: ``avx2``."""
+    sites: Names = field(default_factory=list)
+    """Run only at one of these sites."""
+    banned_sites: Names = field(default_factory=list)
+    """Do not run at these sites."""
+    data: Names = field(default_factory=list)
+    """Data sets that must be at the site: it has the tag ``data:NAME``."""
+    whole_node: bool = False
+    """Whether a task has a node, or a pilot, to itself: all its cores."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +109,14 @@ class JobSpec:
     """How often a task that failed is run again. Faults of nodes do not count."""
     priority: Annotated[int, Ge(0), Le(10)] = 5
     """0 to 10, among the owner's own jobs; more is earlier."""
+    vo_group: Name | None = None
+    """The group of the VO for whose share it runs. Default: none."""
+    group: Name | None = None
+    """The name of a set of jobs that belong together."""
+    labels: Annotated[dict[LabelName, Annotated[str, MaxLen(200)]], MaxLen(50)] = field(default_factory=dict)
+    """Words of your own to find the job by."""
+    comment: Annotated[str, MaxLen(2000)] | None = None
+    """A remark for people."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +158,12 @@ class Job:
     """Counts up with every change; the ETag."""
     started: datetime | None = None
     ended: datetime | None = None
+    group: str | None = None
+    vo_group: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    comment: str | None = None
+    sites: list[str] = field(default_factory=list)
+    """Where tasks of it have run."""
     exit_code: int | None = None
     """Of a single job that has ended: what ``hansa run`` exits with. A signal n is 128 + n; 137 also for a limit."""
 

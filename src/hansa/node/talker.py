@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional
 from .backoff import Backoff
 from .core import Arrivals, Core, Phase, SetupPhase
 from .courier import Courier, Nudge, Report
+from .facts import node_facts
 from .journal import Journal
 from .outbox import Content, Item, Outbox, Parcel, Speaker
 from .protocol import PROTOCOL_VERSION, PilotConfig, TaskResult
@@ -99,8 +100,7 @@ class Talker:
             self._node = {
                 "hostname": socket.gethostname(),
                 "python": platform.python_version(),
-                "kernel": platform.release(),
-                "machine": platform.machine(),
+                **node_facts(self._config.work_dir, bool(self._config.gpus)),
                 "cores": self._config.cores,
                 "memory_mib": self._config.memory_mib,
                 "gpus": len(self._config.gpus),

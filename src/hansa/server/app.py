@@ -73,6 +73,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.upstreams,
             rooms.authority,
             rooms.sites,
+            rooms.registry,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

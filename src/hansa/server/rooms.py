@@ -44,6 +44,7 @@ from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
 from hansa.sites.local import discover
+from hansa.sites.registry import SiteRegistry
 from hansa.sites.service import SiteService
 
 log = structlog.get_logger(__name__)
@@ -70,6 +71,7 @@ class Rooms:
     grants: Engine[str, Any, None, Any]
     browser: Browser
     sites: SiteService
+    registry: SiteRegistry
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -176,7 +178,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     grants = AuthorityRoom(database, events, clock, issuers, remote, people, authority)
     identity = IdentityService(database, events, clock, home.issuer, provider, bearer)
     vos = VoService(database, events, clock, home.issuer, pages, settings.identity, issuers)
-    sites = SiteService(database, events, clock)
+    sites = SiteService(database, events, clock, vault)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
     program = build_node_program()
@@ -210,6 +212,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         grants=Engine(database, clock, grants),
         browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
+        registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
         accounting=AccountingService(database),
         files=files,
         logs=logs,

@@ -204,9 +204,18 @@ async def test_retry_of_some_tasks_of_a_killed_array(world: World) -> None:
     await world.retry(job.number, 0)
     await world.kill(job.number)
     assert await view(world, job) == (Phase.KILLED, Counts(0, 0, 0, 0, 10))
-    await world.retry(job.number, 2, 8)  # what was never given out comes back together
+    await world.retry(job.number, 2, 8)  # 8 was never given out; its neighbours stay killed
     books = await world.books(job)
-    assert (books.again, books.fresh) == ({2}, set(range(3, 10)))
+    assert (books.again, books.fresh) == ({2, 8}, set())
+    assert await view(world, job) == (Phase.WAITING, Counts(2, 0, 0, 0, 8))
+    await pilot.take(9)
+    await pilot.finish()
+    assert await view(world, job) == (Phase.KILLED, Counts(0, 0, 2, 0, 8))
+    await world.retry(job.number)  # all of the rest, 8 not among them
+    assert await view(world, job) == (Phase.WAITING, Counts(8, 0, 2, 0, 0))
+    assert spans(await pilot.take(20)) == [(0, 1), (3, 7), (9, 9)]
+    await pilot.finish()
+    assert await view(world, job) == (Phase.DONE, Counts(0, 0, 10, 0, 0))
 
 
 async def test_retry_while_others_run(world: World) -> None:

@@ -16,24 +16,19 @@ from hansa.jobs.model import (
     Final,
     History,
     Limits,
-    Needs,
     PilotPhase,
     duration,
     ending_message,
     exit_code_of,
-    fill_needs,
     how_it_ended,
     judge,
-    misfit,
     phase_of,
     pilots_to_start,
     ranges,
     split_range,
-    tasks_wanted,
 )
-from hansa.jobs.wire import Counts, Phase, Requirements
+from hansa.jobs.wire import Counts, Phase
 from hansa.node import protocol
-from hansa.sites.wire import Capacity
 
 LIMITS = Limits(retries=1, node_retries=3, crash_limit=3)
 SERVER_ONLY = (LOST, NEVER_RAN)
@@ -171,36 +166,6 @@ def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 
-NEEDS = Needs(cores=2, memory_mib=2048, gpus=1, wall_time_s=60, site=None)
-
-
-@pytest.mark.parametrize(
-    ("needs", "capacity", "words"),
-    [
-        (NEEDS, Capacity(2, 2048, ["0, A100"]), None),
-        (NEEDS, Capacity(1, 2048, ["0, A100"]), ["2 cores asked, 1 there"]),
-        (NEEDS, Capacity(2, 1024, []), ["2,048 MiB", "1,024 there", "1 GPUs asked, 0 there"]),
-        (Needs(1, 1, 0, 1, "garching"), Capacity(9, 9), ["asks for site garching"]),
-        (Needs(1, 1, 0, 1, "here"), Capacity(9, 9), None),
-    ],
-)
-def test_whether_a_task_fits_a_site(needs: Needs, capacity: Capacity, words: list[str] | None) -> None:
-    said = misfit(needs, "here", capacity)
-    if words is None:
-        assert said is None
-    else:
-        assert said is not None
-        assert said.startswith("here: ")
-        assert all(word in said for word in words)
-
-
-def test_defaults_fill_what_was_not_asked() -> None:
-    filled = fill_needs(Requirements(gpus=1), cores=2, memory_mib=512, wall_time_s=60)
-    assert filled == Needs(2, 512, 1, 60, None)
-    asked = Requirements(cores=4, memory_mib=1, wall_time_s=5, site="here")
-    assert fill_needs(asked, cores=2, memory_mib=512, wall_time_s=60) == Needs(4, 1, 0, 5, "here")
-
-
 @given(st.sets(st.integers(0, 200)))
 def test_ranges_hold_exactly_the_indices_and_do_not_touch(indices: set[int]) -> None:
     found = ranges(sorted(indices))
@@ -215,14 +180,6 @@ def test_a_split_range_lacks_exactly_what_was_left_out(first: int, size: int, da
     found = split_range(first, first + size - 1, without)
     assert all(start <= end for start, end in found)
     assert [i for start, end in found for i in range(start, end + 1)] == [i for i in whole if i not in without]
-
-
-@pytest.mark.parametrize(
-    ("want", "cores_free", "cores", "tasks"),
-    [(0, 8, 1, 0), (-3, 8, 1, 0), (5, 0, 1, 5), (8, 0, 4, 2), (3, 4, 4, 1), (3, 3, 4, 0), (0, 4, 4, 0)],
-)
-def test_how_many_tasks_answer_a_wish(want: int, cores_free: int, cores: int, tasks: int) -> None:
-    assert tasks_wanted(want, cores_free, Needs(cores, 1, 0, 1, None)) == tasks
 
 
 @pytest.mark.parametrize(

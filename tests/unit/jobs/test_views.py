@@ -49,6 +49,11 @@ def row(**more: Any) -> SimpleNamespace:
         "version": 4,
         "started": NOW,
         "ended": None,
+        "group_name": None,
+        "vo_group": None,
+        "labels": {"a": "b"},
+        "comment": None,
+        "sites": None,
         "exit_code": None,
     }
     return SimpleNamespace(**(values | more))

@@ -1,0 +1,94 @@
+"""Which queue's tasks a pilot is given, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+
+from hansa.identity.wire import NewVo
+from hansa.jobs import leases, store
+from hansa.kernel.errors import Fault
+from hansa.sites.wire import Capacity
+from tests.support.jobworld import World, spans
+
+
+async def test_tasks_are_given_in_order_of_priority_over_all_queues(world: World) -> None:
+    late = await world.submit(2, cores=2)
+    first = await world.submit(1, priority=9)
+    early = await world.submit(1, memory_mib=2000)
+    pilot = await world.pilot()
+    taken = await pilot.take(8)
+    assert [lease.job for lease in taken] == [first.number, late.number, early.number]
+
+
+async def test_tasks_for_gpus_are_not_hoarded(world: World) -> None:
+    job = await world.submit(5, gpus=1)
+    one, two = await world.pilot(), await world.pilot()
+    assert spans((await one.exchange(16, gpus_free=2)).leases) == [(0, 1)]
+    assert (await one.exchange(16, gpus_free=0)).leases == []
+    assert spans((await two.exchange(16, gpus_free=1)).leases) == [(2, 2)]
+    await world.books(job)
+
+
+async def test_a_task_that_has_waited_is_not_passed_by_small_ones_for_ever(world: World) -> None:
+    big = await world.submit(cores=4)
+    small = await world.submit(10)
+    pilot = await world.pilot()
+    (lease,) = (await pilot.exchange(3, cores_free=0)).leases
+    assert lease.job == big.number
+    (lease,) = (await pilot.exchange(3, cores_free=0)).leases
+    assert lease.job == small.number
+
+
+async def test_tags_and_platform(world: World) -> None:
+    await world.site(await world.user("eve"), "other")
+    await world.sites.ensure_local(world.owner.user_id, "ada", Capacity(4, 8192, tags=["ib", "data:sky"]))
+    with pytest.raises(Fault, match="lacks the tag gold"):
+        await world.submit(tags=["gold"])
+    with pytest.raises(Fault, match="the data sea are not there"):
+        await world.submit(data=["sea"])
+    tagged = await world.submit(tags=["ib"], data=["sky"])
+    old = await world.submit(glibc="2.99")
+    plain = await world.pilot()
+    assert (await plain.exchange(9, node={"glibc": "2.36"})).leases == []
+    good = await world.pilot(tags=["ib", "data:sky"])
+    assert [lease.job for lease in (await good.exchange(9, node={"glibc": "3.0"})).leases] == [tagged.number]
+    assert [lease.job for lease in await good.take(9)] == [old.number]
+    picky = await world.pilot(required_tags=["gold"])
+    await world.submit()
+    assert await picky.take(9) == []
+
+
+async def test_what_waits_for_a_suspended_vo_or_member_is_not_given_out(world: World) -> None:
+    await world.vos.create(world.owner, NewVo("sky"))
+    job = await world.submit(3, vo="sky")
+    pilot = await world.pilot()
+    await world.vos.suspend(world.owner, "sky", "quota", suspended=True)
+    assert await pilot.take(1) == []
+    async with world.database.read() as tx:
+        assert await store.owners_with_work(tx) == []
+    await world.vos.suspend(world.owner, "sky", "", suspended=False)
+    assert spans(await pilot.take(1)) == [(0, 0)]
+    await world.books(job)
+
+
+async def test_jobs_that_back_off_are_out_of_the_way_until_they_are_due(world: World) -> None:
+    jobs = [await world.submit(retries=1) for _ in range(3)]
+    pilot = await world.pilot()
+    await pilot.take(3)
+    now = world.clock.now()
+    async with world.database.begin() as tx:
+        for job in jobs:
+            await store.update_job(tx, job.number, open=False, wake_at=now, next_index=0)
+    async with world.database.begin() as tx:
+        assert await leases.has_due(tx, world.owner.user_id, now)
+        assert await leases.wake(tx, world.owner.user_id, now) == 3
+        assert not await leases.has_due(tx, world.owner.user_id, now)
+        for job in jobs:
+            await store.update_job(tx, job.number, open=False, next_index=1)
+
+
+async def test_a_wide_queue_is_read_by_its_keys(world: World) -> None:
+    numbers = [(await world.submit(wall_time_s=60 + n % 3)).number for n in range(9)]
+    one, two = await world.pilot(), await world.pilot()
+    assert [lease.job for lease in await one.take(4)] == numbers[:4]
+    assert [lease.job for lease in await two.take(9)] == numbers[4:]
