@@ -151,7 +151,8 @@ class Upstream:
         secret = self.folder / "secret"
         secret.write_text(SECRET)
         secret.chmod(0o600)
-        one: dict[str, Any] = {"name": "up", "preset": "egi-check-in", "title": "Upstream", "url": self.url, "client_id": CLIENT}
+        one: dict[str, Any] = {"name": "up", "preset": "egi-check-in", "title": "Upstream"}
+        one |= {"url": self.url, "client_id": CLIENT}
         scopes = ["openid", "profile", "eduperson_entitlement", "entitlements", "eduperson_assurance"]
         one |= {"client_secret_file": str(secret), "scopes": scopes}
         return json.dumps([one | more])
