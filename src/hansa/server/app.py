@@ -74,6 +74,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.authority,
             rooms.sites,
             rooms.registry,
+            rooms.steering,
+            rooms.reports,
             rooms.accounting,
             rooms.files,
             rooms.jobs,
