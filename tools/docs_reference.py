@@ -150,9 +150,10 @@ def site_file_page() -> str:
 SITE_FILE = """\
 # Site file
 
-YAML that describes a site: see [Join a site](../how-to/join-a-site.md). An unknown field is an error. `credential_file` of an
-endpoint names a file beside it, of lines `name: value`, which nobody else can read; the command line sends what is in it as
-`credential`.
+YAML that describes a site: see [Join a site](../how-to/join-a-site.md). An unknown field is an error.
+
+`credential_file` of an endpoint names a file beside it, of lines `name: value`, which nobody else can read; the command
+line sends what is in it as `credential`.
 """
 
 
