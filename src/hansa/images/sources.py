@@ -62,6 +62,7 @@ class Sources:
     async def pin(self, source: str, sums: str | None) -> Pinned:
         """What an address without a checksum stands for: by its digest, or a file of checksums beside it."""
         if source.startswith("oci://"):
+            await self._allow(_registry_url(source))
             return await asyncio.to_thread(self._pin_oci, source)
         if sums is None:
             raise Permanent(f"{source} has no checksum, so nobody could tell whether it was changed.")
@@ -141,7 +142,7 @@ class Sources:
         return Pinned(layer["digest"], int(layer["size"]))
 
     async def _fetch_oci(self, source: str, checksum: str, into: Path, progress: Progress) -> None:
-        await self._allow(f"https://{source.removeprefix('oci://')}")
+        await self._allow(_registry_url(source))
         registry, reference = await asyncio.to_thread(self._registry, source)
         with await asyncio.to_thread(into.open, "ab") as file:
             sink = _Sink(file, file.tell(), self._limit, progress)
@@ -207,6 +208,10 @@ class _Sink:
         if self._total is not None and self.done < self._total:
             raise Temporary(f"The connection ended after {self.done:,} of {self._total:,} bytes.", 1)
         await self._progress(self.done, self._total)
+
+
+def _registry_url(source: str) -> str:
+    return f"https://{Reference.parse(source.removeprefix('oci://')).registry}/"
 
 
 def find_sum(text: str, name: str) -> str:

@@ -78,6 +78,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.registry,
             rooms.steering,
             rooms.reports,
+            rooms.checks,
             rooms.accounting,
             rooms.images,
             rooms.endorsing,

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from hansa.accounting.service import AccountingService
+from hansa.engines.egress import EgressPolicy
 from hansa.engines.objects import FolderObjects, Objects
 from hansa.identity.accounts import AccountService
 from hansa.identity.authority import AuthorityService
@@ -31,7 +32,7 @@ from hansa.images.controller import VersionRoom, expire_endorsements
 from hansa.images.depot import Depot
 from hansa.images.endorsing import EndorsementService
 from hansa.images.service import ImageService
-from hansa.images.sources import Sources, allow_all
+from hansa.images.sources import Sources
 from hansa.images.subscriptions import SubscriptionRoom
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
@@ -50,6 +51,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
 from hansa.sites.kinds.base import kind_of
 from hansa.sites.local import discover
@@ -84,6 +86,8 @@ class Rooms:
     registry: SiteRegistry
     steering: SteeringService
     reports: ReportService
+    checks: CheckService
+    egress: EgressPolicy
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -197,6 +201,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     identity = IdentityService(database, events, clock, home.issuer, provider, bearer)
     vos = VoService(database, events, clock, home.issuer, pages, settings.identity, issuers)
     sites = SiteService(database, events, clock, vault)
+    egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
     program = build_node_program()
@@ -213,12 +219,12 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
     drivers: dict[str, BatchDriver] = {"local": local}
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
-    sources = Sources(settings.images.limit_bytes, allow_all)
+    sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
     ]
@@ -240,7 +246,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         sites=sites,
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
-        registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
+        registry=registry,
+        checks=CheckService(registry, kind_of, settings.sites, egress),
+        egress=egress,
         accounting=AccountingService(database),
         files=files,
         logs=logs,
