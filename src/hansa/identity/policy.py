@@ -21,6 +21,7 @@ class Permission(StrEnum):
     PUBLIC = "public"
     CLIENT = "client"
     SELF_READ = "self:read"
+    PORTAL_OPEN = "portal:open"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     FILES_WRITE = "files:write"
@@ -54,6 +55,7 @@ POLICY: dict[Permission, Rule] = {
     Permission.PUBLIC: Rule.ANYBODY,
     Permission.CLIENT: Rule.CLIENT,
     Permission.SELF_READ: Rule.USER,
+    Permission.PORTAL_OPEN: Rule.USER,
     Permission.JOBS_READ: Rule.USER,
     Permission.JOBS_WRITE: Rule.USER,
     Permission.FILES_WRITE: Rule.USER,
