@@ -63,7 +63,13 @@ JOB = {
     "kill": ("jobs:kill", "Stop jobs or tasks."),
     "retry": ("jobs:retry", "Run failed and killed tasks again."),
 }
-SITE = {"list": ("sites:list_sites", "List sites."), "show": ("sites:show", "Show a site.")}
+SITE = {
+    "list": ("sites:list_sites", "List sites."),
+    "show": ("sites:show", "Show a site."),
+    "add": ("site_admin:add", "Join a site, by ten lines of YAML."),
+    "update": ("site_admin:update", "Make a site what its file now says."),
+    "remove": ("site_admin:remove", "Forget a site."),
+}
 PILOT = {"list": ("sites:list_pilots", "List pilots, which run the tasks at a site.")}
 ADMIN = {
     "backup": ("admin:backup", "Write a copy of the embedded server's data to a file."),

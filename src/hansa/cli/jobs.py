@@ -103,26 +103,39 @@ def print_job(job: Job, form: str) -> None:
     emit_one(job, form, _job_details, lambda item: item.number)
 
 
-@click.command(epilog=examples("hansa job list", "hansa job list --phase failed -o json"))
+@click.command(
+    epilog=examples(
+        "hansa job list",
+        "hansa job list state:failed site:garching 'created<2d'",
+        "hansa job list -o json label:campaign=k2 name~sim -- -group:test",
+    )
+)
+@click.argument("query", nargs=-1, metavar="[QUERY]...")
 @click.option("--phase", type=PHASES, help="Only jobs in this phase.")
 @click.option("--name", metavar="NAME", help="Only jobs with this name.")
 @click.option("--limit", type=click.IntRange(1), default=LIST_LIMIT, show_default=True, help="How many.")
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @output_option()
-def list_jobs(*, phase: str | None, name: str | None, limit: int, every: bool, form: str) -> None:
-    """List jobs, the newest first."""
+def list_jobs(
+    query: tuple[str, ...], *, phase: str | None, name: str | None, limit: int, every: bool, form: str
+) -> None:
+    """List jobs, the newest first: all, or those that a QUERY is about.
+
+    Words of a query: FIELD:VALUE, FIELD~TEXT, FIELD<VALUE, and (behind --) -WORD for not. Fields: state, name,
+    command, group, label, site, vo, comment, reason, created, started, ended, tasks, failed, exit, priority, job.
+    """
     session = open_session()
     items: list[Job] = []
     after = None
     while every or len(items) < limit:
-        page = session.run(api.jobs(phase, name, 500 if every else limit - len(items), after))
+        page = session.run(api.jobs(phase, name, 500 if every else limit - len(items), after, " ".join(query)))
         items += page.items
         after = page.next
         if after is None:
             break
     emit(items, form, job_cells, lambda job: job.number)
     if not items:
-        note("there is no such job" if phase or name else "there is no job yet; try: hansa run -- echo hello")
+        note("there is no such job" if phase or name or query else "there is no job yet; try: hansa run -- echo hello")
     elif after is not None:
         note(f"these are the newest {len(items)}; there are more (--all)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
@@ -30,11 +31,28 @@ def _site_cells(site: Site) -> dict[str, Any]:
     }
 
 
-def _site_details(site: Site) -> dict[str, Any]:
+def show_span(starts: datetime, ends: datetime) -> str:
+    """``2026-11-25 08:00 to 12:00``, in this computer's time."""
+    first, last = starts.astimezone(), ends.astimezone()
+    form = "%H:%M" if first.date() == last.date() else "%Y-%m-%d %H:%M"
+    return f"{first:%Y-%m-%d %H:%M} to {last.strftime(form)}"
+
+
+def site_details(site: Site) -> dict[str, Any]:
     return _site_cells(site) | {
         "gpus": ", ".join(site.capacity.gpus),
         "containers": ", ".join(site.capacity.container_runtimes),
         "owner": site.owner,
+        "visible to": site.visibility,
+        "vos": ", ".join(site.vos),
+        "endpoints": "; ".join(f"{e.name} ({e.kind}, {e.health.phase}) {e.url or ''}".strip() for e in site.endpoints),
+        "contacts": ", ".join(c.email or c.name for c in site.contacts),
+        "country": site.country,
+        "description": site.description,
+        "downtimes": "; ".join(
+            f"{d.severity} {d.starts:%Y-%m-%d %H:%M} to {d.ends:%Y-%m-%d %H:%M}" for d in site.downtimes
+        ),
+        "my roles": ", ".join(site.my_roles),
         "since": site.status.since,
     }
 
@@ -51,7 +69,7 @@ def list_sites(*, form: str) -> None:
 @output_option()
 def show(site: str, *, form: str) -> None:
     """Show a SITE."""
-    emit_one(open_session().run(api.site(site)), form, _site_details, lambda found: found.name)
+    emit_one(open_session().run(api.site(site)), form, site_details, lambda found: found.name)
 
 
 def _pilot_cells(pilot: PilotView) -> dict[str, Any]:

@@ -190,9 +190,13 @@ def job(number: int | str) -> Operation[Job]:
 
 
 def jobs(
-    phase: str | None = None, name: str | None = None, limit: int | None = None, after: str | None = None
+    phase: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    after: str | None = None,
+    query: str | None = None,
 ) -> Operation[JobPage]:
-    return (yield from get(JobPage, "/jobs", phase=phase, name=name, limit=limit, after=after))
+    return (yield from get(JobPage, "/jobs", phase=phase, name=name, q=query or None, limit=limit, after=after))
 
 
 def follow(
@@ -272,6 +276,19 @@ def sites(after: str | None = None) -> Operation[SitePage]:
 
 def site(name: str) -> Operation[Site]:
     return (yield from get(Site, f"/sites/{quote(name, safe='')}"))
+
+
+def add_site(site: dict[str, Any]) -> Operation[Site]:
+    """Join a site; ``site`` is what its file says. The server looks at it."""
+    return (yield from send(Site, "POST", "/sites", site, repeatable=False))
+
+
+def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
+    return (yield from send(Site, "PUT", f"/sites/{_part(name)}", site))
+
+
+def remove_site(name: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
 
 
 def whoami() -> Operation[User]:

@@ -135,10 +135,12 @@ class AsyncHansa:
         transport = await self._connect()
         return AsyncJobHandle(transport, await transport.run(api.job(number)))
 
-    async def jobs(self, phase: str | None = None, name: str | None = None, limit: int = 100) -> list[AsyncJobHandle]:
-        """Jobs, the newest first."""
+    async def jobs(
+        self, phase: str | None = None, name: str | None = None, limit: int = 100, query: str = ""
+    ) -> list[AsyncJobHandle]:
+        """Jobs, the newest first; ``query`` as in ``state:failed label:a=b created<2d``."""
         transport = await self._connect()
-        page = await transport.run(api.jobs(phase, name, limit))
+        page = await transport.run(api.jobs(phase, name, limit, query=query))
         return [AsyncJobHandle(transport, job) for job in page.items]
 
     async def sites(self) -> list[Site]:

@@ -139,9 +139,11 @@ class Hansa:
         """A job by its number. Raises HansaError ``jobs.not_found`` or the like where there is none."""
         return JobHandle(self._transport, self._transport.run(api.job(number)))
 
-    def jobs(self, phase: str | None = None, name: str | None = None, limit: int = 100) -> list[JobHandle]:
-        """Jobs, the newest first."""
-        page = self._transport.run(api.jobs(phase, name, limit))
+    def jobs(
+        self, phase: str | None = None, name: str | None = None, limit: int = 100, query: str = ""
+    ) -> list[JobHandle]:
+        """Jobs, the newest first; ``query`` as in ``state:failed label:a=b created<2d``."""
+        page = self._transport.run(api.jobs(phase, name, limit, query=query))
         return [JobHandle(self._transport, job) for job in page.items]
 
     def sites(self) -> list[Site]:

@@ -26,6 +26,7 @@ class Permission(StrEnum):
     JOBS_WRITE = "jobs:write"
     FILES_WRITE = "files:write"
     SITES_READ = "sites:read"
+    SITES_WRITE = "sites:write"
     USAGE_READ = "usage:read"
     EVENTS_READ = "events:read"
     PILOTS_READ = "pilots:read"
@@ -60,6 +61,7 @@ POLICY: dict[Permission, Rule] = {
     Permission.JOBS_WRITE: Rule.USER,
     Permission.FILES_WRITE: Rule.USER,
     Permission.SITES_READ: Rule.USER,
+    Permission.SITES_WRITE: Rule.USER,  # and administrator of that site: may_at_site, may_add_site
     Permission.USAGE_READ: Rule.USER,
     Permission.EVENTS_READ: Rule.USER,
     Permission.PILOTS_READ: Rule.USER,
@@ -132,6 +134,20 @@ def may_in_vo(caller: Caller, act: VoAct, membership: Membership | None) -> bool
     if act is VoAct.SEE_MEMBERS:
         return not membership.suspended
     return not membership.suspended and Role.MANAGER in membership.roles
+
+
+def may_add_site(caller: Caller, *, is_private: bool) -> bool:
+    """Whether the caller may add a site: one's own everybody may, one that serves others operators."""
+    return caller.pilot is None and (is_private or caller.is_operator)
+
+
+def may_manage_site(caller: Caller, *, is_own: bool, is_private: bool, is_admin: bool) -> bool:
+    """Whether the caller may change a site and see all of it. A private site is its owner's alone."""
+    if caller.pilot is not None:
+        return False
+    if is_private:
+        return is_own
+    return caller.is_operator or is_admin
 
 
 def choose_vo(memberships: Sequence[Membership], asked: str | None) -> str | None:

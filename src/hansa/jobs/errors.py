@@ -7,6 +7,7 @@ NO_TASK = register("jobs.no_task", 404, Exit.NOT_FOUND, "The job has no such tas
 NO_FILE = register("jobs.no_file", 404, Exit.NOT_FOUND, "There is no such file.")
 NO_SITE = register("jobs.no_site", 422, Exit.REFUSED, "No site that you may use can run this.")
 BAD_SPEC = register("jobs.bad_spec", 422, Exit.USAGE, "The job cannot be run as it is described.")
+BAD_QUERY = register("jobs.bad_query", 422, Exit.USAGE, "The query for jobs cannot be understood.")
 ARRAY_LIMIT = register("jobs.array_limit", 422, Exit.LIMIT, "The array has too many tasks.")
 FILE_LIMIT = register("jobs.file_limit", 413, Exit.LIMIT, "A file, or all files of a job, are too large.")
 FILE_MISSING = register("jobs.file_missing", 409, Exit.REFUSED, "The content of an input file has not been uploaded.")

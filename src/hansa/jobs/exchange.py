@@ -14,7 +14,7 @@ import structlog
 
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
-from hansa.jobs import errors, leases, store, store_pilots
+from hansa.jobs import errors, leases, store, store_pilots, store_shares
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
@@ -304,7 +304,13 @@ class ExchangeService:
             repeated = [row["index"] for row in rows if "fields" in row and (number, row["index"]) in books.known]
             await store.delete_retries(tx, number, repeated)
         await self._close_leases(tx, books, held)
-        await charge(tx, now.date(), [_charge(pilot, jobs[number], rows) for number, rows in used.items()])
+        charges = {number: _charge(pilot, jobs[number], rows) for number, rows in used.items()}
+        await charge(tx, now.date(), list(charges.values()))
+        shares: dict[tuple[str, str, str], float] = {}
+        for number, one in charges.items():
+            whose = (one.vo or "", jobs[number].vo_group or "", one.owner_id)
+            shares[whose] = shares.get(whose, 0.0) + one.core_s
+        await store_shares.use(tx, shares, now, self._settings.share_half_life_s)
         for number, change in sorted(books.changes.items()):
             await apply_change(tx, self._events, jobs[number], change, now, f"pilot/{pilot.id}")
 

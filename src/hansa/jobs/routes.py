@@ -60,11 +60,12 @@ async def list_jobs(
     jobs: Jobs,
     phase: Phase | None = None,
     name: str | None = None,
+    q: Annotated[str, Query(max_length=2000)] = "",
     after: str | None = None,
     limit: Limit = 100,
 ) -> JobPage:
-    """The caller's jobs, newest first."""
-    return await jobs.list_jobs(who, phase=phase, name=name, cursor=after, limit=limit)
+    """The caller's jobs, newest first. ``q``: as in ``state:failed site:x label:a=b name~sim created<2d``."""
+    return await jobs.list_jobs(who, phase=phase, name=name, query=q, cursor=after, limit=limit)
 
 
 @router.get("/jobs/{job}")

@@ -11,13 +11,15 @@ from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
-from hansa.jobs import errors, leases, overview, store, store_pilots
+from hansa.jobs import errors, leases, overview, search, store, store_pilots
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import NEVER_RAN
 from hansa.jobs.needs import fill_needs, misfit
+from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
+from hansa.jobs.search import read_query
 from hansa.jobs.settle import Change, apply_change
 from hansa.jobs.submission import check_spec, plain_spec
 from hansa.jobs.views import job_view, pilot_view, result_view, waiting_view
@@ -152,19 +154,23 @@ class JobService:
             return await self._view(tx, await self._own(tx, caller, number))
 
     async def list_jobs(
-        self, caller: Caller, *, phase: Phase | None, name: str | None, cursor: str | None, limit: int
+        self,
+        caller: Caller,
+        *,
+        phase: Phase | None = None,
+        name: str | None = None,
+        query: str = "",
+        cursor: str | None = None,
+        limit: int = 100,
     ) -> JobPage:
-        """The caller's jobs, newest first."""
+        """The caller's jobs that a query (see ``query.py``) is about, newest first. Raises Fault ``jobs.bad_query``."""
         before = decode_cursor(cursor, int)
+        terms = [*read_query(query, self._clock.now())]
+        terms += [Term("state", ":", (phase.value,))] if phase else []
+        terms += [Term("name", ":", (name,))] if name else []
         async with self._database.read() as tx:
-            rows = await store.list_jobs(
-                tx,
-                caller.user_id,
-                phase=phase.value if phase else None,
-                name=name,
-                before=before[0] if before else None,
-                limit=limit,
-            )
+            last = before[0] if before else None
+            rows = await search.find(tx, caller.user_id, terms, before=last, limit=limit)
             running = await store.running_counts(tx, [row.number for row in rows])
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
         return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)

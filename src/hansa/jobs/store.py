@@ -106,20 +106,6 @@ async def get_jobs(tx: Tx, numbers: Sequence[int], *, lock: bool = False) -> dic
     return {row.number: row for row in rows}
 
 
-async def list_jobs(
-    tx: Tx, owner_id: str, *, phase: str | None, name: str | None, before: int | None, limit: int
-) -> Sequence[Any]:
-    """The owner's jobs, newest first."""
-    query = sa.select(jobs).where(jobs.c.owner_id == owner_id)
-    if phase:
-        query = query.where(jobs.c.phase == phase)
-    if name:
-        query = query.where(jobs.c.name == name)
-    if before is not None:
-        query = query.where(jobs.c.number < before)
-    return (await tx.execute(query.order_by(jobs.c.number.desc()).limit(limit))).all()
-
-
 async def running_counts(tx: Tx, numbers: Sequence[int]) -> dict[int, int]:
     """Started tasks by job, as the pilots last said."""
     if not numbers:

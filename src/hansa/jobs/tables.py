@@ -80,6 +80,7 @@ jobs = sa.Table(
     sa.Index("ix_jobs_owner", "owner_id", "number"),
     sa.Index("ix_jobs_phase", "owner_id", "phase", "number"),
     sa.Index("ix_jobs_group", "owner_id", "group_name", "number"),
+    sa.Index("ix_jobs_search", "owner_id", "number", "phase", "created", "ended", "count", "exit_code", "vo"),
     sa.Index("ix_jobs_text", "owner_id", "number", "name", "command"),
     sa.Index(
         "ix_jobs_wake",

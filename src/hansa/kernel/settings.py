@@ -139,6 +139,9 @@ class JobSettings(_Table):
     log_limit_bytes: Bytes = 64 * 1024**2
     """Bytes that are kept of one log stream of one task."""
 
+    share_half_life_s: Seconds = 7 * 86_400.0
+    """Seconds in which what was used loses half its weight in fair shares. A change forgets what was used."""
+
 
 class PilotSettings(_Table):
     """Pilots, which run the tasks at a site."""

@@ -44,8 +44,8 @@ async def home(visit: Reader, jobs: Jobs, sites: Sites, vos: Vos, usage: Usage, 
     """What is mine, how it is going, and what needs me."""
     caller = visit.caller
     counts = await jobs.summary(caller)
-    failed = await jobs.list_jobs(caller, phase=Phase.FAILED, name=None, cursor=None, limit=5)
-    recent = await jobs.list_jobs(caller, phase=None, name=None, cursor=None, limit=8)
+    failed = await jobs.list_jobs(caller, phase=Phase.FAILED, limit=5)
+    recent = await jobs.list_jobs(caller, limit=8)
     return portal.page(
         visit,
         "_home.html" if visit.is_live else "home.html",
@@ -79,7 +79,8 @@ async def _find(visit: Visit, jobs: JobService, sites: SiteService, vos: VoServi
             hits.append(Hit("job", f"{job.number}", f"/jobs/{job.number}", job.name or " ".join(job.command)[:80]))
         except Fault:
             pass  # it is nobody's, or not the reader's: the same to them
-    named = await jobs.list_jobs(caller, phase=None, name=word, cursor=None, limit=10)
+    quoted = '"' + word.replace('"', " ") + '"'
+    named = await jobs.list_jobs(caller, query=quoted, limit=10)
     hits += [Hit("job", str(job.number), f"/jobs/{job.number}", job.name or "") for job in named.items]
     for site in (await sites.list_sites(caller)).items:
         if small in site.name.lower():

@@ -42,15 +42,15 @@ async def list_jobs(
     jobs: Jobs,
     portal: Pages,
     phase: Phase | Literal[""] | None = None,
-    name: Annotated[str, Query(max_length=200)] = "",
+    q: Annotated[str, Query(max_length=1000)] = "",
     after: str | None = None,
 ) -> Response:
     """The table, with its filters in the address."""
     wanted = Phase(phase) if phase else None
-    found = await jobs.list_jobs(visit.caller, phase=wanted, name=name.strip() or None, cursor=after, limit=PAGE)
+    found = await jobs.list_jobs(visit.caller, phase=wanted, query=q, cursor=after, limit=PAGE)
     counts = await jobs.summary(visit.caller)
     template = "jobs/_table.html" if visit.is_live else "jobs/list.html"
-    return portal.page(visit, template, found=found, counts=counts, phase=wanted, name=name, phases=list(Phase))
+    return portal.page(visit, template, found=found, counts=counts, phase=wanted, q=q, phases=list(Phase))
 
 
 @router.post("/jobs/act")

@@ -80,6 +80,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.browser,
             Portal(rooms.browser),
             rooms.sites,
+            rooms.registry,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

@@ -12,6 +12,7 @@ from hansa.kernel.errors import MASTER_KEY, Fault
 from hansa.kernel.secrets import MASTER_KEY_VARIABLE, new_master_key, read_master_keys, write_private
 from hansa.server.home import Home, open_home
 from hansa.server.launch import take_server_lock
+from hansa.sites.service import rewrap_credentials
 
 
 def rotate_master_key(home_path: Path) -> str:
@@ -39,7 +40,8 @@ async def _rewrap(home: Home) -> int:
     database = await open_database(home.database_url)
     try:
         async with database.begin() as tx:
-            return await rewrap_keys(tx, home.vault())
+            vault = home.vault()
+            return await rewrap_keys(tx, vault) + await rewrap_credentials(tx, vault)
     finally:
         await database.close()
 

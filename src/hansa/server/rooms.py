@@ -37,6 +37,7 @@ from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
 from hansa.sites.local import discover
+from hansa.sites.registry import SiteRegistry
 from hansa.sites.service import SiteService
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,7 @@ class Rooms:
     provider: ProviderService
     browser: Browser
     sites: SiteService
+    registry: SiteRegistry
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -142,7 +144,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     provider = ProviderService(database, events, clock, home.url, keys, settings.identity)
     identity = IdentityService(database, events, clock, home.issuer, provider)
     vos = VoService(database, events, clock, home.issuer, pages, settings.identity)
-    sites = SiteService(database, events, clock)
+    sites = SiteService(database, events, clock, vault)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
     program = build_node_program()
@@ -172,6 +174,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         provider=provider,
         browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
+        registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
         accounting=AccountingService(database),
         files=files,
         logs=logs,

@@ -3,3 +3,13 @@
 from hansa.kernel.errors import Exit, register
 
 NOT_FOUND = register("sites.not_found", 404, Exit.NOT_FOUND, "There is no such site, or it does not serve you.")
+NO_ENDPOINT = register("sites.no_endpoint", 404, Exit.NOT_FOUND, "The site has no such endpoint.")
+NO_DOWNTIME = register("sites.no_downtime", 404, Exit.NOT_FOUND, "The site has no such downtime.")
+TAKEN = register("sites.taken", 409, Exit.REFUSED, "There is a site of this name already.")
+KIND = register("sites.kind", 422, Exit.USAGE, "There is no such kind of endpoint here.")
+SETTINGS = register("sites.settings", 422, Exit.USAGE, "The settings of an endpoint are not valid.")
+URL = register("sites.url", 422, Exit.USAGE, "Hansa must not, or cannot, use this address.")
+FORBIDDEN = register("sites.forbidden", 403, Exit.REFUSED, "Only administrators of the site may do this.")
+IN_USE = register("sites.in_use", 409, Exit.REFUSED, "Something still runs at the site.")
+NO_USER = register("sites.no_user", 404, Exit.NOT_FOUND, "There is no such user here.")
+BAD_DOWNTIME = register("sites.bad_downtime", 422, Exit.USAGE, "Such a downtime cannot be.")

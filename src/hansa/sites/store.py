@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from hansa.identity.store import users
 from hansa.kernel.database import Document, Moment, Tx, metadata
+from hansa.kernel.reconcile import Queue, reconcile_columns
+from hansa.sites.model import Visibility
 
 sites = sa.Table(
     "sites",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("owner_id", sa.Text, nullable=False, index=True),
     sa.Column("owner_name", sa.Text, nullable=False),
     sa.Column("capacity", Document, nullable=False),
     sa.Column("phase", sa.Text, nullable=False),
@@ -22,16 +26,126 @@ sites = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("waiting_on", sa.Text, nullable=False),
     sa.Column("since", Moment, nullable=False),
+    sa.Column("description", sa.Text, nullable=False, server_default=""),
+    sa.Column("country", sa.Text, nullable=False, server_default=""),
+    sa.Column("visibility", sa.Text, nullable=False, server_default="owner", index=True),
+    sa.Column("contacts", Document, nullable=False, server_default="[]"),
+    sa.Column("policy", Document, nullable=False, server_default="{}"),
+    sa.Column("drained", sa.Text),  # why; null: it takes work
+    sa.Column("created", Moment),
+)
+
+endpoints = sa.Table(
+    "endpoints",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("url", sa.Text),
+    sa.Column("settings", Document, nullable=False),
+    sa.Column("credential", sa.Text),  # sealed
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("waiting_on", sa.Text, nullable=False),
+    sa.Column("since", Moment, nullable=False),
+    sa.Column("damping", Document, nullable=False),  # model of health: what it remembers
+    sa.Column("facts", Document, nullable=False),  # by VO
+    sa.Column("facts_at", Moment),
+    sa.Column("discover_at", Moment),  # null: at once
+    *reconcile_columns(),
+    sa.UniqueConstraint("site", "name"),
+)
+
+endpoint_vos = sa.Table(
+    "endpoint_vos",
+    metadata,
+    sa.Column("endpoint_id", sa.Text, sa.ForeignKey("endpoints.id"), primary_key=True),
+    sa.Column("vo", sa.Text, primary_key=True, index=True),
+    sa.Column("project", sa.Text),
+    sa.Column("settings", Document, nullable=False),
+)
+
+site_roles = sa.Table(
+    "site_roles",
+    metadata,
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name"), primary_key=True),
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id"), primary_key=True, index=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("since", Moment, nullable=False),
+)
+
+site_bans = sa.Table(
+    "site_bans",
+    metadata,
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name"), primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),  # user or vo
+    sa.Column("who", sa.Text, primary_key=True),  # id of a user, name of a VO
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("since", Moment, nullable=False),
+)
+
+downtimes = sa.Table(
+    "downtimes",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name"), nullable=False, index=True),
+    sa.Column("endpoint_id", sa.Text, sa.ForeignKey("endpoints.id")),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("planned", sa.Boolean, nullable=False),
+    sa.Column("starts", Moment, nullable=False),
+    sa.Column("ends", Moment, nullable=False, index=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+)
+
+health_spans = sa.Table(
+    "health_spans",
+    metadata,
+    sa.Column("endpoint_id", sa.Text, sa.ForeignKey("endpoints.id"), primary_key=True),
+    sa.Column("begins", Moment, primary_key=True),
+    sa.Column("ends", Moment, nullable=False, index=True),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("probes", sa.Integer, nullable=False),
+    sa.Column("took_ms", sa.BigInteger, nullable=False),  # of all probes together
 )
 
 
-async def get(tx: Tx, name: str) -> Any | None:
-    return (await tx.execute(sa.select(sites).where(sites.c.name == name))).first()
+async def get(tx: Tx, name: str, *, lock: bool = False) -> Any | None:
+    query = sa.select(sites).where(sites.c.name == name)
+    return (await tx.execute(query.with_for_update() if lock else query)).first()
 
 
 async def of_owner(tx: Tx, owner_id: str) -> Sequence[Any]:
-    """The sites that serve this user."""
+    """The sites of this user."""
     return (await tx.execute(sa.select(sites).where(sites.c.owner_id == owner_id).order_by(sites.c.name))).all()
+
+
+async def serving(tx: Tx, user_id: str, vos: Sequence[str]) -> Sequence[Any]:
+    """The sites that are there for this user, in these VOs, by name."""
+    mine = sa.and_(sites.c.visibility == Visibility.OWNER.value, sites.c.owner_id == user_id)
+    of_vo = sa.select(endpoints.c.site).join(endpoint_vos).where(endpoint_vos.c.vo.in_(vos))
+    by_vo = sa.and_(sites.c.visibility == Visibility.VOS.value, sites.c.name.in_(of_vo))
+    query = sa.select(sites).where(sa.or_(mine, sites.c.visibility == Visibility.ALL.value, by_vo))
+    return (await tx.execute(query.order_by(sites.c.name))).all()
+
+
+async def listed(tx: Tx, user_id: str, vos: Sequence[str], after: str, limit: int, *, operator: bool) -> Sequence[Any]:
+    """A page of the sites that a user may see: that serve, or are administered; to operators all shared ones."""
+    mine = sa.and_(sites.c.visibility == Visibility.OWNER.value, sites.c.owner_id == user_id)
+    of_vo = sa.select(endpoints.c.site).join(endpoint_vos).where(endpoint_vos.c.vo.in_(vos))
+    administered = sa.select(site_roles.c.site).where(site_roles.c.user_id == user_id)
+    shared = sites.c.visibility != Visibility.OWNER.value
+    if not operator:
+        is_for_all = sites.c.visibility == Visibility.ALL.value
+        shared = sa.and_(shared, sa.or_(is_for_all, sites.c.name.in_(of_vo), sites.c.name.in_(administered)))
+    query = sa.select(sites).where(sites.c.name > after, sa.or_(mine, shared)).order_by(sites.c.name).limit(limit)
+    return (await tx.execute(query)).all()
 
 
 async def insert(tx: Tx, **values: Any) -> None:
@@ -43,4 +157,119 @@ async def update(tx: Tx, name: str, **values: Any) -> None:
 
 
 async def delete(tx: Tx, name: str) -> None:
+    """Forget a site and all that hangs on it."""
+    await delete_endpoints(tx, [row.id for row in await endpoints_of(tx, [name])])
+    for table in (downtimes, site_bans, site_roles):
+        await tx.execute(sa.delete(table).where(table.c.site == name))
     await tx.execute(sa.delete(sites).where(sites.c.name == name))
+
+
+async def endpoints_of(tx: Tx, names: Iterable[str]) -> Sequence[Any]:
+    query = sa.select(endpoints).where(endpoints.c.site.in_(list(names)))
+    return (await tx.execute(query.order_by(endpoints.c.site, endpoints.c.name))).all()
+
+
+async def get_endpoint(tx: Tx, endpoint_id: str) -> Any | None:
+    return (await tx.execute(sa.select(endpoints).where(endpoints.c.id == endpoint_id))).first()
+
+
+async def with_credentials(tx: Tx) -> Sequence[Any]:
+    query = sa.select(endpoints.c.id, endpoints.c.credential).where(endpoints.c.credential.is_not(None))
+    return (await tx.execute(query)).all()
+
+
+async def insert_endpoint(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(endpoints), [values])
+
+
+async def update_endpoint(tx: Tx, endpoint_id: str, **values: Any) -> None:
+    await tx.execute(sa.update(endpoints).where(endpoints.c.id == endpoint_id).values(**values))
+
+
+async def delete_endpoints(tx: Tx, ids: Sequence[str]) -> None:
+    for table in (endpoint_vos, health_spans, downtimes):
+        await tx.execute(sa.delete(table).where(table.c.endpoint_id.in_(ids)))
+    await tx.execute(sa.delete(endpoints).where(endpoints.c.id.in_(ids)))
+
+
+async def vos_of(tx: Tx, ids: Iterable[str]) -> Sequence[Any]:
+    query = sa.select(endpoint_vos).where(endpoint_vos.c.endpoint_id.in_(list(ids)))
+    return (await tx.execute(query.order_by(endpoint_vos.c.vo))).all()
+
+
+async def set_vos(tx: Tx, endpoint_id: str, rows: Sequence[dict[str, Any]]) -> None:
+    """The VOs of an endpoint, in the place of those there were."""
+    await tx.execute(sa.delete(endpoint_vos).where(endpoint_vos.c.endpoint_id == endpoint_id))
+    if rows:
+        await tx.execute(sa.insert(endpoint_vos), [{"endpoint_id": endpoint_id, **row} for row in rows])
+
+
+async def roles_of_user(tx: Tx, user_id: str, names: Iterable[str]) -> dict[str, str]:
+    """The user's role at sites, by site."""
+    query = sa.select(site_roles).where(site_roles.c.user_id == user_id, site_roles.c.site.in_(list(names)))
+    return {row.site: row.role for row in (await tx.execute(query)).all()}
+
+
+async def admins_of(tx: Tx, name: str) -> Sequence[Any]:
+    """Who administers a site, with names."""
+    query = sa.select(site_roles, users.c.name).join(users).where(site_roles.c.site == name)
+    return (await tx.execute(query.order_by(users.c.name))).all()
+
+
+async def set_admins(tx: Tx, name: str, user_ids: Iterable[str], now: datetime) -> None:
+    await tx.execute(sa.delete(site_roles).where(site_roles.c.site == name))
+    rows = [{"site": name, "user_id": one, "role": "admin", "since": now} for one in sorted(set(user_ids))]
+    if rows:
+        await tx.execute(sa.insert(site_roles), rows)
+
+
+async def find_users(tx: Tx, name: str) -> Sequence[Any]:
+    """Users of this id or name, two at most: more than one means that the name says too little."""
+    query = sa.select(users.c.id, users.c.name).where(sa.or_(users.c.id == name, users.c.name == name))
+    return (await tx.execute(query.limit(2))).all()
+
+
+async def name_of_user(tx: Tx, user_id: str) -> str:
+    found: str | None = (await tx.execute(sa.select(users.c.name).where(users.c.id == user_id))).scalar()
+    return found or user_id
+
+
+async def bans_of(tx: Tx, names: Iterable[str]) -> Sequence[Any]:
+    query = sa.select(site_bans, users.c.name.label("user_name")).outerjoin(users, users.c.id == site_bans.c.who)
+    return (await tx.execute(query.where(site_bans.c.site.in_(list(names))).order_by(site_bans.c.since))).all()
+
+
+async def insert_ban(tx: Tx, **values: Any) -> None:
+    await delete_ban(tx, values["site"], values["kind"], values["who"])
+    await tx.execute(sa.insert(site_bans), [values])
+
+
+async def delete_ban(tx: Tx, name: str, kind: str, who: str) -> bool:
+    here = sa.and_(site_bans.c.site == name, site_bans.c.kind == kind, site_bans.c.who == who)
+    return (await tx.execute(sa.delete(site_bans).where(here))).rowcount == 1
+
+
+async def downtimes_of(tx: Tx, names: Iterable[str], after: datetime) -> Sequence[Any]:
+    """Downtimes that end after that moment, by start."""
+    query = sa.select(downtimes).where(downtimes.c.site.in_(list(names)), downtimes.c.ends > after)
+    return (await tx.execute(query.order_by(downtimes.c.starts, downtimes.c.id))).all()
+
+
+async def get_downtime(tx: Tx, downtime_id: str) -> Any | None:
+    return (await tx.execute(sa.select(downtimes).where(downtimes.c.id == downtime_id))).first()
+
+
+async def insert_downtime(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(downtimes), [values])
+
+
+async def update_downtime(tx: Tx, downtime_id: str, **values: Any) -> None:
+    await tx.execute(sa.update(downtimes).where(downtimes.c.id == downtime_id).values(**values))
+
+
+async def delete_downtime(tx: Tx, downtime_id: str) -> None:
+    await tx.execute(sa.delete(downtimes).where(downtimes.c.id == downtime_id))
+
+
+QUEUE = Queue("endpoints", endpoints, endpoints.c.id)
+"""The work queue of probes and discovery."""

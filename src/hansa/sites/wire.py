@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le, MaxLen, MinLen
 
 from hansa.kernel.status import Status
+from hansa.kernel.wire import STRICT
+
+SiteName = Annotated[str, MinLen(1), MaxLen(100)]
+"""Letters, digits and ``. _ -``."""
+VoName = Annotated[str, MinLen(1), MaxLen(200)]
+Text = Annotated[str, MaxLen(2000)]
+Pattern = Annotated[str, MinLen(1), MaxLen(300)]
+Why = Annotated[str, MaxLen(500)]
+Settings = dict[str, Any]
+VisibilityName = Literal["owner", "vos", "all"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,226 @@ class Capacity:
 
 
 @dataclass(frozen=True)
+class Contact:
+    """Whom to ask."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: Annotated[str, MinLen(1), MaxLen(200)]
+    email: Annotated[str, MaxLen(320)] | None = None
+    role: Annotated[str, MaxLen(100)] | None = None
+    """What for, as ``security`` or ``operations``."""
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """The site's own rules. They rule over whatever a user, a VO or this server would allow."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    users: Annotated[list[Pattern], MaxLen(10_000)] | None = None
+    """Names or ids of the only users that it serves. Default: all of the VOs that it serves."""
+    vm_images: Annotated[list[Pattern], MaxLen(1000)] = field(default_factory=list)
+    """Patterns (``*``, ``?``) of the only VM images that may run. Default: all."""
+    vm_images_denied: Annotated[list[Pattern], MaxLen(1000)] = field(default_factory=list)
+    """Patterns of VM images that may not run."""
+    vm_lifetime_h: Annotated[int, Ge(1), Le(1_000_000)] | None = None
+    """Hours after which a machine is deleted. Default: no limit."""
+    vms_per_user: Annotated[int, Ge(0), Le(1_000_000)] | None = None
+    """Machines that one user may have here. Default: no limit but the quota."""
+    pilots: bool = True
+    """Whether pilots, which run the tasks of jobs, may start here."""
+    canaries: bool = False
+    """Whether probes may start a small machine or job now and then, to see whether it works."""
+
+
+@dataclass(frozen=True)
+class NewAccess:
+    """How a VO comes in at an endpoint."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    project: Annotated[str, MaxLen(200)] | None = None
+    """Where its things live there: an OpenStack project, a Slurm account."""
+    settings: Settings = field(default_factory=dict)
+    """What differs for this VO, of the settings of the endpoint's kind, as ``region``."""
+
+
+Accesses = Annotated[dict[VoName, NewAccess | Annotated[str, MaxLen(200)] | None], MaxLen(2000)]
+"""By VO; a word alone is its project."""
+
+
+@dataclass(frozen=True)
+class NewEndpoint:
+    """One service of a site."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    kind: Annotated[str, MinLen(1), MaxLen(40)]
+    """What it is: ``openstack``, ``libcloud``, ``slurm``, ``ssh``, or another that is installed."""
+    name: Annotated[str, MinLen(1), MaxLen(100)] | None = None
+    """Its name at this site. Default: its kind."""
+    url: Annotated[str, MaxLen(2000)] | None = None
+    """Where it answers, for kinds that have an address: ``https://keystone.example.org:5000/v3``."""
+    settings: Settings = field(default_factory=dict)
+    """What its kind needs besides."""
+    vos: Accesses = field(default_factory=dict)
+    """The VOs that it serves, and how each comes in."""
+    credential: dict[str, Annotated[str, MaxLen(65_536)]] | None = None
+    """What Hansa signs in with, for probes and for VOs without a grant of their own. Kept encrypted, never shown."""
+
+
+@dataclass(frozen=True)
+class NewSite:
+    """A site as its administrator writes it down."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: SiteName
+    endpoints: Annotated[list[NewEndpoint], MinLen(1), MaxLen(50)]
+    description: Text = ""
+    country: Annotated[str, MaxLen(100)] = ""
+    visibility: VisibilityName | None = None
+    """Who sees it: ``owner``, members of its ``vos``, or ``all``. Default: ``vos`` if it has any, else ``owner``."""
+    contacts: Annotated[list[Contact], MaxLen(50)] = field(default_factory=list)
+    admins: Annotated[list[str], MaxLen(50)] = field(default_factory=list)
+    """Users of this server who administer the site. Default: whoever adds it."""
+    vos: Accesses = field(default_factory=dict)
+    """VOs that all its endpoints serve."""
+    policy: SitePolicy = field(default_factory=SitePolicy)
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A size of machine."""
+
+    id: str
+    name: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int = 0
+    gpus: int = 0
+    gpu_model: str = ""
+
+
+@dataclass(frozen=True)
+class VmImage:
+    """A VM image that the site has."""
+
+    id: str
+    name: str
+    digest: str = ""
+    min_disk_gib: int = 0
+    min_memory_mib: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that machines can be put into."""
+
+    id: str
+    name: str
+    is_external: bool = False
+    is_shared: bool = False
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A limit and what of it is used; ``limit`` None: none that the site told of."""
+
+    limit: int | None = None
+    used: int = 0
+
+    @property
+    def free(self) -> int | None:
+        return None if self.limit is None else max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A queue of a batch system."""
+
+    name: str
+    nodes: int = 0
+    cores: int = 0
+    cores_per_node: int = 0
+    memory_mib_per_node: int = 0
+    gpus: list[str] = field(default_factory=list)
+    """GPUs of one node, by model."""
+    max_wall_time_s: int | None = None
+    is_default: bool = False
+    idle_cores: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was discovered at an endpoint, for one VO or for all. Quotas by resource: ``cores``, ``memory_mib``,
+    ``machines``, ``volumes``, ``storage_gib``, ``floating_ips``, ``gpus``."""
+
+    flavours: list[Flavour] = field(default_factory=list)
+    vm_images: list[VmImage] = field(default_factory=list)
+    networks: list[Network] = field(default_factory=list)
+    quotas: dict[str, Quota] = field(default_factory=dict)
+    partitions: list[Partition] = field(default_factory=list)
+    gpus: list[str] = field(default_factory=list)
+    """Models of GPUs that can be had."""
+    capacity: Capacity | None = None
+    """Of endpoints that are computers: a host, a cluster."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out or looks wrong, in words."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """A VO that an endpoint serves."""
+
+    vo: str
+    project: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint as the API shows it. ``settings`` only for administrators of the site."""
+
+    id: str
+    name: str
+    kind: str
+    url: str | None
+    health: Status
+    vos: list[Access] = field(default_factory=list)
+    settings: dict[str, Any] | None = None
+    has_credential: bool = False
+    discovered: datetime | None = None
+
+
+@dataclass(frozen=True)
+class DowntimeView:
+    """A downtime of a site, or of one of its endpoints (by name)."""
+
+    id: str
+    site: str
+    severity: str
+    planned: bool
+    starts: datetime
+    ends: datetime
+    description: str = ""
+    endpoint: str | None = None
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class BanView:
+    """A user or VO that a site does not serve."""
+
+    kind: str
+    who: str
+    why: str
+    since: datetime
+    by: str
+
+
+@dataclass(frozen=True)
 class Site:
     """A site as the API shows it."""
 
@@ -32,6 +266,17 @@ class Site:
     capacity: Capacity
     pilots: int = 0
     running: int = 0
+    description: str = ""
+    country: str = ""
+    visibility: str = "owner"
+    contacts: list[Contact] = field(default_factory=list)
+    endpoints: list[Endpoint] = field(default_factory=list)
+    vos: list[str] = field(default_factory=list)
+    """The VOs that it serves: all for its administrators, the caller's own for others."""
+    policy: SitePolicy = field(default_factory=SitePolicy)
+    downtimes: list[DowntimeView] = field(default_factory=list)
+    drained: str | None = None
+    my_roles: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,142 @@
+"""What a kind of endpoint is to the registry: a settings model, what the site must allow, a probe, a discovery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hansa.kernel.errors import Fault
+from hansa.sites import errors
+from hansa.sites.model import VoAccess
+from hansa.sites.wire import Facts
+
+GROUP = "hansa.endpoints"
+
+
+class KindSettings(BaseModel):
+    """Base of the settings of a kind. A field's docstring is its meaning, and makes the reference."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An endpoint to look at. ``vo`` None: as the site itself."""
+
+    id: str
+    site: str
+    kind: str
+    url: str | None
+    settings: Any
+    """An instance of the kind's settings model."""
+    vos: Mapping[str, VoAccess] = field(default_factory=dict)
+    credential: Mapping[str, str] = field(default_factory=dict)
+    """What the site gave Hansa to sign in with; empty: nothing."""
+    token: str | None = None
+    """A short-lived access token of this server's issuer, for sites that trust it; None: there is none."""
+
+
+class Stage(StrEnum):
+    """How far a probe came."""
+
+    REACH = "reach"
+    SIGN_IN = "sign in"
+    LIST = "list"
+    CANARY = "canary"
+
+
+class Answer(StrEnum):
+    """What a probe found."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+    """It says nothing about the site: there was nothing to look with."""
+    LOGIN = "login"
+    """A person must sign in again."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one probe: at which stage it ended, and what was met there in a sentence."""
+
+    answer: Answer
+    stage: Stage
+    message: str
+    reason: str = "sites.probed"
+    took_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """Something that the site must allow. ``group``: ``role``, ``firewall`` or ``load``."""
+
+    group: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What Hansa needs of an endpoint, and how much it will ask of its API."""
+
+    requirements: tuple[Requirement, ...]
+    calls_per_hour: int
+
+
+class EndpointKind(Protocol):
+    """A kind of endpoint. Instances keep no state of an endpoint; both calls may be cancelled at a deadline."""
+
+    name: str
+    settings: type[KindSettings]
+    has_url: bool
+    """Whether such an endpoint has an address of its own that must pass the egress policy."""
+
+    def needs(self, target: Target, probe_s: float, discover_s: float) -> Needs:
+        """What the site must allow, where it is looked at so often (seconds). Pure."""
+
+    async def probe(self, target: Target) -> Finding:
+        """Reach it, sign in where there is a credential, list something small. Raises nothing but Temporary,
+        Permanent and defects; whatever the site does is a finding."""
+
+    async def discover(self, target: Target, vo: str | None) -> Facts:
+        """What this VO gets there (None: the site itself). Raises Temporary or Permanent."""
+
+
+@cache
+def kinds() -> Mapping[str, EndpointKind]:
+    """All kinds that are installed, by name."""
+    return {entry.name: entry.load()() for entry in entry_points(group=GROUP)}
+
+
+def kind_of(name: str) -> EndpointKind:
+    """Raises Fault ``sites.kind``."""
+    found = kinds().get(name)
+    if found is None:
+        raise Fault(
+            errors.KIND,
+            f"There is no kind of endpoint {name!r} here.",
+            hint=f"There are: {', '.join(sorted(kinds()))}. Another comes with a package that brings it.",
+        )
+    return found
+
+
+def parse_settings(kind: str, settings: Mapping[str, Any]) -> Any:
+    """Settings as the kind's model. Raises Fault ``sites.settings`` with what is wrong with which."""
+    model = kind_of(kind).settings
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "settings"
+        names = ", ".join(sorted(model.model_fields)) or "none"
+        raise Fault(
+            errors.SETTINGS,
+            f"The setting {place} of an endpoint of kind {kind} is not valid: {first['msg']}.",
+            hint=f"Its settings are: {names}. The reference of the site file says what each means.",
+        ) from error

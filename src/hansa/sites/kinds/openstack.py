@@ -1,0 +1,72 @@
+"""An OpenStack cloud."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
+from hansa.sites.wire import Facts
+
+
+class OpenstackSettings(KindSettings):
+    """How Hansa signs in at a keystone. The conventions of the EGI federation are the defaults."""
+
+    auth: str = Field(
+        default="v3oidcaccesstoken", pattern="^(v3oidcaccesstoken|v3applicationcredential|v3password|v3token)$"
+    )
+    """Way to sign in, as keystoneauth calls it: ``v3oidcaccesstoken`` (federated: the users' own tokens),
+    ``v3applicationcredential`` or ``v3password`` (a credential of the VO or the site)."""
+    identity_provider: str = Field(default="egi.eu", max_length=200)
+    """Name of the identity provider in that keystone."""
+    protocol: str = Field(default="openid", max_length=100)
+    """Name of the federation protocol in that keystone."""
+    region: str | None = Field(default=None, max_length=200)
+    """Region, where there are several."""
+    interface: str = Field(default="public", pattern="^(public|internal|admin)$")
+    """Which addresses of the catalogue are used."""
+    project_property: str = Field(default="egi.VO", max_length=200)
+    """Property of a project that names its VO."""
+    ca: str | None = None
+    """PEM of the authority that signed its certificate, where computers do not know it."""
+    network: str | None = Field(default=None, max_length=200)
+    """Network for machines, by name or id. Default: found by looking."""
+    external_network: str | None = Field(default=None, max_length=200)
+    """Network from which floating addresses come. Default: found by looking."""
+    image_sync: bool = False
+    """Whether the VO's VM images are brought here automatically."""
+    image_formats: list[str] = Field(default_factory=lambda: ["qcow2", "raw"], max_length=20)
+    """Formats of VM images that it takes."""
+    accounting_name: str | None = Field(default=None, max_length=200)
+    """Name of the site in usage records. Default: the site's."""
+
+
+class OpenstackKind:
+    """An OpenStack cloud."""
+
+    name = "openstack"
+    settings: type[KindSettings] = OpenstackSettings
+    has_url = True
+
+    def needs(self, target: Target, probe_s: float, discover_s: float) -> Needs:
+        vos = max(1, len(target.vos))
+        return Needs(
+            (
+                Requirement("role", "member in the project of each VO (compute, network, volume, image)."),
+                Requirement(
+                    "role",
+                    f"Identity provider {target.settings.identity_provider}, protocol {target.settings.protocol}, with"
+                    " a mapping from the VO's entitlement to its project."
+                    if target.settings.auth == "v3oidcaccesstoken"
+                    else "An application credential for each VO, or for the site.",
+                ),
+                Requirement("firewall", f"TCP from this server to {target.url} and to the addresses of its catalogue."),
+                Requirement("firewall", "TCP 22 from this server to the machines, or to one jump host before them."),
+            ),
+            round(3 * 3600 / probe_s + 6 * vos * 3600 / discover_s),
+        )
+
+    async def probe(self, target: Target) -> Finding:  # noqa: ARG002
+        return Finding(Answer.UNKNOWN, Stage.REACH, "This server cannot look at OpenStack yet.")
+
+    async def discover(self, target: Target, vo: str | None) -> Facts:  # noqa: ARG002
+        return Facts()
