@@ -81,6 +81,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             Portal(rooms.browser),
             rooms.sites,
             rooms.registry,
+            rooms.steering,
+            rooms.reports,
             rooms.accounting,
             rooms.files,
             rooms.jobs,
