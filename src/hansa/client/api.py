@@ -58,10 +58,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
-<<<<<<< HEAD
 from hansa.portal.wire import SignIn
-from hansa.sites.wire import Site, SitePage
-=======
 from hansa.sites.wire import (
     Admins,
     BanPage,
@@ -75,7 +72,6 @@ from hansa.sites.wire import (
     Site,
     SitePage,
 )
->>>>>>> main
 
 T = TypeVar("T")
 PATIENCE_S = 10.0
