@@ -12,6 +12,7 @@ from hansa.accounting.routes import router as accounting_router
 from hansa.identity.provider.pages import router as page_router
 from hansa.identity.provider.routes import router as provider_router
 from hansa.identity.routes import router as identity_router
+from hansa.identity.upstream.pages import router as broker_router
 from hansa.identity.vo_routes import router as vo_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
@@ -69,6 +70,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
     app.include_router(page_router)
     for router in (portal_router, portal_live_router, portal_home_router, portal_job_router, portal_place_router):
         app.include_router(router)
+    app.include_router(broker_router)
     if rooms is not None:
         provide(
             app,
@@ -79,6 +81,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.provider,
             rooms.browser,
             Portal(rooms.browser),
+            rooms.upstreams,
+            rooms.authority,
             rooms.sites,
             rooms.registry,
             rooms.steering,

@@ -36,6 +36,11 @@ PUBLIC = {
     f"{REALM}/device",
     f"{REALM}/welcome",
     f"{REALM}/join",
+    f"{REALM}/renew",
+    f"{REALM}/broker/{{issuer}}/login",  # to other issuers and back
+    f"{REALM}/broker/{{issuer}}/endpoint",
+    f"{REALM}/broker/{{issuer}}/link",
+    f"{REALM}/broker/{{issuer}}/renew",
     f"{REALM}/static/hansa.css",
     "/sign-in",  # the portal: a code signs in
     "/assets/{version}/{name}",
