@@ -157,6 +157,7 @@ TOP = {
     "token": ("login:token", "Print a fresh access token."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
     "image": ("app:image", "VM images: add, endorse, publish, …"),
+    "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
     "server": ("local:server", "Run a server in the foreground."),
