@@ -21,6 +21,8 @@ class Permission(StrEnum):
     PUBLIC = "public"
     CLIENT = "client"
     SELF_READ = "self:read"
+    PORTAL_OPEN = "portal:open"
+    SELF_WRITE = "self:write"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     FILES_WRITE = "files:write"
@@ -38,6 +40,8 @@ class Permission(StrEnum):
     USERS_WRITE = "users:write"
     CLIENTS_WRITE = "clients:write"
     KEYS_WRITE = "keys:write"
+    IMAGES_READ = "images:read"
+    IMAGES_WRITE = "images:write"
     METRICS_READ = "metrics:read"
 
 
@@ -55,6 +59,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.PUBLIC: Rule.ANYBODY,
     Permission.CLIENT: Rule.CLIENT,
     Permission.SELF_READ: Rule.USER,
+    Permission.PORTAL_OPEN: Rule.USER,
+    Permission.SELF_WRITE: Rule.USER,
     Permission.JOBS_READ: Rule.USER,
     Permission.JOBS_WRITE: Rule.USER,
     Permission.FILES_WRITE: Rule.USER,
@@ -72,6 +78,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.USERS_WRITE: Rule.OPERATOR,
     Permission.CLIENTS_WRITE: Rule.OPERATOR,
     Permission.KEYS_WRITE: Rule.OPERATOR,
+    Permission.IMAGES_READ: Rule.USER,
+    Permission.IMAGES_WRITE: Rule.USER,  # and its owner, or manager or vm-operator of its VO
     Permission.METRICS_READ: Rule.OPERATOR,
 }
 
@@ -119,13 +127,14 @@ class VoAct(Enum):
     SEE_MEMBERS = "its members who are not suspended"
     MANAGE = "its managers"
     SUSPEND = "nobody but operators"
+    RULE = "none but operators"
 
 
 def may_in_vo(caller: Caller, act: VoAct, membership: Membership | None) -> bool:
     """Whether the caller, with this membership of the VO (None: no member), may do that."""
     if caller.is_operator:
         return True
-    if membership is None or act is VoAct.SUSPEND:
+    if membership is None or act in (VoAct.SUSPEND, VoAct.RULE):
         return False
     if act is VoAct.SEE:
         return True

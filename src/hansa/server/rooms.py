@@ -12,13 +12,28 @@ from typing import Any
 import structlog
 
 from hansa.accounting.service import AccountingService
+from hansa.engines.egress import EgressPolicy
 from hansa.engines.objects import FolderObjects, Objects
 from hansa.identity.accounts import AccountService
+from hansa.identity.authority import AuthorityService
+from hansa.identity.authority_room import AuthorityRoom
 from hansa.identity.keys import Keys
 from hansa.identity.provider.browser import Browser
 from hansa.identity.provider.service import REALM, ProviderService
 from hansa.identity.service import IdentityService
+from hansa.identity.upstream.bearer import BearerService
+from hansa.identity.upstream.issuers import read_issuers
+from hansa.identity.upstream.people import People
+from hansa.identity.upstream.remote import Remote
+from hansa.identity.upstream.service import UpstreamService
 from hansa.identity.vos import VoService
+from hansa.images.controller import TUNING as IMAGE_TUNING
+from hansa.images.controller import VersionRoom, expire_endorsements
+from hansa.images.depot import Depot
+from hansa.images.endorsing import EndorsementService
+from hansa.images.service import ImageService
+from hansa.images.sources import Sources
+from hansa.images.subscriptions import SubscriptionRoom
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
 from hansa.jobs.drivers.base import BatchDriver
@@ -36,6 +51,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
 from hansa.sites.kinds.base import kind_of
 from hansa.sites.local import discover
@@ -62,11 +78,16 @@ class Rooms:
     accounts: AccountService
     vos: VoService
     provider: ProviderService
+    upstreams: UpstreamService
+    authority: AuthorityService
+    remote: Remote
     browser: Browser
     sites: SiteService
     registry: SiteRegistry
     steering: SteeringService
     reports: ReportService
+    checks: CheckService
+    egress: EgressPolicy
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -74,6 +95,8 @@ class Rooms:
     exchange: ExchangeService
     program: NodeProgram
     demand: Demand
+    images: ImageService
+    endorsing: EndorsementService
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
     ends: asyncio.Queue[str]
@@ -83,6 +106,7 @@ class Rooms:
     async def start(self) -> None:
         """Sign the computer in as its own site, then run the loops."""
         await self._ensure_local()
+        await self.images.ensure_presets()
         if self.home.is_embedded:  # it is alone: what an earlier server held when it was killed is free
             async with self.database.begin() as tx:
                 for engine in self.engines.values():
@@ -104,6 +128,7 @@ class Rooms:
             if task.get_name() not in self.engines:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.remote.close()
 
     async def _ensure_local(self) -> None:
         user_id = await self.identity.ensure_local_user(self.home.owner_name, self.home.local_token())
@@ -126,6 +151,8 @@ class Rooms:
             await idempotency.forget(self.database, self.clock, timedelta(hours=retention.idempotency_hours))
             await self.accounts.forget_failures()
             await self.provider.forget_expired()
+            async with self.database.begin() as tx:
+                await expire_endorsements(tx, self.clock.now())
             await self.reports.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
@@ -152,9 +179,30 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     pages = f"{home.url}{REALM}"
     keys = Keys(database, events, clock, vault, settings.identity.access_token_s)
     provider = ProviderService(database, events, clock, home.url, keys, settings.identity)
-    identity = IdentityService(database, events, clock, home.issuer, provider)
-    vos = VoService(database, events, clock, home.issuer, pages, settings.identity)
+    issuers = read_issuers(settings.identity.issuers, provider.issuer)
+    remote = Remote(clock, settings.identity.away_s)
+    people = People(events, clock)
+    authority = AuthorityService(database, events, clock, vault, issuers, remote)
+    bearer = BearerService(
+        database, clock, issuers, remote, people, settings.identity.introspect_s, settings.identity.away_s
+    )
+    upstreams = UpstreamService(
+        database,
+        clock,
+        vault,
+        issuers,
+        remote,
+        people,
+        authority,
+        pages,
+        offers_passwords=settings.identity.passwords,
+    )
+    grants = AuthorityRoom(database, events, clock, issuers, remote, people, authority)
+    identity = IdentityService(database, events, clock, home.issuer, provider, bearer)
+    vos = VoService(database, events, clock, home.issuer, pages, settings.identity, issuers)
     sites = SiteService(database, events, clock, vault)
+    egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
     program = build_node_program()
@@ -170,9 +218,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         ends.put_nowait,
     )
     drivers: dict[str, BatchDriver] = {"local": local}
+    depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
+    sources = Sources(settings.images.limit_bytes, egress.allow)
+    images = ImageService(database, events, clock, depot, settings.images)
     engines: list[Engine[Any, Any, Any, Any]] = [
+        Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress)),
+        Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
+        Engine(database, clock, SubscriptionRoom(events, clock, sources)),
     ]
     return Rooms(
         settings=settings,
@@ -185,11 +239,16 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         accounts=AccountService(database, events, clock, home.issuer, pages, settings.identity),
         vos=vos,
         provider=provider,
+        upstreams=upstreams,
+        authority=authority,
+        remote=remote,
         browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
-        registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
+        registry=registry,
+        checks=CheckService(registry, kind_of, settings.sites, egress),
+        egress=egress,
         accounting=AccountingService(database),
         files=files,
         logs=logs,
@@ -197,6 +256,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         program=program,
         demand=Demand(database, events, clock),
+        images=images,
+        endorsing=EndorsementService(database, events, clock, images, home.url),
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )

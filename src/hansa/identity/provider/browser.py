@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import secrets
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _FORM_BYTES = 64 * 1024
 _FORM_FIELDS = 100
-_HOME = f"{REALM}/account"
+_HOME = "/"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/_.-]+")
 
 
@@ -56,11 +57,16 @@ def safe_next(value: str | None) -> str:
         parts = urlsplit(value)
     except ValueError:
         return _HOME
-    if parts.scheme or parts.netloc or not _PLAIN_PATH.fullmatch(parts.path) or not parts.path.startswith(f"{REALM}/"):
+    if parts.scheme or parts.netloc or not _PLAIN_PATH.fullmatch(parts.path) or not _is_page(parts.path):
         return _HOME
     if "//" in parts.path or any(part in (".", "..") for part in parts.path.split("/")):
         return _HOME
     return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def _is_page(path: str) -> bool:
+    """Whether this is one of the provider's pages, or of the portal: whatever is neither the API nor a protocol."""
+    return path.startswith(f"{REALM}/") or (path.startswith("/") and not path.startswith(("/api/", "/auth/")))
 
 
 def origin_of(uri: str | None) -> str | None:
@@ -86,6 +92,13 @@ class Browser:
 
     def session_secret(self, request: Request) -> str | None:
         return request.cookies.get(f"{self._prefix}hansa_session")
+
+    def visit(self, request: Request) -> str | None:
+        """What tells this browser from others, signed in or not; CSRF tokens are bound to it."""
+        return request.cookies.get(f"{self._prefix}hansa_visit")
+
+    def remember_visit(self, response: Response, visit: str) -> None:
+        self._set_cookie(response, "hansa_visit", visit)
 
     def csrf_token(self, visit: str, session: Session | None) -> str:
         """Bound to this browser and to who is signed in."""
@@ -136,6 +149,21 @@ class Browser:
         self._set_cookie(response, "hansa_visit", secrets.token_urlsafe(32))
         return response
 
+    def attempt_cookie(self, request: Request, state: str) -> str | None:
+        """What this browser keeps of a login elsewhere that it began; one cookie for each, as tabs are many."""
+        return request.cookies.get(f"{self._prefix}{_attempt_name(state)}")
+
+    def depart(self, response: Response, state: str, sealed: str) -> Response:
+        """Give the browser what it must bring back from a login elsewhere."""
+        self._set_cookie(response, _attempt_name(state), sealed)
+        return response
+
+    def forget_attempt(self, response: Response, state: str) -> Response:
+        """A login elsewhere is over, well or not: its cookie is worth nothing more."""
+        name = f"{self._prefix}{_attempt_name(state)}"
+        response.delete_cookie(name, path="/", secure=self._is_secure, httponly=True, samesite="lax")
+        return response
+
     def signed_out(self, response: Response) -> Response:
         for name in ("hansa_session", "hansa_visit"):
             response.delete_cookie(
@@ -147,6 +175,10 @@ class Browser:
         response.set_cookie(
             f"{self._prefix}{name}", value, path="/", secure=self._is_secure, httponly=True, samesite="lax"
         )
+
+
+def _attempt_name(state: str) -> str:
+    return f"hansa_login_{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
 
 def with_headers(response: Response, form_ends_at: str | None = None) -> Response:
