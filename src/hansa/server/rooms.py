@@ -36,6 +36,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.capacity_service import CapacityService
 from hansa.sites.local import discover
 from hansa.sites.registry import SiteRegistry
 from hansa.sites.service import SiteService
@@ -61,6 +62,7 @@ class Rooms:
     browser: Browser
     sites: SiteService
     registry: SiteRegistry
+    grants: CapacityService
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -117,6 +119,7 @@ class Rooms:
             await idempotency.forget(self.database, self.clock, timedelta(hours=retention.idempotency_hours))
             await self.accounts.forget_failures()
             await self.provider.forget_expired()
+            await self.grants.forget_expired()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
 
@@ -175,7 +178,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
         registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
-        accounting=AccountingService(database),
+        grants=CapacityService(database, events, clock),
+        accounting=AccountingService(database, home.url),
         files=files,
         logs=logs,
         jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),

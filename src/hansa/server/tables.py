@@ -7,6 +7,7 @@ import hansa.identity.vo_store
 import hansa.jobs.tables
 import hansa.kernel.events
 import hansa.kernel.idempotency
+import hansa.sites.capacity
 import hansa.sites.store  # noqa: F401
 from hansa.kernel.database import metadata
 
