@@ -1,4 +1,4 @@
-"""Usage records: sums per day, owner, VO, group, site and kind, written in the unit of work that accepts the results."""
+"""Usage records: sums per day, owner, VO, group, site and kind, written in the unit of work of what was used."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ADD: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class Charge:
-    """What attempts of tasks, or machines, used: wall and CPU seconds, and core and GPU seconds (those asked × wall)."""
+    """What tasks or machines used: wall and CPU seconds, and core and GPU seconds (what was asked × wall)."""
 
     owner_id: str
     vo: str | None
@@ -136,7 +136,7 @@ async def totals(tx: Tx, scope: Scope, asked: Selection) -> Sequence[Any]:
     for condition in _conditions(scope, asked):
         query = query.where(condition)
     if keys:
-        positions = [sa.literal_column(str(number)) for number in range(1, len(keys) + 1)]
+        positions: list[Any] = [sa.literal_column(str(number)) for number in range(1, len(keys) + 1)]
         query = query.group_by(*positions).order_by(*positions)
     rows = (await tx.execute(query)).all()
     return [row for row in rows if row.tasks is not None]

@@ -73,6 +73,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.sites,
             rooms.grants,
             rooms.registry,
+            rooms.steering,
+            rooms.reports,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

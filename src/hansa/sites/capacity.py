@@ -125,7 +125,15 @@ async def put(tx: Tx, vo: str, site: str, **values: Any) -> None:
     """Write a grant: new, or some of its columns."""
     changed = await tx.execute(sa.update(grants).where(grants.c.vo == vo, grants.c.site == site).values(**values))
     if not changed.rowcount:
-        empty = {"terms": {}, "asked": None, "note": "", "caps": {}, "used_ms": 0, "idle_ms": 0, "warned": False}
+        empty: dict[str, Any] = {
+            "terms": {},
+            "asked": None,
+            "note": "",
+            "caps": {},
+            "used_ms": 0,
+            "idle_ms": 0,
+            "warned": False,
+        }
         await tx.execute(sa.insert(grants), [{"vo": vo, "site": site, "message": "", **empty, **values}])
 
 
@@ -142,11 +150,13 @@ async def held(tx: Tx, vo: str, site: str, without: str = "") -> Held:
 async def taken(tx: Tx, row: Any, who: Who) -> Taken:
     """What is used and reserved of a grant, the thing's own reservation left out."""
     here = (uses.c.vo == row.vo, uses.c.site == row.site)
-    used = (await tx.execute(sa.select(uses.c.user_id, uses.c.vo_group, uses.c.used_ms).where(*here))).all()
+    used: Sequence[Any] = (
+        await tx.execute(sa.select(uses.c.user_id, uses.c.vo_group, uses.c.used_ms).where(*here))
+    ).all()
     of = reservations.c
     query = sa.select(of.user_id, of.vo_group, sa.func.sum(of.core_ms))
     query = query.where(of.vo == row.vo, of.site == row.site, of.thing != who.thing).group_by(of.user_id, of.vo_group)
-    promised = (await tx.execute(query)).all()
+    promised: Sequence[Any] = (await tx.execute(query)).all()
     sums: dict[tuple[str, str], int] = {}
     for user, group, value in (*used, *promised):
         sums[user, group] = sums.get((user, group), 0) + int(value)
