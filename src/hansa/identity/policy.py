@@ -21,6 +21,7 @@ class Permission(StrEnum):
     PUBLIC = "public"
     CLIENT = "client"
     SELF_READ = "self:read"
+    PORTAL_OPEN = "portal:open"
     SELF_WRITE = "self:write"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
@@ -41,6 +42,8 @@ class Permission(StrEnum):
     USERS_WRITE = "users:write"
     CLIENTS_WRITE = "clients:write"
     KEYS_WRITE = "keys:write"
+    IMAGES_READ = "images:read"
+    IMAGES_WRITE = "images:write"
     METRICS_READ = "metrics:read"
 
 
@@ -58,6 +61,7 @@ POLICY: dict[Permission, Rule] = {
     Permission.PUBLIC: Rule.ANYBODY,
     Permission.CLIENT: Rule.CLIENT,
     Permission.SELF_READ: Rule.USER,
+    Permission.PORTAL_OPEN: Rule.USER,
     Permission.SELF_WRITE: Rule.USER,
     Permission.JOBS_READ: Rule.USER,
     Permission.JOBS_WRITE: Rule.USER,
@@ -78,6 +82,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.USERS_WRITE: Rule.OPERATOR,
     Permission.CLIENTS_WRITE: Rule.OPERATOR,
     Permission.KEYS_WRITE: Rule.OPERATOR,
+    Permission.IMAGES_READ: Rule.USER,
+    Permission.IMAGES_WRITE: Rule.USER,  # and its owner, or manager or vm-operator of its VO
     Permission.METRICS_READ: Rule.OPERATOR,
 }
 
