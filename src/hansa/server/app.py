@@ -77,6 +77,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.steering,
             rooms.reports,
             rooms.checks,
+            rooms.own_sites,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

@@ -11,5 +11,7 @@ SETTINGS = register("sites.settings", 422, Exit.USAGE, "The settings of an endpo
 URL = register("sites.url", 422, Exit.USAGE, "Hansa must not, or cannot, use this address.")
 FORBIDDEN = register("sites.forbidden", 403, Exit.REFUSED, "Only administrators of the site may do this.")
 IN_USE = register("sites.in_use", 409, Exit.REFUSED, "Something still runs at the site.")
+LOGIN = register("sites.login", 409, Exit.SIGN_IN, "The host wants a person to sign in first.")
+SSH = register("sites.ssh", 502, Exit.AWAY, "The host cannot be used by SSH.")
 NO_USER = register("sites.no_user", 404, Exit.NOT_FOUND, "There is no such user here.")
 BAD_DOWNTIME = register("sites.bad_downtime", 422, Exit.USAGE, "Such a downtime cannot be.")
