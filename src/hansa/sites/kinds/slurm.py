@@ -87,7 +87,7 @@ def parse_time(text: str) -> int | None:
     """Slurm's ``[DAYS-]HH:MM:SS`` or ``MM:SS`` as seconds; None for ``infinite`` and what is not understood."""
     days, _, rest = text.rpartition("-")
     numbers = rest.split(":")
-    if not all(one.isdigit() for one in numbers) or (days and not days.isdigit()) or len(numbers) > 3:
+    if not all(one.isdecimal() for one in numbers) or (days and not days.isdecimal()) or len(numbers) > 3:
         return None
     if days:
         numbers += ["0"] * (3 - len(numbers))

@@ -175,9 +175,9 @@ def parse_survey(said: str) -> Capacity:
     gpus, runtimes = [], []
     for line in said.splitlines():
         word, _, value = line.strip().partition(" ")
-        if word == "cores" and value.isdigit():
+        if word == "cores" and value.isdecimal():
             cores = int(value)
-        elif word == "memory_kib" and value.isdigit():
+        elif word == "memory_kib" and value.isdecimal():
             memory_mib = int(value) // 1024
         elif word == "gpu" and value:
             gpus.append(value)
