@@ -70,6 +70,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.vos,
             rooms.provider,
             rooms.browser,
+            rooms.services,
             rooms.upstreams,
             rooms.authority,
             rooms.sites,
