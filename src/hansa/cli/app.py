@@ -165,6 +165,7 @@ TOP = {
     "authority": ("app:authority", "Under what Hansa acts while you are away: list, revoke."),
     "identity": ("app:identity", "With what you sign in at other issuers: list, unlink."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
+    "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
     "server": ("local:server", "Run a server in the foreground."),

@@ -38,7 +38,7 @@ def login(server: str | None, *, no_browser: bool, renew: bool) -> None:
     issuer = oidc.discover(url, ca_file)
     code = oidc.start_device(issuer, ca_file)
     note(f"open {code.url} and enter the code {code.user_code}")
-    if not no_browser and _has_display():
+    if not no_browser and has_display():
         import webbrowser
 
         webbrowser.open(code.complete_url)
@@ -110,5 +110,5 @@ def _url(server: str) -> str:
     return url.rstrip("/")
 
 
-def _has_display() -> bool:
+def has_display() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
