@@ -60,7 +60,7 @@ def _renew(*, open_browser: bool) -> None:
     before = {one.id for one in session.run(api.authority()).items}
     url = f"{session.endpoint.url}{oidc.REALM}/renew"
     note(f"open {url} and say that Hansa may go on while you are away")
-    if open_browser and _has_display():
+    if open_browser and has_display():
         import webbrowser
 
         webbrowser.open(url)
