@@ -242,5 +242,5 @@ class PilotConfig:
     hide: List[str] = field(default_factory=list)
     ca_file: Optional[str] = None
     cache_limit_bytes: Optional[int] = None
-    """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: no
-    limit."""
+    """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: a
+    quarter of the file system, each."""
