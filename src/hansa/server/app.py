@@ -76,6 +76,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.registry,
             rooms.steering,
             rooms.reports,
+            rooms.checks,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from hansa.accounting.service import AccountingService
+from hansa.engines.egress import EgressPolicy
 from hansa.engines.objects import FolderObjects, Objects
 from hansa.identity.accounts import AccountService
 from hansa.identity.authority import AuthorityService
@@ -43,6 +44,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
 from hansa.sites.kinds.base import kind_of
 from hansa.sites.local import discover
@@ -77,6 +79,8 @@ class Rooms:
     registry: SiteRegistry
     steering: SteeringService
     reports: ReportService
+    checks: CheckService
+    egress: EgressPolicy
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -185,6 +189,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     identity = IdentityService(database, events, clock, home.issuer, provider, bearer)
     vos = VoService(database, events, clock, home.issuer, pages, settings.identity, issuers)
     sites = SiteService(database, events, clock, vault)
+    egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
     program = build_node_program()
@@ -203,7 +209,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress)),
     ]
     return Rooms(
         settings=settings,
@@ -223,7 +229,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         sites=sites,
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
-        registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
+        registry=registry,
+        checks=CheckService(registry, kind_of, settings.sites, egress),
+        egress=egress,
         accounting=AccountingService(database),
         files=files,
         logs=logs,
