@@ -189,6 +189,7 @@ class ExchangeService:
             books = await self._accept(tx, pilot, request, held, jobs, now)
             for number in {row["job"] for row in chunks} - books.changes.keys():
                 tx.ring(f"job/{number}")
+                tx.ring(f"jobs/{pilot.owner_id}")
             await self._forget_old_sessions(tx, pilot, request, held, now)
             is_first = pilot.session != request.session or request.sequence > pilot.sequence
             is_newest = is_first or request.sequence == pilot.sequence
@@ -393,6 +394,7 @@ class ExchangeService:
                 ),
             )
             tx.ring(f"job/{job.number}")
+            tx.ring(f"jobs/{job.owner_id}")
 
     def _order(self, job: Any, pilot: Any) -> JobOrder:
         spec, needs = job.spec, job.spec["requirements"]
