@@ -14,6 +14,7 @@ from hansa.identity.provider.routes import router as provider_router
 from hansa.identity.routes import router as identity_router
 from hansa.identity.upstream.pages import router as broker_router
 from hansa.identity.vo_routes import router as vo_router
+from hansa.images.routes import router as image_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
@@ -28,6 +29,7 @@ from hansa.server.events import router as event_router
 from hansa.server.rooms import Rooms, running
 from hansa.server.routes import router as server_router
 from hansa.server.routes import v1_router as server_v1_router
+from hansa.sites.capacity_routes import router as grant_router
 from hansa.sites.routes import router as site_router
 from hansa.version import __version__
 
@@ -56,9 +58,11 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         job_router,
         pilot_router,
         site_router,
+        grant_router,
         identity_router,
         vo_router,
         accounting_router,
+        image_router,
         event_router,
         portal_v1_router,
         server_v1_router,
@@ -84,11 +88,14 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.upstreams,
             rooms.authority,
             rooms.sites,
+            rooms.grants,
             rooms.registry,
             rooms.steering,
             rooms.reports,
             rooms.checks,
             rooms.accounting,
+            rooms.images,
+            rooms.endorsing,
             rooms.files,
             rooms.jobs,
             rooms.exchange,
@@ -102,7 +109,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
 
 def is_upload(path: str) -> bool:
     """Paths whose bodies have a limit of their own."""
-    return path.startswith("/api/v1/") and "/files/sha256:" in path
+    return path.startswith("/api/v1/") and ("/files/sha256:" in path or path.startswith("/api/v1/vm-images/upload/"))
 
 
 def create_openapi() -> dict[str, Any]:
