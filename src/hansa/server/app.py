@@ -85,6 +85,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.provider,
             rooms.browser,
             Portal(rooms.browser),
+            rooms.services,
             rooms.upstreams,
             rooms.authority,
             rooms.sites,

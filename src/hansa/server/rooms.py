@@ -21,6 +21,7 @@ from hansa.identity.keys import Keys
 from hansa.identity.provider.browser import Browser
 from hansa.identity.provider.service import REALM, ProviderService
 from hansa.identity.service import IdentityService
+from hansa.identity.services import ServiceAccounts
 from hansa.identity.upstream.bearer import BearerService
 from hansa.identity.upstream.issuers import read_issuers
 from hansa.identity.upstream.people import People
@@ -79,6 +80,7 @@ class Rooms:
     accounts: AccountService
     vos: VoService
     provider: ProviderService
+    services: ServiceAccounts
     upstreams: UpstreamService
     authority: AuthorityService
     remote: Remote
@@ -242,6 +244,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         accounts=AccountService(database, events, clock, home.issuer, pages, settings.identity),
         vos=vos,
         provider=provider,
+        services=ServiceAccounts(database, events, clock, home.issuer),
         upstreams=upstreams,
         authority=authority,
         remote=remote,
