@@ -71,6 +71,8 @@ SITE = {
     "import": ("site_admin:import_sites", "Import the EGI federation's sites."),
     "update": ("site_admin:update", "Make a site what its file now says."),
     "remove": ("site_admin:remove", "Forget a site."),
+    "login": ("site_login:login", "Sign in anew at a cluster of your own."),
+    "probe": ("site_login:probe", "Look at a site now."),
     "health": ("site_health:site_health", "How a site is and was: availability, reliability."),
     "drain": ("site_admin:drain", "Let no new work start there."),
     "resume": ("site_admin:resume", "Let new work start there again."),

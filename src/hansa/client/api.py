@@ -94,6 +94,7 @@ from hansa.sites.wire import (
     ImportRequest,
     NewBan,
     NewDowntime,
+    OwnSite,
     Site,
     SitePage,
 )
@@ -327,6 +328,15 @@ def check_site(site: dict[str, Any]) -> Operation[CheckReport]:
 
 def import_sites(documents: dict[str, Any], vo_mappings: dict[str, str]) -> Operation[ImportReport]:
     return (yield from send(ImportReport, "POST", "/sites/import", ImportRequest(documents, vo_mappings)))
+
+
+def add_own_site(host: str, name: str | None = None, config: str | None = None) -> Operation[Site]:
+    """A host of one's own SSH configuration, as a site of the server on this computer."""
+    return (yield from send(Site, "POST", "/sites/own", OwnSite(host, name, config), repeatable=False))
+
+
+def probe_site(name: str) -> Operation[None]:
+    yield from call(Request("POST", f"/sites/{_part(name)}/probe"))
 
 
 def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:

@@ -94,6 +94,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.steering,
             rooms.reports,
             rooms.checks,
+            rooms.own_sites,
             rooms.accounting,
             rooms.images,
             rooms.endorsing,
