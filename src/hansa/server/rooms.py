@@ -28,6 +28,7 @@ from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
 from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.service import JobService
+from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock, SystemClock
 from hansa.kernel.database import Database
@@ -68,6 +69,7 @@ class Rooms:
     exchange: ExchangeService
     program: NodeProgram
     demand: Demand
+    timers: Timers
     pilots: Engine[str, Any, Seen, Seen]
     ends: asyncio.Queue[str]
     """Pilots of this computer that have just ended."""
@@ -81,6 +83,7 @@ class Rooms:
                 await PilotRoom.queue.take_over(tx, self.clock.now())
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
+            ("timers", self.timers.run),
             ("pilots", self.pilots.run),
             ("ends", self._look_at_ends),
             ("sequencer", self.events.run_sequencer),
@@ -182,6 +185,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         program=program,
         demand=Demand(database, events, clock),
+        timers=Timers(database, events, clock),
         pilots=Engine(database, clock, room),
         ends=ends,
     )
