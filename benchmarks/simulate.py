@@ -1,9 +1,9 @@
 """A federation on a virtual clock: the pure decisions of shares, needs and retries over 10,000,000 tasks.
 
 1,000 sites with 1,000 cores each, in ten kinds; twenty VOs with different weights and five users in each, who all have
-more work than there is room. Every ten virtual minutes what has ended is judged, and what is free is divided. Tasks of one
-user that were given to one site at one time, with the same history, are one *batch*: their ends are drawn in numbers.
-Sites break down and come back. Nothing is measured by wall time: the figures are those of the decisions.
+more work than there is room. Every ten virtual minutes what has ended is judged, and what is free is divided. Tasks of
+one user that were given to one site at one time, with the same history, are one *batch*: their ends are drawn
+in numbers. Sites break down and come back. Nothing is measured by wall time: the figures are those of the decisions.
 """
 
 from __future__ import annotations

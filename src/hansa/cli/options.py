@@ -109,6 +109,11 @@ DECORATORS = (
         "--signal", "warn", metavar="SIG@S", help="Send a signal S seconds before the wall time is over: USR1@60."
     ),
     click.option(
+        "--image",
+        metavar="IMAGE",
+        help="Run in a container of this image: docker://python:3.12-slim, any OCI or Docker registry.",
+    ),
+    click.option(
         "--priority",
         type=int,
         default=5,
@@ -158,6 +163,7 @@ _NAMES = (
     "outputs",
     "workdir",
     "setup",
+    "image",
     "retries",
     "retry_on",
     "backoff",
