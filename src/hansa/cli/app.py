@@ -144,6 +144,7 @@ TOP = {
     "logout": ("login:logout", "Sign out."),
     "token": ("login:token", "Print a fresh access token."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
+    "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
     "server": ("local:server", "Run a server in the foreground."),

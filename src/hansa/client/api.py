@@ -58,6 +58,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
+from hansa.portal.wire import SignIn
 from hansa.sites.wire import (
     Admins,
     BanPage,
@@ -369,6 +370,10 @@ def site_health(name: str, days: int = 30) -> Operation[HealthReport]:
 
 def whoami() -> Operation[User]:
     return (yield from get(User, "/whoami"))
+
+
+def portal_sign_in() -> Operation[SignIn]:
+    return (yield from post(SignIn, "/portal/sign-ins", None, {}))
 
 
 def add_user(name: str) -> Operation[NewUserToken]:

@@ -21,6 +21,7 @@ class Permission(StrEnum):
     PUBLIC = "public"
     CLIENT = "client"
     SELF_READ = "self:read"
+    PORTAL_OPEN = "portal:open"
     SELF_WRITE = "self:write"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
@@ -56,6 +57,7 @@ POLICY: dict[Permission, Rule] = {
     Permission.PUBLIC: Rule.ANYBODY,
     Permission.CLIENT: Rule.CLIENT,
     Permission.SELF_READ: Rule.USER,
+    Permission.PORTAL_OPEN: Rule.USER,
     Permission.SELF_WRITE: Rule.USER,
     Permission.JOBS_READ: Rule.USER,
     Permission.JOBS_WRITE: Rule.USER,

@@ -189,6 +189,7 @@ class ExchangeService:
             books = await self._accept(tx, pilot, request, held, jobs, now)
             for number in {row["job"] for row in chunks} - books.changes.keys():
                 tx.ring(f"job/{number}")
+                tx.ring(f"jobs/{pilot.owner_id}")
             await self._forget_old_sessions(tx, pilot, request, held, now)
             is_first = pilot.session != request.session or request.sequence > pilot.sequence
             is_newest = is_first or request.sequence == pilot.sequence
@@ -396,6 +397,7 @@ class ExchangeService:
             )
             await links.progress(tx, self._events, job.number, Phase.RUNNING, now)
             tx.ring(f"job/{job.number}")
+            tx.ring(f"jobs/{job.owner_id}")
 
     def _order(self, job: Any, pilot: Any) -> JobOrder:
         spec, needs = job.spec, job.spec["requirements"]

@@ -17,6 +17,13 @@ from hansa.identity.vo_routes import router as vo_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
+from hansa.portal.frame import Portal
+from hansa.portal.home import router as portal_home_router
+from hansa.portal.jobs import router as portal_job_router
+from hansa.portal.live import router as portal_live_router
+from hansa.portal.places import router as portal_place_router
+from hansa.portal.signin import router as portal_router
+from hansa.portal.signin import v1_router as portal_v1_router
 from hansa.server.events import router as event_router
 from hansa.server.rooms import Rooms, running
 from hansa.server.routes import router as server_router
@@ -53,6 +60,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         vo_router,
         accounting_router,
         event_router,
+        portal_v1_router,
         server_v1_router,
     ):
         v1.include_router(router)
@@ -60,6 +68,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
     app.include_router(server_router)
     app.include_router(provider_router)
     app.include_router(page_router)
+    for router in (portal_router, portal_live_router, portal_home_router, portal_job_router, portal_place_router):
+        app.include_router(router)
     app.include_router(broker_router)
     if rooms is not None:
         provide(
@@ -70,6 +80,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.vos,
             rooms.provider,
             rooms.browser,
+            Portal(rooms.browser),
             rooms.upstreams,
             rooms.authority,
             rooms.sites,
