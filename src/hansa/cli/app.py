@@ -130,6 +130,20 @@ MEMBER = {
     "resume": ("vos:resume_member", "Let a member start new work again."),
     "remove": ("vos:remove_member", "Take a member out."),
 }
+IMAGE = {
+    "list": ("images:list_images", "List VM images."),
+    "show": ("images:show", "Show a VM image, its versions, and who endorses it."),
+    "add": ("images:add", "Add a VM image, or a version of one."),
+    "fetch": ("images:fetch", "Download a VM image."),
+    "withdraw": ("images:withdraw", "Take a version back."),
+    "endorse": ("images:endorse", "Let the members of a VO start it."),
+    "revoke": ("images:revoke", "Let them start it no more."),
+    "policy": ("images:policy", "Show or set what a VO lets its members start."),
+    "publish": ("images:publish", "Print what a VO endorses as a HEPiX image list."),
+    "follow": ("images:follow", "Follow an image list of others."),
+    "followed": ("images:followed", "List the image lists that a VO follows."),
+    "unfollow": ("images:unfollow", "Follow an image list no more."),
+}
 DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
@@ -144,6 +158,7 @@ TOP = {
     "logout": ("login:logout", "Sign out."),
     "token": ("login:token", "Print a fresh access token."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
+    "image": ("app:image", "VM images: add, endorse, publish, …"),
     "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
@@ -163,6 +178,7 @@ key = LazyGroup("key", lazy=KEY, context_settings=SETTINGS, help="The keys that 
 vo = LazyGroup("vo", lazy=VO, context_settings=SETTINGS, help="Virtual organisations (VOs): research communities.")
 member = LazyGroup("member", lazy=MEMBER, context_settings=SETTINGS, help="Members of a virtual organisation.")
 admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
+image = LazyGroup("image", lazy=IMAGE, context_settings=SETTINGS, help="VM images, which machines are started of.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
 hansa = LazyGroup(
     "hansa",

@@ -43,6 +43,18 @@ from hansa.identity.wire import (
     VoChange,
     VoPage,
 )
+from hansa.images.wire import (
+    ImagePolicy,
+    NewEndorsement,
+    NewImage,
+    NewSubscription,
+    NewVersion,
+    Subscription,
+    SubscriptionPage,
+    VmImage,
+    VmImagePage,
+    Withdrawal,
+)
 from hansa.jobs.wire import (
     Explanation,
     FileKey,
@@ -474,6 +486,72 @@ def suspend_member(name: str, member: str, why: str) -> Operation[Member]:
 
 def resume_member(name: str, member: str) -> Operation[Member]:
     return (yield from send(Member, "POST", f"{_member(name, member)}/resume"))
+
+
+def vm_images(after: str | None = None) -> Operation[VmImagePage]:
+    return (yield from get(VmImagePage, "/vm-images", after=after))
+
+
+def vm_image(name: str) -> Operation[VmImage]:
+    return (yield from get(VmImage, f"/vm-images/show/{quote(name)}"))
+
+
+def add_vm_image(new: NewImage) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", "/vm-images", new, repeatable=False))
+
+
+def add_vm_image_version(name: str, new: NewVersion) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", f"/vm-images/versions/{quote(name)}", new, repeatable=False))
+
+
+def upload_vm_image(name: str, version: str, body: FileBody) -> Operation[VmImage]:
+    """The content of a version that waits for it."""
+    path = f"/vm-images/upload/{_part(version)}/{quote(name)}"
+    return _read(VmImage, (yield from call(Request("PUT", path, body=body, timeout_s=3600.0, repeatable=False))))
+
+
+def download_vm_image(
+    name: str, version: str | None, form: str | None, sink: Callable[[bytes], None], restart: Callable[[], object]
+) -> Operation[None]:
+    """The content of an image, piece by piece; ``restart`` is called when it begins anew."""
+    query = {"version": version, "format": form}
+    yield from call(Request("GET", f"/vm-images/download/{quote(name)}", query, sink=sink, restart=restart))
+
+
+def withdraw_vm_image(name: str, version: str, why: str) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", f"/vm-images/withdraw/{_part(version)}/{quote(name)}", Withdrawal(why)))
+
+
+def endorse_vm_image(name: str, new: NewEndorsement) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", f"/vm-images/endorse/{quote(name)}", new))
+
+
+def revoke_vm_image(name: str, vo_name: str) -> Operation[VmImage]:
+    return (yield from send(VmImage, "DELETE", f"/vm-images/endorse/{_part(vo_name)}/{quote(name)}"))
+
+
+def image_policy(vo_name: str) -> Operation[ImagePolicy]:
+    return (yield from get(ImagePolicy, f"/vos/{_part(vo_name)}/image-policy"))
+
+
+def set_image_policy(vo_name: str, policy: ImagePolicy) -> Operation[ImagePolicy]:
+    return (yield from send(ImagePolicy, "PUT", f"/vos/{_part(vo_name)}/image-policy", policy))
+
+
+def image_list(vo_name: str) -> Operation[dict[str, Any]]:
+    return (yield from get(dict, f"/vos/{_part(vo_name)}/image-list"))
+
+
+def image_subscriptions(vo_name: str) -> Operation[SubscriptionPage]:
+    return (yield from get(SubscriptionPage, f"/vos/{_part(vo_name)}/image-subscriptions"))
+
+
+def subscribe_images(vo_name: str, new: NewSubscription) -> Operation[Subscription]:
+    return (yield from send(Subscription, "POST", f"/vos/{_part(vo_name)}/image-subscriptions", new, repeatable=False))
+
+
+def unsubscribe_images(vo_name: str, subscription: str) -> Operation[None]:
+    yield from send(type(None), "DELETE", f"/vos/{_part(vo_name)}/image-subscriptions/{_part(subscription)}")
 
 
 def _part(text: str) -> str:

@@ -40,6 +40,8 @@ class Permission(StrEnum):
     USERS_WRITE = "users:write"
     CLIENTS_WRITE = "clients:write"
     KEYS_WRITE = "keys:write"
+    IMAGES_READ = "images:read"
+    IMAGES_WRITE = "images:write"
     METRICS_READ = "metrics:read"
 
 
@@ -76,6 +78,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.USERS_WRITE: Rule.OPERATOR,
     Permission.CLIENTS_WRITE: Rule.OPERATOR,
     Permission.KEYS_WRITE: Rule.OPERATOR,
+    Permission.IMAGES_READ: Rule.USER,
+    Permission.IMAGES_WRITE: Rule.USER,  # and its owner, or manager or vm-operator of its VO
     Permission.METRICS_READ: Rule.OPERATOR,
 }
 

@@ -14,6 +14,7 @@ from hansa.identity.provider.routes import router as provider_router
 from hansa.identity.routes import router as identity_router
 from hansa.identity.upstream.pages import router as broker_router
 from hansa.identity.vo_routes import router as vo_router
+from hansa.images.routes import router as image_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
@@ -59,6 +60,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         identity_router,
         vo_router,
         accounting_router,
+        image_router,
         event_router,
         portal_v1_router,
         server_v1_router,
@@ -89,6 +91,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.reports,
             rooms.checks,
             rooms.accounting,
+            rooms.images,
+            rooms.endorsing,
             rooms.files,
             rooms.jobs,
             rooms.exchange,
@@ -102,7 +106,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
 
 def is_upload(path: str) -> bool:
     """Paths whose bodies have a limit of their own."""
-    return path.startswith("/api/v1/") and "/files/sha256:" in path
+    return path.startswith("/api/v1/") and ("/files/sha256:" in path or path.startswith("/api/v1/vm-images/upload/"))
 
 
 def create_openapi() -> dict[str, Any]:

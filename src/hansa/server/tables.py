@@ -5,6 +5,7 @@ import hansa.identity.provider.store
 import hansa.identity.store
 import hansa.identity.upstream.store
 import hansa.identity.vo_store
+import hansa.images.store
 import hansa.jobs.tables
 import hansa.kernel.events
 import hansa.kernel.idempotency
