@@ -87,6 +87,14 @@ DOWNTIME = {
     "add": ("site_admin:add_downtime", "Announce a downtime."),
     "end": ("site_admin:end_downtime", "End a downtime, or take it back."),
 }
+GRANT = {
+    "list": ("grants:list_grants", "List capacity grants."),
+    "show": ("grants:show", "Show what a site grants a VO, and what of it is used."),
+    "ask": ("grants:ask", "Ask a site for capacity, as a VO manager."),
+    "agree": ("grants:agree", "Agree to what a VO asks, as the site."),
+    "refuse": ("grants:refuse", "Refuse what a VO asks, as the site."),
+    "cap": ("grants:cap", "Share the hours out among users and groups, as a VO manager."),
+}
 PILOT = {"list": ("sites:list_pilots", "List pilots, which run the tasks at a site.")}
 ADMIN = {
     "backup": ("admin:backup", "Write a copy of the embedded server's data to a file."),
@@ -149,6 +157,7 @@ TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
     "job": ("app:job", "Jobs: submit, list, show, logs, fetch, results, kill, retry, …"),
     "site": ("app:site", "Sites: where jobs can run."),
+    "grant": ("app:grant", "Capacity grants: what a site gives a VO."),
     "pilot": ("app:pilot", "Pilots."),
     "up": ("local:up", "Start the embedded server."),
     "down": ("local:down", "Stop the embedded server."),
@@ -170,6 +179,7 @@ TOP = {
 
 job = LazyGroup("job", lazy=JOB, context_settings=SETTINGS, help="Jobs. A job is a command and its tasks.")
 site = LazyGroup("site", lazy=SITE, context_settings=SETTINGS, help="Sites: where jobs can run.")
+grant = LazyGroup("grant", lazy=GRANT, context_settings=SETTINGS, help="Capacity grants: what a site gives a VO.")
 downtime = LazyGroup("downtime", lazy=DOWNTIME, context_settings=SETTINGS, help="Downtimes of a site.")
 pilot = LazyGroup("pilot", lazy=PILOT, context_settings=SETTINGS, help="Pilots run the tasks at a site.")
 user = LazyGroup("user", lazy=USER, context_settings=SETTINGS, help="Users of this server.")

@@ -71,6 +71,7 @@ from hansa.jobs.wire import (
 )
 from hansa.kernel.wire import decode, encode
 from hansa.portal.wire import SignIn
+from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
     Admins,
     BanPage,
@@ -335,6 +336,33 @@ def remove_site(name: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
 
 
+def grants(after: str | None = None) -> Operation[GrantPage]:
+    return (yield from get(GrantPage, "/grants", after=after))
+
+
+def grant(vo: str, site: str) -> Operation[Grant]:
+    return (yield from get(Grant, f"/grants/{_part(vo)}/{_part(site)}"))
+
+
+def ask_grant(vo: str, site: str, terms: GrantTerms, note: str = "") -> Operation[Grant]:
+    """Ask a site for capacity; asked twice it is asked once."""
+    return (yield from send(Grant, "POST", "/grants", AskGrant(vo, site, terms, note)))
+
+
+def agree_grant(vo: str, site: str, terms: GrantTerms | None = None, note: str = "") -> Operation[Grant]:
+    """Agree to what was asked (None), or to other terms."""
+    return (yield from send(Grant, "POST", f"/grants/{_part(vo)}/{_part(site)}/agree", AgreeGrant(terms, note)))
+
+
+def refuse_grant(vo: str, site: str, why: str) -> Operation[Grant]:
+    path = f"/grants/{_part(vo)}/{_part(site)}/refuse"
+    return (yield from send(Grant, "POST", path, RefuseGrant(why), repeatable=False))
+
+
+def cap_grant(vo: str, site: str, caps: GrantCaps) -> Operation[Grant]:
+    return (yield from send(Grant, "PUT", f"/grants/{_part(vo)}/{_part(site)}/caps", caps))
+
+
 def set_site_policy(name: str, policy: dict[str, Any]) -> Operation[Site]:
     return (yield from send(Site, "PUT", f"/sites/{_part(name)}/policy", policy))
 
@@ -392,8 +420,17 @@ def add_user(name: str) -> Operation[NewUserToken]:
     return (yield from post(NewUserToken, "/users", NewUser(name), {"Idempotency-Key": uuid.uuid4().hex}))
 
 
-def usage(after: str | None = None) -> Operation[UsagePage]:
-    return (yield from get(UsagePage, "/usage", after=after))
+def usage(by: str | None = None, **asked: Any) -> Operation[UsagePage]:
+    """Sums of usage records, ``by`` words with commas; ``asked``: since, until, vo, site, user, everybody."""
+    query: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, False)}
+    query |= {"everybody": "true"} if asked.get("everybody") else {}
+    return (yield from get(UsagePage, "/usage", by=by, **query))
+
+
+def usage_apel(since: str | None = None, until: str | None = None, site: str | None = None) -> Operation[str]:
+    """Usage as APEL's summary messages."""
+    response = yield from call(Request("GET", "/usage/apel", {"since": since, "until": until, "site": site}))
+    return response.body.decode()
 
 
 def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:

@@ -28,6 +28,8 @@ class Permission(StrEnum):
     FILES_WRITE = "files:write"
     SITES_READ = "sites:read"
     SITES_WRITE = "sites:write"
+    GRANTS_READ = "grants:read"
+    GRANTS_WRITE = "grants:write"
     USAGE_READ = "usage:read"
     EVENTS_READ = "events:read"
     PILOTS_READ = "pilots:read"
@@ -66,6 +68,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.FILES_WRITE: Rule.USER,
     Permission.SITES_READ: Rule.USER,
     Permission.SITES_WRITE: Rule.USER,  # and administrator of that site: may_at_site, may_add_site
+    Permission.GRANTS_READ: Rule.USER,
+    Permission.GRANTS_WRITE: Rule.USER,  # and manager of the VO, or administrator of the site
     Permission.USAGE_READ: Rule.USER,
     Permission.EVENTS_READ: Rule.USER,
     Permission.PILOTS_READ: Rule.USER,

@@ -486,8 +486,13 @@ async def _lease(tx: Tx, given: dict[str, Any]) -> Lease:
 
 def _charge(pilot: Any, job: Any, rows: list[dict[str, Any]]) -> Charge:
     wall = sum(row["wall_s"] for row in rows)
-    cores = job.spec["requirements"]["cores"]
-    return Charge(job.owner_id, job.vo, pilot.site, len(rows), wall, wall * cores, sum(row["cpu_s"] for row in rows))
+    needs = job.spec["requirements"]
+    is_whole = needs.get("whole_node", False)
+    cores, gpus = (pilot.cores, len(pilot.gpus)) if is_whole else (needs["cores"], needs.get("gpus", 0))
+    cpu = sum(row["cpu_s"] for row in rows)
+    return Charge(
+        job.owner_id, job.vo, pilot.site, len(rows), wall, wall * cores, cpu, wall * gpus, vo_group=job.vo_group
+    )
 
 
 def _bytes(data: str) -> bytes:

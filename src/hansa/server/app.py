@@ -29,6 +29,7 @@ from hansa.server.events import router as event_router
 from hansa.server.rooms import Rooms, running
 from hansa.server.routes import router as server_router
 from hansa.server.routes import v1_router as server_v1_router
+from hansa.sites.capacity_routes import router as grant_router
 from hansa.sites.routes import router as site_router
 from hansa.version import __version__
 
@@ -57,6 +58,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         job_router,
         pilot_router,
         site_router,
+        grant_router,
         identity_router,
         vo_router,
         accounting_router,
@@ -86,6 +88,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.upstreams,
             rooms.authority,
             rooms.sites,
+            rooms.grants,
             rooms.registry,
             rooms.steering,
             rooms.reports,

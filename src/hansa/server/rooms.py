@@ -52,6 +52,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
 from hansa.sites.kinds.base import kind_of
@@ -85,6 +86,7 @@ class Rooms:
     browser: Browser
     sites: SiteService
     registry: SiteRegistry
+    grants: CapacityService
     steering: SteeringService
     reports: ReportService
     checks: CheckService
@@ -154,6 +156,7 @@ class Rooms:
             await idempotency.forget(self.database, self.clock, timedelta(hours=retention.idempotency_hours))
             await self.accounts.forget_failures()
             await self.provider.forget_expired()
+            await self.grants.forget_expired()
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
             await self.reports.forget()
@@ -249,10 +252,11 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         sites=sites,
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
+        grants=CapacityService(database, events, clock),
+        accounting=AccountingService(database, home.url),
         registry=registry,
         checks=CheckService(registry, kind_of, settings.sites, egress),
         egress=egress,
-        accounting=AccountingService(database),
         files=files,
         logs=logs,
         jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
