@@ -196,3 +196,11 @@ class Failure(Exception):
         self.kind = said["kind"]
         self.message = said["message"]
         self.hint = said["hint"]
+
+
+def tar_of_tree(root: Path) -> bytes:
+    """A directory as a layer; whiteouts of overlay are left out."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(root, ".", filter=lambda info: None if info.ischr() else info)
+    return stream.getvalue()

@@ -69,6 +69,19 @@ SITE = {
     "add": ("site_admin:add", "Join a site, by ten lines of YAML."),
     "update": ("site_admin:update", "Make a site what its file now says."),
     "remove": ("site_admin:remove", "Forget a site."),
+    "health": ("site_health:site_health", "How a site is and was: availability, reliability."),
+    "drain": ("site_admin:drain", "Let no new work start there."),
+    "resume": ("site_admin:resume", "Let new work start there again."),
+    "ban": ("site_admin:ban", "Let nothing new of a user or VO start there."),
+    "unban": ("site_admin:unban", "Let a user or VO in again."),
+    "downtime": ("app:downtime", "Downtimes: add, list, end."),
+    "policy": ("site_admin:policy", "The site's own rules."),
+    "admins": ("site_admin:admins", "Who administers a site."),
+}
+DOWNTIME = {
+    "list": ("site_admin:list_downtimes", "List downtimes."),
+    "add": ("site_admin:add_downtime", "Announce a downtime."),
+    "end": ("site_admin:end_downtime", "End a downtime, or take it back."),
 }
 PILOT = {"list": ("sites:list_pilots", "List pilots, which run the tasks at a site.")}
 ADMIN = {
@@ -137,6 +150,7 @@ TOP = {
 
 job = LazyGroup("job", lazy=JOB, context_settings=SETTINGS, help="Jobs. A job is a command and its tasks.")
 site = LazyGroup("site", lazy=SITE, context_settings=SETTINGS, help="Sites: where jobs can run.")
+downtime = LazyGroup("downtime", lazy=DOWNTIME, context_settings=SETTINGS, help="Downtimes of a site.")
 pilot = LazyGroup("pilot", lazy=PILOT, context_settings=SETTINGS, help="Pilots run the tasks at a site.")
 user = LazyGroup("user", lazy=USER, context_settings=SETTINGS, help="Users of this server.")
 client = LazyGroup("client", lazy=CLIENT, context_settings=SETTINGS, help="Applications that people sign in to.")

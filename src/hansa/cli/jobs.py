@@ -68,6 +68,7 @@ def _job_details(job: Job) -> dict[str, Any]:
         "command": " ".join(job.command),
         "needs": describe(job).partition(": ")[2],
         "parameters": ", ".join(job.names),
+        "container image": job.image,
         "setup": job.setup,
         "inputs": f"{show_count(job.input_files, 'file')}, {show_bytes(job.input_bytes)}" if job.input_files else None,
         "outputs": ", ".join(job.outputs),

@@ -95,6 +95,11 @@ DECORATORS = (
         metavar="CMD",
         help="A shell command, run once per node before the tasks; {node} is its directory.",
     ),
+    click.option(
+        "--image",
+        metavar="IMAGE",
+        help="Run in a container of this image: docker://python:3.12-slim, any OCI or Docker registry.",
+    ),
     click.option("--retries", type=int, default=0, metavar="N", help="Run a failed task again, so often."),
     click.option(
         "--priority",
@@ -146,6 +151,7 @@ _NAMES = (
     "outputs",
     "workdir",
     "setup",
+    "image",
     "retries",
     "priority",
 )

@@ -1,19 +1,23 @@
-"""``hansa site add``, ``update``, ``remove``: for who keeps a site."""
+"""``hansa site add``, ``drain``, ``ban``, ``downtime …``: for who keeps a site."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hansa.cli import completion
 from hansa.cli.jobs import examples
-from hansa.cli.output import emit_one, output_option
+from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import note, open_session
 from hansa.cli.site_file import read_site_file
 from hansa.cli.sites import site_details
 from hansa.client import api
-from hansa.sites.wire import Site
+from hansa.client.errors import USAGE, HansaError
+from hansa.client.units import parse_time
+from hansa.sites.wire import BanView, DowntimeView, NewBan, NewDowntime, Site
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -45,3 +49,149 @@ def remove(site: str) -> None:
     """Forget SITE, its history and its credentials. What runs there is not touched."""
     open_session().run(api.remove_site(site))
     note(f"{site} is no longer a site of this server")
+
+
+@click.command(epilog=examples("hansa site policy NEBULA policy.yaml"))
+@click.argument("site", shell_complete=completion.sites)
+@click.argument("file", type=FILE)
+@output_option()
+def policy(site: str, file: Path, *, form: str) -> None:
+    """Give SITE the policy in FILE: who, which VM images, how long, pilots or not."""
+    found = read_site_file(file)
+    show_site(open_session().run(api.set_site_policy(site, found.get("policy", found))), form)
+
+
+@click.command(epilog=examples("hansa site admins NEBULA maria paul"))
+@click.argument("site", shell_complete=completion.sites)
+@click.argument("users", nargs=-1, required=True)
+def admins(site: str, users: tuple[str, ...]) -> None:
+    """Make USERS the administrators of SITE, in the place of those there were."""
+    found = open_session().run(api.set_site_admins(site, list(users)))
+    note(f"{site} is administered by {', '.join(found.users)}")
+
+
+@click.command(epilog=examples("hansa site drain NEBULA --why 'New switches on Monday'"))
+@click.argument("site", shell_complete=completion.sites)
+@click.option("--why", default="", metavar="TEXT", help="For its users.")
+@output_option()
+def drain(site: str, why: str, *, form: str) -> None:
+    """Let no new work start at SITE. What runs goes on."""
+    show_site(open_session().run(api.drain_site(site, why)), form)
+
+
+@click.command(epilog=examples("hansa site resume NEBULA"))
+@click.argument("site", shell_complete=completion.sites)
+@output_option()
+def resume(site: str, *, form: str) -> None:
+    """Let new work start at SITE again."""
+    show_site(open_session().run(api.resume_site(site)), form)
+
+
+def _ban_cells(one: BanView) -> dict[str, Any]:
+    return {"kind": one.kind, "who": one.who, "why": one.why, "by": one.by, "since": one.since}
+
+
+def _who(user: str | None, vo: str | None) -> NewBan:
+    if (user is None) == (vo is None):
+        raise HansaError(USAGE, "Say whom: --user NAME or --vo NAME.")
+    return NewBan("user", user) if user is not None else NewBan("vo", vo or "")
+
+
+@click.command(epilog=examples("hansa site ban NEBULA --user mallory --why 'Mines coins'", "hansa site ban NEBULA"))
+@click.argument("site", shell_complete=completion.sites)
+@click.option("--user", metavar="USER", help="A user, by name or id.")
+@click.option("--vo", metavar="VO", help="A virtual organisation.")
+@click.option("--why", default="", metavar="TEXT", help="For whom it concerns.")
+@output_option()
+def ban(site: str, user: str | None, vo: str | None, why: str, *, form: str) -> None:
+    """Let nothing new of a user or VO start at SITE; without either: list who is banned."""
+    session = open_session()
+    if user or vo:
+        new = _who(user, vo)
+        session.run(api.ban(site, NewBan(new.kind, new.who, why)))
+    emit(session.run(api.bans(site)).items, form, _ban_cells, lambda one: one.who)
+
+
+@click.command(epilog=examples("hansa site unban NEBULA --user mallory"))
+@click.argument("site", shell_complete=completion.sites)
+@click.option("--user", metavar="USER", help="A user, by name or id.")
+@click.option("--vo", metavar="VO", help="A virtual organisation.")
+def unban(site: str, user: str | None, vo: str | None) -> None:
+    """Let a user or VO in again at SITE."""
+    one = _who(user, vo)
+    open_session().run(api.unban(site, one.kind, one.who))
+    note(f"{site} serves {one.who} again")
+
+
+def _downtime_cells(one: DowntimeView) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "severity": one.severity,
+        "planned": one.planned,
+        "starts": one.starts,
+        "ends": one.ends,
+        "endpoint": one.endpoint,
+        "description": one.description,
+        "by": one.by,
+    }
+
+
+@click.command(epilog=examples("hansa site downtime list NEBULA"))
+@click.argument("site", shell_complete=completion.sites)
+@output_option()
+def list_downtimes(site: str, *, form: str) -> None:
+    """List the downtimes of SITE that are on or to come."""
+    emit(open_session().run(api.downtimes(site)).items, form, _downtime_cells, lambda one: one.id)
+
+
+@click.command(
+    epilog=examples(
+        "hansa site downtime add NEBULA --from '2026-12-01 08:00' --for 4h --why 'New switches'",
+        "hansa site downtime add NEBULA --for 1h --at-risk",
+    )
+)
+@click.argument("site", shell_complete=completion.sites)
+@click.option("--from", "starts", metavar="TIME", help="When it starts, in this computer's time. [default: now]")
+@click.option("--to", "ends", metavar="TIME", help="When it ends.")
+@click.option("--for", "lasts", metavar="TIME", help="How long it lasts instead, as 4h.")
+@click.option("--at-risk", is_flag=True, help="It may work: prefer other sites, but use this one.")
+@click.option("--endpoint", metavar="NAME", help="Of this endpoint only.")
+@click.option("--why", default="", metavar="TEXT", help="For its users.")
+@output_option()
+def add_downtime(
+    site: str,
+    starts: str | None,
+    ends: str | None,
+    lasts: str | None,
+    endpoint: str | None,
+    why: str,
+    *,
+    at_risk: bool,
+    form: str,
+) -> None:
+    """Announce a downtime of SITE. Announced a day ahead it is planned, and spares its reliability."""
+    start = _moment(starts) if starts else None
+    if (ends is None) == (lasts is None):
+        raise HansaError(USAGE, "Say when it ends (--to), or how long it lasts (--for).")
+    if ends is not None:
+        end = _moment(ends)
+    else:
+        end = (start or datetime.now(UTC)) + timedelta(seconds=parse_time(lasts or ""))
+    new = NewDowntime(end, start, "at_risk" if at_risk else "outage", why, endpoint)
+    emit_one(open_session().run(api.announce_downtime(site, new)), form, _downtime_cells, lambda one: one.id)
+
+
+@click.command(epilog=examples("hansa site downtime end NEBULA downtime_0198…"))
+@click.argument("site", shell_complete=completion.sites)
+@click.argument("downtime")
+def end_downtime(site: str, downtime: str) -> None:
+    """End a DOWNTIME of SITE now, or take it back."""
+    open_session().run(api.end_downtime(site, downtime))
+    note(f"the downtime of {site} is over")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise HansaError(USAGE, f"{text!r} is no time.", hint="As in 2026-12-01 08:00.") from error

@@ -58,7 +58,19 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
-from hansa.sites.wire import Site, SitePage
+from hansa.sites.wire import (
+    Admins,
+    BanPage,
+    BanView,
+    DowntimePage,
+    DowntimeView,
+    Drain,
+    HealthReport,
+    NewBan,
+    NewDowntime,
+    Site,
+    SitePage,
+)
 
 T = TypeVar("T")
 PATIENCE_S = 10.0
@@ -288,6 +300,51 @@ def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
 
 def remove_site(name: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
+
+
+def set_site_policy(name: str, policy: dict[str, Any]) -> Operation[Site]:
+    return (yield from send(Site, "PUT", f"/sites/{_part(name)}/policy", policy))
+
+
+def set_site_admins(name: str, users: list[str]) -> Operation[Admins]:
+    return (yield from send(Admins, "PUT", f"/sites/{_part(name)}/admins", Admins(users)))
+
+
+def drain_site(name: str, why: str) -> Operation[Site]:
+    return (yield from send(Site, "POST", f"/sites/{_part(name)}/drain", Drain(why)))
+
+
+def resume_site(name: str) -> Operation[Site]:
+    return (yield from send(Site, "POST", f"/sites/{_part(name)}/resume"))
+
+
+def bans(name: str) -> Operation[BanPage]:
+    return (yield from get(BanPage, f"/sites/{_part(name)}/bans"))
+
+
+def ban(name: str, new: NewBan) -> Operation[BanView]:
+    return (yield from send(BanView, "POST", f"/sites/{_part(name)}/bans", new))
+
+
+def unban(name: str, kind: str, who: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/sites/{_part(name)}/bans/{kind}/{_part(who)}"))
+
+
+def downtimes(name: str, since: str | None = None) -> Operation[DowntimePage]:
+    return (yield from get(DowntimePage, f"/sites/{_part(name)}/downtimes", since=since))
+
+
+def announce_downtime(name: str, new: NewDowntime) -> Operation[DowntimeView]:
+    path = f"/sites/{_part(name)}/downtimes"
+    return (yield from send(DowntimeView, "POST", path, new, repeatable=False))
+
+
+def end_downtime(name: str, downtime: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/sites/{_part(name)}/downtimes/{_part(downtime)}", repeatable=False))
+
+
+def site_health(name: str, days: int = 30) -> Operation[HealthReport]:
+    return (yield from get(HealthReport, f"/sites/{_part(name)}/health", days=days))
 
 
 def whoami() -> Operation[User]:

@@ -32,6 +32,7 @@ class Options:
     outputs: Sequence[str] = ()
     workdir: Path | None = None
     setup: str | None = None
+    image: str | None = None
     cores: int | None = None
     memory: str | int | None = None
     wall_time: str | int | float | None = None
@@ -117,6 +118,7 @@ def prepare(command: Sequence[str], options: Options, base: Path | None = None) 
         env=dict(options.env),
         outputs=list(options.outputs) or ["**"],
         setup=options.setup,
+        image=options.image,
         requirements=_requirements(options),
         retries=_between("retries", options.retries, 0, 100),
         priority=_between("priority", options.priority, 0, 10),

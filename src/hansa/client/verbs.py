@@ -35,6 +35,8 @@ class JobOptions(TypedDict, total=False):
     outputs: Sequence[str]
     workdir: str | Path | None
     setup: str | None
+    image: str | None
+    """A container image to run in: ``docker://python:3.12-slim``."""
     cores: int | None
     memory: str | int | None
     """``2G``, ``512M``, or MiB."""

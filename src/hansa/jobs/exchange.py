@@ -354,7 +354,10 @@ class ExchangeService:
         dropped = [lease for lease in request.held if lease not in held]
         asked = (request.session, request.sequence)  # if leases were given for it, their answer was lost
         granted = [lease for lease in held.values() if (lease.session, lease.sequence) == asked]
-        if granted or not may_take or pilot.stop or request.want <= 0:
+        stop = pilot.stop
+        if stop is None and request.protocol < protocol.PROTOCOL_VERSION:
+            stop = "drain"  # it does not understand all of an order; a newer one takes its place
+        if granted or not may_take or stop or request.want <= 0:
             given = [{"row": jobs[lease.job], **lease._mapping} for lease in granted]
         else:
             has_backlog = sum(lease.remaining for lease in held.values()) > len(request.running)
@@ -363,9 +366,7 @@ class ExchangeService:
             await self._mark_site(tx, [lease["row"] for lease in given], pilot)
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
         orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
-        return ExchangeReply(
-            [await _lease(tx, lease) for lease in given], list(orders.values()), kill, dropped, pilot.stop
-        )
+        return ExchangeReply([await _lease(tx, lease) for lease in given], list(orders.values()), kill, dropped, stop)
 
     async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
         for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():
@@ -411,6 +412,7 @@ class ExchangeService:
             output_limit_bytes=self._file_settings.limit_bytes,
             log_limit_bytes=self._settings.log_limit_bytes,
             array=spec["array"],
+            image=spec.get("image"),
         )
 
     async def _forget_old_sessions(

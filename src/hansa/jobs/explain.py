@@ -53,6 +53,8 @@ async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetim
     needs = needs_of(job.spec["requirements"])
     asked = f"{needs.cores} cores, {needs.memory_mib:,} MiB, {needs.gpus} GPUs, {duration(needs.wall_time_s)}"
     lines = [f"A task needs {asked}."]
+    if job.spec.get("image"):
+        lines.append(f"It runs in the container image {job.spec['image']}.")
     for offer in offers:
         reason = misfit(needs, offer.name, offer.capacity)
         if reason:
@@ -64,10 +66,20 @@ async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetim
         for pilot in pilots:
             lines.append(_pilot_line(pilot, needs, now))
             mine = [s for s in pilot.setups if s["job"] == job.number and s["state"] == "running"]
-            lines += [f"The setup command has been running for {duration(s['age_s'])}." for s in mine]
+            lines += [_preparing_line(setup, pilot) for setup in mine]
     if job.again:
         lines.append(f"{job.again:,} tasks wait to run again after an earlier attempt.")
     return lines
+
+
+def _preparing_line(setup: dict[str, Any], pilot: Any) -> str:
+    """What a pilot does before a job's tasks can start there."""
+    if not setup.get("image"):
+        return f"The setup command has been running for {duration(setup['age_s'])}."
+    node = (pilot.node or {}).get("hostname") or pilot.site
+    total = setup.get("total_bytes") or 0
+    size = f": {setup.get('done_bytes', 0) / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else ""
+    return f"The container image {setup['image']} is on its way to {node}{size}, since {duration(setup['age_s'])}."
 
 
 def _pilot_line(pilot: Any, needs: Needs, now: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -104,7 +105,7 @@ async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, arrival: str, now:
         values["running"] = running
     if is_newest and request.setups:  # it says only what has changed
         setups = {s["job"]: s for s in pilot.setups}
-        setups |= {s.job: {"job": s.job, "state": s.state, "age_s": s.age_s} for s in request.setups}
+        setups |= {s.job: asdict(s) for s in request.setups}
         values["setups"] = [s for s in setups.values() if s["state"] == "running"]
     if request.node is not None:
         values["node"] = request.node

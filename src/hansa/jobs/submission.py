@@ -10,6 +10,8 @@ from hansa.jobs import errors
 from hansa.jobs.needs import Needs, version_key
 from hansa.jobs.wire import JobSpec
 from hansa.kernel.errors import Fault
+from hansa.node.containers.errors import ContainerError
+from hansa.node.containers.model import Reference
 
 _COMMAND_BYTES = 128 * 1024
 _RESERVED_NAMES = {"job", "node"}
@@ -36,6 +38,7 @@ def check_spec(spec: JobSpec, array_limit: int) -> None:
     for name in spec.env:
         if not name or "=" in name:
             raise _bad(f"{name!r} cannot be the name of an environment variable")
+    _check_image(spec.image)
     _check_rows(spec)
     _check_needs(spec)
     for file in [*spec.inputs, *(file for row in spec.rows or [] for file in row.inputs)]:
@@ -50,12 +53,21 @@ def _texts(spec: JobSpec) -> Iterator[str]:
     """All that is text in a job, but for paths."""
     yield from (*spec.command, *spec.env.values(), *spec.env, *spec.outputs, *spec.names)
     yield from (spec.name or "", spec.vo or "", spec.setup or "", spec.group or "", spec.vo_group or "")
-    yield from (*spec.labels, *spec.labels.values(), spec.comment or "")
+    yield from (*spec.labels, *spec.labels.values(), spec.comment or "", spec.image or "")
     asked = spec.requirements
     yield from (asked.site or "", asked.os or "", asked.arch or "", asked.glibc or "", asked.gpu_model or "")
     yield from (*asked.tags, *asked.cpu_features, *asked.sites, *asked.banned_sites, *asked.data)
     for row in spec.rows or []:
         yield from row.values
+
+
+def _check_image(image: str | None) -> None:
+    if image is None:
+        return
+    try:
+        Reference.parse(image)
+    except ContainerError as error:
+        raise _bad(f"the container image {error.message}{': ' if error.hint else ''}{error.hint}") from error
 
 
 def _check_rows(spec: JobSpec) -> None:

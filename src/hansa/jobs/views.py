@@ -37,6 +37,7 @@ def job_view(row: Any, running: int) -> Job:
         outputs=spec["outputs"],
         created=row.created,
         version=row.version,
+        image=spec.get("image"),
         started=row.started,
         ended=row.ended,
         group=row.group_name,

@@ -104,6 +104,9 @@ class JobSpec:
     """Globs of files to bring back, relative to the task's directory. ``**``: all that is new or changed."""
     setup: Annotated[str, MaxLen(65_536)] | None = None
     """A shell command, run once per node in a directory with the job's inputs (``{node}``, HANSA_NODE_DIR)."""
+    image: Annotated[str, MinLen(1), MaxLen(512)] | None = None
+    """A container image in which setup and command run: ``docker://python:3.12-slim``, any OCI or Docker registry.
+    Its entry point is not used: the command is run as it is given."""
     requirements: Requirements = field(default_factory=Requirements)
     retries: Annotated[int, Ge(0), Le(100)] = 0
     """How often a task that failed is run again. Faults of nodes do not count."""
@@ -156,6 +159,8 @@ class Job:
     created: datetime
     version: int
     """Counts up with every change; the ETag."""
+    image: str | None = None
+    """The container image that its tasks run in."""
     started: datetime | None = None
     ended: datetime | None = None
     group: str | None = None

@@ -169,6 +169,29 @@ class LocalSettings(_Table):
     """Memory offered in MiB. Default: all of the computer's."""
 
 
+class SiteSettings(_Table):
+    """Sites: how often they are looked at, and which addresses they may have."""
+
+    probe_s: Seconds = 300.0
+    """Seconds between two probes of an endpoint."""
+
+    probe_timeout_s: Seconds = 20.0
+    """Seconds that a probe may take."""
+
+    discover_s: Seconds = 3600.0
+    """Seconds after which an endpoint is asked anew for flavours, VM images, networks and quotas."""
+
+    discover_timeout_s: Seconds = 120.0
+    """Seconds that it may take to answer that, for each VO."""
+
+    networks: tuple[str, ...] = ()
+    """Private networks (``10.1.0.0/16``) in which sites may have addresses. An embedded server allows all private
+    ones and loopback; link-local addresses are never allowed."""
+
+    history_days: Annotated[int, Gt(0)] = 400
+    """Days that the history of probes is kept."""
+
+
 class RetentionSettings(_Table):
     """What is deleted when."""
 
@@ -200,6 +223,7 @@ class Settings(_Table):
     job: JobSettings = JobSettings()
     pilot: PilotSettings = PilotSettings()
     local: LocalSettings = LocalSettings()
+    sites: SiteSettings = SiteSettings()
     retention: RetentionSettings = RetentionSettings()
     client: ClientSettings = ClientSettings()
 

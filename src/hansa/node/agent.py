@@ -10,14 +10,17 @@ import selectors
 import signal
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Set, Tuple
 
 from . import linux
 from .backoff import Backoff
 from .config import Places
-from .core import Arrivals, Core, Refusal, SetupPhase, Signal, Task
+from .containers.settings import read_only_roots, store_root
+from .core import Arrivals, Core, Job, Refusal, SetupPhase, Signal, Task
 from .files import Cache, InputError
-from .finish import basic_result, collect, left_nothing, tail_of, upload_file
+from .finish import basic_result, collect, left_nothing, tail_of, upload_file, with_problem
+from .images import Ended, Shelf, users
+from .isolation import is_below
 from .launch import Launcher, inputs_of, user_env
 from .outbox import Speaker
 from .protocol import INPUT, NODE, NOT_STARTED, OutputFile, PilotConfig, TaskResult
@@ -66,17 +69,22 @@ class Agent:
         self.core = Core(cpus, config.memory_mib, config.gpus, ends_at)
         self._endpoint = Endpoint(config.urls, config.pilot, config.token_file, config.ca_file)
         self._cache = Cache(places.cache, lambda digest: self._endpoint.path(f"files/{digest}"))
-        self._launcher = Launcher(config, places.tasks, self._cache, user_env(os.environ), is_bound)
+        self._store, below = store_root(os.environ), read_only_roots(os.environ)
+        self._keep = [places.tasks, *self._store_places(config, below)]
+        self._shelf = Shelf(self._store, below, places.runtime, config.cache_limit_bytes)
+        self._launcher = Launcher(config, places, self._cache, user_env(os.environ), self._shelf, is_bound=is_bound)
         self._mail: Deque[Callable[[], None]] = deque()
         self._wake_reader, self._wake_writer = os.pipe()
         for fd in (self._wake_reader, self._wake_writer):
             os.set_blocking(fd, False)
         self._fetchers = Workers("fetch", 4)
+        self._pullers = Workers("pull", 2)
         self._handlers = Workers("files", 8)
         self._removers = Workers("remove", 1)
         self._sent: Set[int] = set()  # serials of commands that the spawner has
         self._setup_tries: Dict[int, int] = {}
         self._setup_speakers: Dict[int, Task] = {}
+        self._awaited: Dict[str, List[Job]] = {}  # jobs that wait for a container image
         self._finishing: Set[int] = set()
         self._deaths: Deque[float] = deque(maxlen=DEATHS)
         self._next_prune = 0.0
@@ -92,6 +100,7 @@ class Agent:
             config, self.core, self._endpoint, places.journal, self._post, clock, self._rng,
             on_reply=self._apply, live=self._live_speakers, remove=self._remove,
         )  # fmt: skip
+        self.talker.image_progress = self._shelf.progress
         self._link = self._new_link()
         self._selector = selectors.DefaultSelector()
 
@@ -112,6 +121,7 @@ class Agent:
                 self._round()
         finally:
             self._is_over = True
+            self._shelf.close()
             self._link.close()
         reason = self._ending or "stopped"
         self.talker.finish(reason, self._clock() + (_NOW_DEADLINE_S if self._stop_now else _END_DEADLINE_S))
@@ -158,6 +168,7 @@ class Agent:
             self._next_prune = now + PRUNE_S
             for number in self.core.prune():
                 self._launcher.forget(number)
+            self._shelf.keep_only(users(self.core.jobs.values()))
         self.talker.tick(now)
         if self.core.tasks or self.core.active or self._finishing or len(self.talker.outbox):
             self._busy_at = now
@@ -209,7 +220,15 @@ class Agent:
 
     def _new_link(self) -> SpawnerLink:
         hide = [*self._config.hide, self._places.root]
-        return SpawnerLink(self._places.tasks, hide, self._hidden_files)
+        return SpawnerLink(self._keep, hide, self._hidden_files)
+
+    def _store_places(self, config: PilotConfig, below: Sequence[str]) -> List[str]:
+        """Stores of container images that lie in a hidden directory: they stay visible to tasks."""
+        hidden = [os.path.realpath(path) for path in (*config.hide, self._places.root)]
+        found = [path for path in (self._store, *below) if any(is_below(os.path.realpath(path), one) for one in hidden)]
+        if self._store in found:
+            os.makedirs(self._store, mode=0o700, exist_ok=True)  # it must be there to be kept
+        return found
 
     def _hear_spawner(self) -> None:
         messages = self._link.receive()
@@ -271,6 +290,8 @@ class Agent:
         if task is None:
             return
         result = basic_result(task, status, cpu_s, max_rss_kib, when)
+        if task.job.order.image:
+            result = with_problem(task, result)
         if task.is_setup:
             self._judge_setup(task, result)
             return
@@ -319,7 +340,12 @@ class Agent:
             self._begin_setup(task)
         else:
             self._launcher.open_streams(task)
-        self._link.send(self._launcher.command(task))
+        try:
+            command = self._launcher.command(task)
+        except OSError as error:
+            self._give_up(task, NODE, f"the task's container cannot be prepared: {error.strerror}")
+            return
+        self._link.send(command)
         self._sent.add(task.serial)
 
     def _give_up(self, task: Task, outcome: str, message: str) -> None:
@@ -436,8 +462,56 @@ class Agent:
             else:
                 self._fetched(task, None)
         self._signal(arrivals.signals)
+        self._follow(arrivals)
+
+    def _follow(self, arrivals: Arrivals) -> None:
+        for job in arrivals.pulls:
+            self._want_image(job)
         for refusal in arrivals.refusals:
             self._refuse(refusal)
+
+    # -- container images ------------------------------------------------------------------------------------
+
+    def _want_image(self, job: Job) -> None:
+        image = job.order.image or ""
+        if self._shelf.ready(image) is not None:
+            self._follow(self.core.image_ended(job, "", "", self._clock()))
+            return
+        job.image_started = self._clock()
+        waiting = self._awaited.setdefault(image, [])
+        waiting.append(job)
+        self.talker.setup_changed(job.order.number)
+        if len(waiting) == 1:
+            self._pullers.do(lambda: self._pull(image, job.order.registry_auth))
+
+    def _pull(self, image: str, auth: Optional[Dict[str, str]]) -> None:
+        """In a worker thread."""
+
+        def changed() -> None:
+            self._post(lambda: self._say_progress(image))
+
+        try:
+            ended = self._shelf.bring(image, auth, changed, Backoff(self._rng), self._pause)
+        except Exception as error:
+            _log.exception("container image %s", image)
+            ended = Ended(None, NODE, f"the container image {image} could not be brought here: {error}")
+        self._post(lambda: self._pulled(image, ended))
+
+    def _say_progress(self, image: str) -> None:
+        for job in self._awaited.get(image, ()):
+            self.talker.setup_changed(job.order.number)
+
+    def _pulled(self, image: str, ended: Ended) -> None:
+        if ended.ready is not None:
+            self._shelf.put(image, ended.ready)
+            os.makedirs(self._places.engines, mode=0o700, exist_ok=True)
+        for job in self._awaited.pop(image, []):
+            self._launcher.forget(job.order.number)
+            arrivals = self.core.image_ended(job, ended.outcome, clean_text(ended.message), self._clock())
+            self.talker.setup_changed(job.order.number)
+            self._follow(arrivals)
+
+    # -- inputs ----------------------------------------------------------------------------------------------
 
     def _fetch(self, task: Task) -> None:
         """In a worker thread: bring the inputs to the cache."""
@@ -454,9 +528,8 @@ class Agent:
 
     def _fetched(self, task: Task, problem: Optional[str]) -> None:
         stopped = problem is not None
-        arrivals = self.core.stop(task, INPUT, problem or "", self._clock()) if stopped else self.core.fetched(task)
-        for refusal in arrivals.refusals:
-            self._refuse(refusal)
+        now = self._clock()
+        self._follow(self.core.stop(task, INPUT, problem or "", now) if stopped else self.core.fetched(task, now))
 
     # -- watching --------------------------------------------------------------------------------------------
 

@@ -91,6 +91,16 @@ class Places:
         return os.path.join(self.root, "cache")
 
     @property
+    def runtime(self) -> str:
+        """What starts tasks' containers, among the tasks: there it can be read."""
+        return os.path.join(self.tasks, "runtime")
+
+    @property
+    def engines(self) -> str:
+        """Where ways of running containers are tried out and remembered."""
+        return os.path.join(self.tasks, "engines")
+
+    @property
     def tasks(self) -> str:
         return os.path.join(self.root, "tasks")
 

@@ -9,7 +9,7 @@ from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from .backlog import Rate, free_soon, wanted
 from .outbox import Speaker
-from .protocol import KILLED, MEMORY, NODE, SETUP, WALL_TIME, ExchangeReply, JobOrder, Lease, TaskRow
+from .protocol import IMAGE, KILLED, MEMORY, NODE, SETUP, WALL_TIME, ExchangeReply, JobOrder, Lease, TaskRow
 
 TERM_GRACE_S = {WALL_TIME: 10.0, MEMORY: 0.0}
 KILL_GRACE_S = 5.0
@@ -17,6 +17,9 @@ BACKFILL_S = 5.0
 """A task that does not fit lets later ones pass for so long; then cores are kept free for it."""
 SETUP_TIME_S = 3600.0
 """A setup may take the job's wall time, or so long if that is more."""
+
+IMAGE_AGAIN_S = 60.0
+"""An image that could not be had is not asked for again for so long: its job's tasks fail at once meanwhile."""
 
 SIGKILL = 9
 SIGTERM = 15
@@ -26,7 +29,7 @@ class Phase(enum.Enum):
     """Where a task is on this pilot."""
 
     FETCHING = "fetching"  # its inputs come to the cache
-    PARKED = "parked"  # its job's setup is not done
+    PARKED = "parked"  # its job's image is not here, or its setup is not done
     WAITING = "waiting"  # could start as soon as there is room
     STARTING = "starting"  # has its cores; directory and process are being made
     RUNNING = "running"
@@ -43,13 +46,42 @@ class SetupPhase(enum.Enum):
     FAILED = "failed"
 
 
+class ImagePhase(enum.Enum):
+    """A job's container image on this pilot."""
+
+    NONE = ""
+    WANTED = "wanted"
+    PULLING = "pulling"
+    READY = "ready"
+    FAILED = "failed"
+
+
 class Job:
     """A job as far as this pilot knows it."""
 
-    __slots__ = ("order", "parked", "setup", "setup_dir", "setup_message", "setup_started")
+    __slots__ = (
+        "image",
+        "image_failed_at",
+        "image_message",
+        "image_outcome",
+        "image_parked",
+        "image_started",
+        "order",
+        "parked",
+        "setup",
+        "setup_dir",
+        "setup_message",
+        "setup_started",
+    )  # fmt: skip
 
     def __init__(self, order: JobOrder) -> None:
         self.order = order
+        self.image = ImagePhase.WANTED if order.image else ImagePhase.NONE
+        self.image_outcome = IMAGE
+        self.image_message = ""
+        self.image_started = 0.0
+        self.image_failed_at = 0.0
+        self.image_parked: List[Task] = []
         self.setup = SetupPhase.WANTED if order.setup else SetupPhase.NONE
         self.setup_dir: Optional[str] = None
         self.setup_message = ""
@@ -140,6 +172,13 @@ class Arrivals(NamedTuple):
     signals: List[Signal]
     refusals: List[Refusal]
     dropped: List[int]
+    pulls: List[Job]
+    """Jobs whose container image is to be brought here; answered by :meth:`Core.image_ended`."""
+
+
+def no_arrivals() -> Arrivals:
+    """Nothing, to be added to."""
+    return Arrivals([], [], [], [], [])
 
 
 class Core:
@@ -176,7 +215,7 @@ class Core:
 
     def accept(self, reply: ExchangeReply, now: float) -> Arrivals:
         """Take in an answer. Tasks whose inputs may be missing are returned in ``fetch``; the others wait."""
-        arrivals = Arrivals([], [], [], [])
+        arrivals = no_arrivals()
         for order in reply.jobs:
             if order.number not in self.jobs:
                 job = self.jobs[order.number] = Job(order)
@@ -217,7 +256,7 @@ class Core:
                 task.phase = Phase.FETCHING
                 arrivals.fetch.append(task)
             else:
-                self._ready(task, arrivals)
+                self._ready(task, arrivals, now)
 
     def prune(self) -> List[int]:
         """Forget jobs of which nothing is here; returns their numbers. Every lease brings its job along.
@@ -255,16 +294,26 @@ class Core:
 
     # -- from leased to running ------------------------------------------------------------------------------
 
-    def fetched(self, task: Task) -> Arrivals:
+    def fetched(self, task: Task, now: float = 0.0) -> Arrivals:
         """Its inputs are in the cache."""
-        arrivals = Arrivals([], [], [], [])
+        arrivals = no_arrivals()
         if task.phase is Phase.FETCHING:
-            self._ready(task, arrivals)
+            self._ready(task, arrivals, now)
         return arrivals
 
-    def _ready(self, task: Task, arrivals: Arrivals) -> None:
-        setup = task.job.setup
-        if setup in (SetupPhase.NONE, SetupPhase.DONE):
+    def _ready(self, task: Task, arrivals: Arrivals, now: float) -> None:
+        job, setup = task.job, task.job.setup
+        if job.image is ImagePhase.FAILED and now - job.image_failed_at >= IMAGE_AGAIN_S:
+            job.image = ImagePhase.WANTED
+        if job.image is ImagePhase.FAILED:
+            arrivals.refusals.append(self._refuse(task, job.image_outcome, job.image_message))
+        elif job.image in (ImagePhase.WANTED, ImagePhase.PULLING):
+            task.phase = Phase.PARKED
+            job.image_parked.append(task)
+            if job.image is ImagePhase.WANTED:
+                job.image = ImagePhase.PULLING
+                arrivals.pulls.append(job)
+        elif setup in (SetupPhase.NONE, SetupPhase.DONE):
             task.phase = Phase.WAITING
             self.waiting.append(task)
         elif setup is SetupPhase.FAILED:
@@ -356,13 +405,29 @@ class Core:
     def setup_ended(self, job: Job, message: str) -> List[Refusal]:
         """The setup is done, or failed with ``message``: then its tasks end with it."""
         parked, job.parked = job.parked, []
-        arrivals = Arrivals([], [], [], [])
+        arrivals = no_arrivals()
         job.setup = SetupPhase.FAILED if message else SetupPhase.DONE
         job.setup_message = message
         for task in parked:
             if task.phase is Phase.PARKED:
-                self._ready(task, arrivals)
+                self._ready(task, arrivals, 0.0)
         return arrivals.refusals
+
+    def image_ended(self, job: Job, outcome: str, message: str, now: float) -> Arrivals:
+        """The image is here, or could not be brought (``message``): then the tasks that wait for it end with it.
+
+        A fault of the node (``outcome`` NODE) is tried anew for the next task.
+        """
+        parked, job.image_parked = job.image_parked, []
+        arrivals = no_arrivals()
+        job.image = ImagePhase.FAILED if message else ImagePhase.READY
+        job.image_outcome, job.image_message, job.image_failed_at = outcome, message, now
+        for task in parked:
+            if task.phase is Phase.PARKED:
+                self._ready(task, arrivals, now)
+        if message and outcome == NODE:
+            job.image = ImagePhase.WANTED
+        return arrivals
 
     def acknowledged(self, lease: int) -> None:
         """One result of a lease has arrived at the server."""
@@ -378,7 +443,7 @@ class Core:
 
     def stop(self, task: Task, outcome: str, message: str, now: float) -> Arrivals:
         """End a task with this outcome."""
-        arrivals = Arrivals([], [], [], [])
+        arrivals = no_arrivals()
         self._stop(task, outcome, message, now, arrivals)
         return arrivals
 
@@ -387,8 +452,9 @@ class Core:
             return
         if task.phase in (Phase.WAITING, Phase.PARKED, Phase.FETCHING):
             arrivals.refusals.append(self._refuse(task, outcome, message))
-            if task in task.job.parked:
-                task.job.parked.remove(task)
+            for parked in (task.job.parked, task.job.image_parked):
+                if task in parked:
+                    parked.remove(task)
             return
         if task.stop_outcome is not None:
             return
@@ -405,7 +471,7 @@ class Core:
 
     def due(self, now: float) -> List[Signal]:
         """Signals for tasks that ran too long or did not heed a SIGTERM. Call it a few times a second."""
-        arrivals = Arrivals([], [], [], [])
+        arrivals = no_arrivals()
         for task in self.active.values():
             if task.phase is not Phase.RUNNING:
                 continue

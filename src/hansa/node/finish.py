@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from dataclasses import replace
@@ -41,6 +42,18 @@ def basic_result(task: Task, status: int, cpu_s: float, max_rss_kib: int, ended_
         cpu_s=cpu_s,
         memory_mib=max(task.peak_mib, max_rss_kib / 1024.0),
     )
+
+
+def with_problem(task: Task, result: TaskResult) -> TaskResult:
+    """The result of a task in a container: another one where its program did not start."""
+    try:
+        with open(task.base + "/container/problem.json", encoding="utf-8") as stream:
+            problem = json.load(stream)
+    except (OSError, ValueError):
+        return result
+    if task.stop_outcome is not None:
+        return result
+    return replace(result, outcome=problem["outcome"], message=clean_text(problem["message"]), exit_code=None)
 
 
 def is_real_directory(path: str) -> bool:

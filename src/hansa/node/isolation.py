@@ -1,8 +1,8 @@
 """What tasks must not see: the server's home, and the pilot's token, configuration and journal.
 
 The spawner leaves the user and mount namespaces once, before its first task, and every task inherits them:
-no cost per task. Directories to hide are covered by an empty read-only tmpfs. The tasks' own directory, which
-may lie inside a hidden one, is bound back at the same path.
+no cost per task. Directories to hide are covered by an empty read-only tmpfs. The tasks' own directory
+and the store of container images, which may lie inside a hidden one, are bound back at the same paths.
 
 Why tasks cannot undo it: the capability bounding set is emptied (but for one: see linux.py), so that no program they
 start gains a capability, also when the pilot is real root; and in a user namespace of their own the inherited mounts
@@ -34,20 +34,20 @@ class Isolation:
 
 @dataclass(frozen=True)
 class Plan:
-    """Absolute paths: directories and files to cover, and the directory that stays reachable."""
+    """Absolute paths: directories and files to cover, and the directories that stay reachable."""
 
-    keep: str
+    keep: Sequence[str]
     directories: Sequence[str]
     files: Sequence[str]
 
 
-def make_plan(keep: str, directories: Iterable[str], files: Iterable[str]) -> Plan:
+def make_plan(keep: Sequence[str], directories: Iterable[str], files: Iterable[str]) -> Plan:
     """Resolve links, leave out what does not exist, and what lies inside another covered directory."""
-    kept = os.path.realpath(keep)
+    kept = [os.path.realpath(path) for path in keep if os.path.isdir(path)]
     found = sorted({os.path.realpath(path) for path in directories if os.path.isdir(path)})
     top: List[str] = []
     for path in found:
-        if path == "/" or is_below(path, kept):
+        if path == "/" or any(is_below(path, other) for other in kept):
             continue  # hiding the root, or the tasks' own files, would hide everything
         if not any(is_below(path, other) for other in top):
             top.append(path)
@@ -72,7 +72,7 @@ def isolate(plan: Plan) -> Isolation:
     return found
 
 
-def probe_isolation(plan: Plan = Plan(keep="/", directories=(), files=())) -> Isolation:
+def probe_isolation(plan: Plan = Plan(keep=(), directories=(), files=())) -> Isolation:
     """What :func:`isolate` would achieve here, tried out in child processes; changes nothing of this one."""
     reasons: List[str] = []
     for kind, enter in _WAYS.items():
@@ -120,23 +120,25 @@ def _enter_mount(plan: Plan) -> None:
 def _cover_all(plan: Plan) -> None:
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     os.chdir("/")
-    keep_fd = os.open(plan.keep, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    kept = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in plan.keep}
     try:
         for path in plan.files:
             linux.mount("/dev/null", path, None, linux.MS_BIND)
         for path in plan.directories:
-            _cover(path, plan.keep, keep_fd)
+            _cover(path, kept)
     finally:
-        os.close(keep_fd)
+        for fd in kept.values():
+            os.close(fd)
     linux.drop_capability_bounds()
 
 
-def _cover(path: str, keep: str, keep_fd: int) -> None:
+def _cover(path: str, kept: Dict[str, int]) -> None:
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
     linux.mount("tmpfs", path, "tmpfs", flags, "mode=0755,size=64k")
-    if is_below(keep, path):
-        os.makedirs(keep, mode=0o755)
-        linux.mount(f"/proc/self/fd/{keep_fd}", keep, None, linux.MS_BIND | linux.MS_REC)
+    for keep, fd in kept.items():
+        if is_below(keep, path):
+            os.makedirs(keep, mode=0o755, exist_ok=True)
+            linux.mount(f"/proc/self/fd/{fd}", keep, None, linux.MS_BIND | linux.MS_REC)
     linux.mount("tmpfs", path, None, linux.MS_REMOUNT | linux.MS_RDONLY | flags, "mode=0755,size=64k")
 
 

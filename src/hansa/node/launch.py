@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
+import sys
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
+from .config import Places
 from .core import Job, Task
 from .files import Cache, lay_out
+from .images import Shelf
 from .logs import Stream
 from .outbox import Speaker
 from .protocol import File, JobOrder, PilotConfig
@@ -19,6 +23,10 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _MIB = 1 << 20
 _CLEAN_LIMIT = 256
+_RUN_IMAGE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from hansa.node.containers.task import main;"
+    " sys.exit(main(sys.argv[2:]))"
+)
 
 
 class Recipe(NamedTuple):
@@ -50,11 +58,19 @@ class Launcher:
     """Prepares tasks. ``cpus``: the numbers of the cores that tasks are bound to, None where they are not."""
 
     def __init__(
-        self, config: PilotConfig, tasks_dir: str, cache: Cache, base_env: Mapping[str, str], is_bound: bool
+        self,
+        config: PilotConfig,
+        places: Places,
+        cache: Cache,
+        base_env: Mapping[str, str],
+        shelf: Shelf,
+        *,
+        is_bound: bool,
     ) -> None:
         self._pilot = config.pilot
         self._has_gpus = bool(config.gpus)
-        self._tasks_dir = tasks_dir
+        self._places = places
+        self._shelf = shelf
         self._cache = cache
         self._base_env = dict(base_env)
         self._is_bound = is_bound
@@ -91,6 +107,8 @@ class Launcher:
             env.update((name, value.render(values)) for name, value in recipe.job_env)
         if task.is_setup:
             argv = ["/bin/sh", "-c", "exec 2>&1\n" + (order.setup or "")]
+        if order.image:
+            argv, env = self._contained(task, argv, env)
         cpus = task.cores if self._is_bound else None
         return ("run", task.serial, argv, env, task.base, task.base + "/work", cpus, data_limit_bytes(order))
 
@@ -98,7 +116,7 @@ class Launcher:
         order = job.order
         threads = str(order.cores)
         fixed = {
-            **self._base_env,
+            **(self._base_env if order.image is None else self._image_env(order.image)),
             **dict.fromkeys(_THREADS, threads),
             "HANSA_PILOT": self._pilot,
             "HANSA_JOB": str(order.number),
@@ -111,6 +129,52 @@ class Launcher:
         env = [(name, Template(value)) for name, value in order.env.items()]
         is_constant = all(part.is_constant for part in command) and all(value.is_constant for _, value in env)
         return Recipe(command, fixed, env, order.names, is_constant)
+
+    def _image_env(self, image: str) -> Dict[str, str]:
+        """The image's variables in the place of the host's."""
+        ready = self._shelf.ready(image)
+        return {"LANG": "C.UTF-8", **(ready.info["env"] if ready is not None else {})}
+
+    def _contained(self, task: Task, argv: List[str], env: Dict[str, str]) -> Tuple[List[str], Dict[str, str]]:
+        """The command that runs ``argv`` in the job's image. OSError: disk.
+
+        The task's own directories are in the container where they are outside, so that all paths mean the same;
+        but /tmp is the task's.
+        """
+        image = task.job.order.image or ""
+        ready = self._shelf.ready(image)
+        if ready is None:
+            raise OSError(2, f"the container image {image} is not here any more")
+        base, info = task.base, ready.info
+        container, home = base + "/container", base + "/home"
+        for path in (container, home):
+            os.mkdir(path, 0o700)
+        work = base + "/work"
+        binds = [*info["binds"], [base + "/tmp", "/tmp", False, False]]  # first: the others may lie below /tmp
+        binds += [[path, path, False, False] for path in (work, home)]
+        if task.job.setup_dir is not None and not task.is_setup:
+            binds.append([task.job.setup_dir, task.job.setup_dir, False, False])
+        order = {
+            "layers": info["layers"],
+            "argv": argv,
+            "env": {"HOME": home, **env, "TMPDIR": "/tmp"},
+            "cwd": work,
+            "uid": info["uid"],
+            "gid": info["gid"],
+            "groups": info["groups"],
+            "files": info["files"],
+            "binds": binds,
+            "has_gpu": bool(task.gpus),
+            "engines": self._places.engines,
+        }
+        spec = container + "/spec.json"
+        with os.fdopen(os.open(spec, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+            json.dump(order, stream)
+        words = [sys.executable, "-I", "-S", "-c", _RUN_IMAGE, self._places.runtime, spec]
+        outside: Dict[str, str] = {name: self._base_env[name] for name in ("PATH", "HOME") if name in self._base_env}
+        if "CUDA_VISIBLE_DEVICES" in env:
+            outside["CUDA_VISIBLE_DEVICES"] = env["CUDA_VISIBLE_DEVICES"]
+        return words, {**outside, MARK: env[MARK]}
 
     def values(self, task: Task) -> Dict[str, str]:
         """What the placeholders stand for."""
@@ -132,7 +196,7 @@ class Launcher:
             pass
         else:
             return
-        task.base = f"{self._tasks_dir}/{task.serial}"
+        task.base = f"{self._places.tasks}/{task.serial}"
         os.mkdir(task.base, 0o700)
         os.mkdir(task.base + "/work", 0o700)
         os.mkdir(task.base + "/tmp", 0o700)

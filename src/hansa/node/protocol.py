@@ -1,4 +1,4 @@
-"""The node protocol, version 1: what a pilot and a server say to each other.
+"""The node protocol, version 2: what a pilot and a server say to each other.
 
 A pilot makes one kind of call, the *exchange*: `POST /api/v1/pilots/{id}/exchange` with an
 :class:`ExchangeRequest`, answered by an :class:`ExchangeReply`. Files go by
@@ -15,7 +15,9 @@ Promises:
 - **Requests may overlap.** A request with ``wait_s`` is held by the server until there is something to say, or
   until another request of the same pilot arrives: then the held one is answered at once, with nothing.
 - Times are seconds and measured by the node's monotonic clock; the server turns ages into dates.
-- Unknown fields are ignored by both ends; a server speaks this version and the one before it.
+- Unknown fields are ignored by both ends; a server speaks this version and the one before it. A pilot of the version
+  before finishes what it has and gets nothing new: it would not understand all of an order.
+- Version 2 brought container images: ``JobOrder.image``, the outcome IMAGE, and their progress in ``setups``.
 
 Sizes: a request stays below :data:`EXCHANGE_LIMIT_BYTES`; logs and outputs that do not fit wait for the next one.
 """
@@ -25,7 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 EXCHANGE_LIMIT_BYTES = 8 * 1024 * 1024
 INLINE_OUTPUT_LIMIT_BYTES = 64 * 1024
 """Outputs up to this size travel inside the exchange; larger ones are uploaded first."""
@@ -39,11 +41,12 @@ MEMORY = "memory"  # stopped by the pilot: over its memory
 KILLED = "killed"  # stopped because the server said so
 NOT_STARTED = "not_started"  # the command could not be started (no such file, no permission): message says why
 SETUP = "setup"  # the job's setup command failed on this node: message and the setup's log say why
+IMAGE = "image"  # the job's container image cannot be had or used: message says why and what to do
 INPUT = "input"  # an input file could not be brought here
 OUTPUT = "output"  # ran, but its outputs break a limit or could not be sent: message says which and what to do
 NODE = "node"  # a fault of the node (spawner died, disk full): the task is innocent and may run again
 
-OUTCOMES = (EXITED, WALL_TIME, MEMORY, KILLED, NOT_STARTED, SETUP, INPUT, OUTPUT, NODE)
+OUTCOMES = (EXITED, WALL_TIME, MEMORY, KILLED, NOT_STARTED, SETUP, IMAGE, INPUT, OUTPUT, NODE)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class JobOrder:
     output_limit_files: int = 10_000  # of one task
     log_limit_bytes: int = 64 * 1024**2  # of one stream of one task; the rest is dropped and counted
     array: bool = False  # False: a single job; ``{i}`` is then not replaced
+    image: Optional[str] = None
+    """A container image (``docker://python:3.12-slim``): setup and command run in it. Its entry point is not used."""
+    registry_auth: Optional[Dict[str, str]] = None
+    """``username`` and ``password`` for the image's registry. For the pilot alone: never on disk, nor in argv."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +162,15 @@ class LogChunk:
 
 @dataclass(frozen=True)
 class SetupState:
-    """Progress of a job's setup command on this node: ``running``, ``done`` or ``failed``."""
+    """Progress of what comes before a job's tasks on this node: of its container image (``image`` names it, sizes in
+    bytes as they travel) or of its setup command. ``running``, ``done`` or ``failed``."""
 
     job: int
     state: str
     age_s: float = 0.0
+    image: Optional[str] = None
+    done_bytes: int = 0
+    total_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -230,3 +241,6 @@ class PilotConfig:
     server_away_s: float = 604800.0  # an idle pilot ends when it has not reached the server for so long
     hide: List[str] = field(default_factory=list)
     ca_file: Optional[str] = None
+    cache_limit_bytes: Optional[int] = None
+    """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: no
+    limit."""

@@ -6,7 +6,7 @@ them.
 
 Messages from the agent (see frames.py)::
 
-    ("setup", keep, [hidden directory], [hidden file])      the first one; answered by ("hello", kind, reason)
+    ("setup", [kept directory], [hidden directory], [hidden file])      first; answered by ("hello", kind, reason)
     ("run", serial, argv, env, base, work, cpus or None, data_limit_bytes or None)
     ("kill", serial, signal)
 

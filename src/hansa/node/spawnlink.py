@@ -21,7 +21,7 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 class SpawnerLink:
     """One spawner process and the commands that wait to be sent to it."""
 
-    def __init__(self, keep: str, hide: Sequence[str], hide_files: Sequence[str]) -> None:
+    def __init__(self, keep: Sequence[str], hide: Sequence[str], hide_files: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-I", "-S", "-c", _CODE, _ROOT, str(theirs.fileno())]
@@ -38,7 +38,7 @@ class SpawnerLink:
         self._unpacker = Unpacker()
         self._commands: List[Tuple[Any, ...]] = []
         self._unsent = b""
-        self.send(("setup", keep, list(hide), list(hide_files)))
+        self.send(("setup", list(keep), list(hide), list(hide_files)))
 
     @property
     def pid(self) -> int:

@@ -7,10 +7,10 @@ import platform
 import random
 import socket
 import uuid
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from .backoff import Backoff
-from .core import Arrivals, Core, Phase, SetupPhase
+from .core import Arrivals, Core, ImagePhase, Job, Phase, SetupPhase
 from .courier import Courier, Nudge, Report
 from .facts import node_facts
 from .journal import Journal
@@ -79,6 +79,7 @@ class Talker:
         self._logs_at = 0.0
         self._usage_at = clock()
         self._setups: Dict[int, bool] = {}
+        self.image_progress: Mapping[str, Tuple[int, int]] = {}
         self._logs_due: List[Speaker] = []
         self._news = False
         self._away_since: Optional[float] = None
@@ -254,8 +255,18 @@ class Talker:
 
     def _setup_state(self, number: int, now: float) -> Json:
         job = self._core.jobs[number]
+        if job.image in (ImagePhase.PULLING, ImagePhase.FAILED) or (job.order.image and job.setup is SetupPhase.NONE):
+            return self._image_state(job, now)
         state = {SetupPhase.DONE: "done", SetupPhase.FAILED: "failed"}.get(job.setup, "running")
         return {"job": number, "state": state, "age_s": round(max(0.0, now - job.setup_started), 3)}
+
+    def _image_state(self, job: Job, now: float) -> Json:
+        image = job.order.image or ""
+        state = {ImagePhase.READY: "done", ImagePhase.FAILED: "failed"}.get(job.image, "running")
+        document: Json = {"job": job.order.number, "state": state, "image": image}
+        document["age_s"] = round(max(0.0, now - job.image_started), 3)
+        document["done_bytes"], document["total_bytes"] = self.image_progress.get(image, (0, 0))
+        return document
 
     # -- what comes back -------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
@@ -60,7 +61,18 @@ def remove_tree(path: str) -> None:
 
     shutil.rmtree(path, onerror=make_writable)
     if os.path.isdir(path) and not os.path.islink(path):
+        _open_up(path)
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_up(path: str) -> None:
+    """Make every directory below one's own again: overlays leave several without any permission, one in another."""
+    for directory, names, _ in os.walk(path):
+        for name in names:
+            child = os.path.join(directory, name)
+            if not os.path.islink(child):
+                with contextlib.suppress(OSError):
+                    os.chmod(child, stat.S_IRWXU)
 
 
 def is_clean(base: str) -> bool:

@@ -70,6 +70,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.browser,
             rooms.sites,
             rooms.registry,
+            rooms.steering,
+            rooms.reports,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

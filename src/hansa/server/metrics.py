@@ -39,7 +39,7 @@ async def render_metrics(rooms: Rooms) -> bytes:
     ]
     exchange = vars(rooms.exchange.counters)
     found += [CounterMetricFamily(f"hansa_exchange_{name}", f"Exchanges: {name}.", n) for name, n in exchange.items()]
-    engine = vars(rooms.pilots.counters)
+    engine = vars(rooms.engines["pilots"].counters)
     found += [CounterMetricFamily(f"hansa_reconcile_{name}", f"Reconcile: {name}.", n) for name, n in engine.items()]
     registry = CollectorRegistry()
     registry.register(_Snapshot(found))

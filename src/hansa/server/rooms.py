@@ -21,7 +21,7 @@ from hansa.identity.service import IdentityService
 from hansa.identity.vos import VoService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
-from hansa.jobs.drivers.base import BatchDriver, Seen
+from hansa.jobs.drivers.base import BatchDriver
 from hansa.jobs.drivers.local import LocalBatch
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
@@ -36,9 +36,13 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.controller import EndpointRoom
+from hansa.sites.kinds.base import kind_of
 from hansa.sites.local import discover
 from hansa.sites.registry import SiteRegistry
+from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
+from hansa.sites.steering import SteeringService
 
 log = structlog.get_logger(__name__)
 _HOUSE_KEEPING_S = 3600.0
@@ -61,6 +65,8 @@ class Rooms:
     browser: Browser
     sites: SiteService
     registry: SiteRegistry
+    steering: SteeringService
+    reports: ReportService
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -68,7 +74,8 @@ class Rooms:
     exchange: ExchangeService
     program: NodeProgram
     demand: Demand
-    pilots: Engine[str, Any, Seen, Seen]
+    engines: dict[str, Engine[Any, Any, Any, Any]]
+    """What makes the world follow, by the name of the room's queue."""
     ends: asyncio.Queue[str]
     """Pilots of this computer that have just ended."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -78,10 +85,11 @@ class Rooms:
         await self._ensure_local()
         if self.home.is_embedded:  # it is alone: what an earlier server held when it was killed is free
             async with self.database.begin() as tx:
-                await PilotRoom.queue.take_over(tx, self.clock.now())
+                for engine in self.engines.values():
+                    await engine.queue.take_over(tx, self.clock.now())
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
-            ("pilots", self.pilots.run),
+            *((name, engine.run) for name, engine in self.engines.items()),
             ("ends", self._look_at_ends),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
@@ -90,9 +98,10 @@ class Rooms:
 
     async def stop(self) -> None:
         """End the loops; what a step was doing is done again by whoever starts next."""
-        self.pilots.stop()
+        for engine in self.engines.values():
+            engine.stop()
         for task in self._tasks:
-            if task.get_name() != "pilots":
+            if task.get_name() not in self.engines:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -117,6 +126,7 @@ class Rooms:
             await idempotency.forget(self.database, self.clock, timedelta(hours=retention.idempotency_hours))
             await self.accounts.forget_failures()
             await self.provider.forget_expired()
+            await self.reports.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
 
@@ -160,7 +170,10 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         ends.put_nowait,
     )
     drivers: dict[str, BatchDriver] = {"local": local}
-    room = PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)
+    engines: list[Engine[Any, Any, Any, Any]] = [
+        Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites)),
+    ]
     return Rooms(
         settings=settings,
         home=home,
@@ -174,6 +187,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         provider=provider,
         browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
+        steering=SteeringService(database, events, clock),
+        reports=ReportService(database, clock, settings.sites.history_days),
         registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
         accounting=AccountingService(database),
         files=files,
@@ -182,7 +197,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         program=program,
         demand=Demand(database, events, clock),
-        pilots=Engine(database, clock, room),
+        engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from hansa.identity.store import users
-from hansa.kernel.database import Document, Moment, Tx, metadata
+from hansa.kernel.database import Document, Moment, Tx, insert_for, metadata
 from hansa.kernel.reconcile import Queue, reconcile_columns
+from hansa.sites.kinds.base import Finding
 from hansa.sites.model import Visibility
 
 sites = sa.Table(
@@ -269,6 +270,42 @@ async def update_downtime(tx: Tx, downtime_id: str, **values: Any) -> None:
 
 async def delete_downtime(tx: Tx, downtime_id: str) -> None:
     await tx.execute(sa.delete(downtimes).where(downtimes.c.id == downtime_id))
+
+
+async def last_span(tx: Tx, endpoint_id: str) -> Any | None:
+    query = sa.select(health_spans).where(health_spans.c.endpoint_id == endpoint_id)
+    return (await tx.execute(query.order_by(health_spans.c.begins.desc()).limit(1))).first()
+
+
+async def add_probe(tx: Tx, endpoint_id: str, finding: Finding, now: datetime, gap: timedelta) -> None:
+    """Write a probe into the history: what was found holds until the next probe, unless that comes later than ``gap``.
+
+    A span is one row however long it lasts, so a year of an endpoint that works is a handful of rows.
+    """
+    last = await last_span(tx, endpoint_id)
+    fresh = {"answer": finding.answer.value, "stage": finding.stage.value, "message": finding.message[:1000]}
+    is_near = last is not None and now - last.ends <= gap
+    if last is not None and is_near:
+        here = sa.and_(health_spans.c.endpoint_id == endpoint_id, health_spans.c.begins == last.begins)
+        is_same = last.answer == finding.answer
+        more = {"probes": last.probes + 1, "took_ms": last.took_ms + finding.took_ms, **fresh} if is_same else {}
+        await tx.execute(sa.update(health_spans).where(here).values(ends=max(now, last.ends), **more))
+        if is_same:
+            return
+    row = {"endpoint_id": endpoint_id, "begins": now, "ends": now, **fresh, "probes": 1, "took_ms": finding.took_ms}
+    insert = insert_for(tx, health_spans).values(row)
+    await tx.execute(insert.on_conflict_do_update(index_elements=["endpoint_id", "begins"], set_=row))
+
+
+async def spans_of(tx: Tx, ids: Iterable[str], start: datetime, end: datetime) -> Sequence[Any]:
+    """The history of endpoints within a time, the oldest first."""
+    inside = sa.and_(health_spans.c.ends >= start, health_spans.c.begins < end)
+    query = sa.select(health_spans).where(health_spans.c.endpoint_id.in_(list(ids)), inside)
+    return (await tx.execute(query.order_by(health_spans.c.begins))).all()
+
+
+async def forget_spans(tx: Tx, before: datetime) -> int:
+    return (await tx.execute(sa.delete(health_spans).where(health_spans.c.ends < before))).rowcount
 
 
 QUEUE = Queue("endpoints", endpoints, endpoints.c.id)

@@ -283,3 +283,109 @@ class Site:
 class SitePage:
     items: list[Site]
     next: str | None = None
+
+
+@dataclass(frozen=True)
+class NewBan:
+    """A user or a VO that the site will not serve."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    kind: Literal["user", "vo"]
+    who: Annotated[str, MinLen(1), MaxLen(200)]
+    """Name or id of the user; name of the VO."""
+    why: Why = ""
+
+
+@dataclass(frozen=True)
+class BanPage:
+    items: list[BanView]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class NewDowntime:
+    """A time for which a site will not work (``outage``), or may not (``at_risk``)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    ends: datetime
+    starts: datetime | None = None
+    """Default: now. A start at least 24 hours ahead makes it a planned one."""
+    severity: Literal["outage", "at_risk"] = "outage"
+    description: Text = ""
+    endpoint: Annotated[str, MaxLen(100)] | None = None
+    """Name of the only endpoint that it is of. Default: all."""
+
+
+@dataclass(frozen=True)
+class DowntimePage:
+    items: list[DowntimeView]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Why no new work may start there."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    why: Why = ""
+
+
+@dataclass(frozen=True)
+class Admins:
+    """Names or ids of the users who administer a site."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    users: Annotated[list[str], MinLen(1), MaxLen(50)]
+
+
+@dataclass(frozen=True)
+class Period:
+    """A day, a month: availability = up / (total - unknown), reliability leaves out planned downtime as well (both from
+    0 to 1; none where nothing is known); seconds in each state."""
+
+    label: str
+    availability: float | None
+    reliability: float | None
+    up_s: float
+    down_s: float
+    unknown_s: float
+    downtime_s: float
+
+
+@dataclass(frozen=True)
+class ProbeSpan:
+    """A time over which all probes of an endpoint gave the same answer; ``took_ms`` is their mean."""
+
+    begins: datetime
+    ends: datetime
+    answer: str
+    stage: str
+    message: str
+    probes: int
+    took_ms: int
+
+
+@dataclass(frozen=True)
+class EndpointHistory:
+    """How an endpoint is and was; the newest span first."""
+
+    name: str
+    kind: str
+    health: Status
+    total: Period
+    spans: list[ProbeSpan]
+
+
+@dataclass(frozen=True)
+class HealthReport:
+    """How a site is and was. Of endpoints of a kind either will do, of kinds all are needed."""
+
+    site: str
+    status: Status
+    days: list[Period]
+    months: list[Period]
+    endpoints: list[EndpointHistory]

@@ -178,7 +178,7 @@ async def test_a_pilot_that_ends_returns_its_leases_and_is_nobody_afterwards(wor
     assert (await world.get(job.number)).status.phase == Phase.DONE
 
 
-@pytest.mark.parametrize(("version", "is_spoken"), [(-1, False), (0, True), (1, True), (2, False)])
+@pytest.mark.parametrize(("version", "is_spoken"), [(0, False), (1, True), (2, True), (3, False)])
 async def test_versions_of_the_protocol(world: World, version: int, is_spoken: bool) -> None:
     pilot = await world.pilot()
     request = replace(pilot.request(), protocol=version)

@@ -215,11 +215,11 @@ def test_plan_of_hidden_directories(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     home, keep = str(tmp_path / "home"), str(tmp_path / "home/work/tasks")
     plan = make_plan(
-        keep,
+        [keep, "/nowhere"],
         [home, f"{home}/work", f"{home}/keys", "/nowhere", "/", keep],
         [f"{home}/token", str(tmp_path / "token")],
     )
-    assert (plan.keep, list(plan.directories), list(plan.files)) == (keep, [home], [str(tmp_path / "token")])
+    assert (plan.keep, list(plan.directories), list(plan.files)) == ([keep], [home], [str(tmp_path / "token")])
 
 
 def test_zipapp_is_the_same_every_time() -> None:

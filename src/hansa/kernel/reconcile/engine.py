@@ -14,7 +14,7 @@ import structlog
 from hansa.kernel import errors, ids
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database
-from hansa.kernel.reconcile.queue import Intent, Lease
+from hansa.kernel.reconcile.queue import Intent, Lease, Queue
 from hansa.kernel.reconcile.room import Act, Acted, Failed, Outcome, Room, Settle, Settled
 
 log = structlog.get_logger(__name__)
@@ -111,6 +111,11 @@ class Engine(Generic[K, L, S, R]):
         self._running: set[_Step[K]] = set()
         self._stopping = asyncio.Event()
         self._log = log.bind(room=room.queue.name)
+
+    @property
+    def queue(self) -> Queue:
+        """The queue of its room."""
+        return self._queue
 
     async def run(self, grace_s: float = 10.0) -> None:
         """Reconcile until :meth:`stop`; then running steps get ``grace_s`` to end."""

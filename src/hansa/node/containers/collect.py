@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
 
 from .blobs import Blobs, all_digests
 from .check import differences
-from .errors import BadImage, DigestMismatch, QuotaExceeded
+from .errors import BadImage, DigestMismatch, InUse, QuotaExceeded, StoreBusy
 from .layers import Layers, chain_id
 from .layout import Layout, disk_errors, read_json
-from .locks import locked
+from .locks import locked, try_lock
 from .model import Image, Layer
 from .stack import EMPTY_DIFF_ID, hex_of
 from .store import Store
 from .tree import remove_path
 
 GC_WAIT_S = 10.0
+PIN = "pin-"
 PARTIAL_KEPT_S = 7 * 24 * 3600.0
 
 
@@ -96,6 +99,70 @@ def check_quota(store: Store, more: int) -> None:
         )
 
 
+@contextmanager
+def pinned(store: Store, image_id: str) -> Iterator[None]:
+    """As long as this is held (shared, by flock) :func:`make_room` leaves the image where it is."""
+    fd = pin(store, image_id)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def pin(store: Store, image_id: str) -> int:
+    """The same as a descriptor: closing it gives the image free. Notes that the image was used now."""
+    path = _pin_path(store, image_id)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    os.utime(path)
+    return fd
+
+
+def _pin_path(store: Store, image_id: str) -> str:
+    return store.layout.path("locks", PIN + hex_of(image_id))
+
+
+def make_room(store: Store, limit_bytes: Optional[int], wait_s: float = GC_WAIT_S) -> List[str]:
+    """Where a store holds more than ``limit_bytes``: remove images, the longest unused first, until it does not.
+
+    What is pinned, protected or has containers stays. Returns the ids that went. A store in use is left for later.
+    """
+    if limit_bytes is None or not store.layout.exists() or usage(store).total <= limit_bytes:
+        return []
+    gone: List[str] = []
+    try:
+        collect(store, wait_s)
+        for image in sorted(store.images(), key=lambda image: _used_at(store, image)):
+            if usage(store).total <= limit_bytes:
+                break
+            if _is_free(store, image):
+                store.remove_image(image.id)
+                gone.append(image.id)
+                collect(store, wait_s)
+    except (StoreBusy, InUse):
+        pass
+    return gone
+
+
+def _used_at(store: Store, image: Image) -> float:
+    for path in (_pin_path(store, image.id), store.layout.path("images", hex_of(image.id) + ".json")):
+        try:
+            return os.stat(path).st_mtime
+        except FileNotFoundError:
+            continue
+    return 0.0
+
+
+def _is_free(store: Store, image: Image) -> bool:
+    if image.is_protected or image.is_read_only or any(one.image_id == image.id for one in store.containers()):
+        return False
+    fd = os.open(_pin_path(store, image.id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        return try_lock(fd)
+    finally:
+        os.close(fd)
+
+
 def collect(store: Store, wait_s: float = GC_WAIT_S) -> Collected:
     """Remove images without a name, and layers and blobs that no image and no container uses.
 
@@ -159,8 +226,10 @@ def _drop_old(layout: Layout) -> None:
         path = layout.path("partial", name)
         if time.time() - os.path.getmtime(path) > PARTIAL_KEPT_S:
             os.unlink(path)
+    images = {name.partition(".")[0] for name in os.listdir(layout.path("images"))}
     for name in os.listdir(layout.path("locks")):
-        remove_path(layout.path("locks", name))
+        if not (name.startswith(PIN) and name[len(PIN) :] in images):
+            remove_path(layout.path("locks", name))
 
 
 def verify(store: Store, image: Image, on_layer: Optional[Callable[[Layer], None]] = None) -> Report:

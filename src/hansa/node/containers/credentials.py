@@ -55,6 +55,11 @@ def foreign_paths(environment: Mapping[str, str]) -> List[str]:
 class Credentials:
     """Looked up at each request of a new host."""
 
+    @classmethod
+    def of(cls, registry: str, credential: Credential) -> Credentials:
+        """One credential for one registry, kept in memory only."""
+        return _Fixed(registry, credential)
+
     def __init__(self, path: str, foreign: Iterable[str] = ()) -> None:
         self._path = path
         self._foreign = tuple(foreign)
@@ -107,6 +112,16 @@ class Credentials:
         except OSError as error:
             raise StoreUnusable(f"the credentials {self._path} cannot be written: {error.strerror}") from error
         return True
+
+
+class _Fixed(Credentials):
+    def __init__(self, registry: str, credential: Credential) -> None:
+        super().__init__("/dev/null")
+        self._registry = registry
+        self._credential = credential
+
+    def find(self, registry: str, repository: str = "") -> Optional[Credential]:  # noqa: ARG002
+        return self._credential if registry == self._registry else None
 
 
 def _write(path: str, document: Mapping[str, Any]) -> None:

@@ -364,7 +364,10 @@ def _child(
         if terminal is not None:
             os.close(terminal)
         _detach_streams()
-        code = reap(pid)
+        status = reap(pid)
+        if spec.status_fd is not None:
+            os.write(spec.status_fd, b"%d" % status)
+        code = exit_code(status)
     except BaseException as error:
         _tell(told, SETUP_FAILED, str(error))
     finally:
@@ -465,7 +468,7 @@ def exit_code(status: int) -> int:
 
 
 def reap(program: int) -> int:
-    """The first process: forward signals to the program, reap everything, return the program's exit code."""
+    """The first process: forward signals to the program, reap everything, return the program's wait status."""
     while True:
         info = signal.sigwaitinfo(WATCHED)
         if info.si_signo != signal.SIGCHLD:
@@ -473,7 +476,7 @@ def reap(program: int) -> int:
             continue
         for pid, status in _ended():
             if pid == program:
-                return exit_code(status)
+                return status
 
 
 def _ended() -> List[Tuple[int, int]]:

@@ -25,6 +25,18 @@ def chain_id(diff_ids: Sequence[str]) -> str:
     return chain
 
 
+def parts_at(trees: Sequence[str]) -> List[Part]:
+    """Layers by their directories, as :meth:`Store.layer_paths` gives them, with their records."""
+    out = []
+    for tree in trees:
+        try:
+            recorded = Unpacked.from_json(read_json(os.path.join(os.path.dirname(tree), "recorded.json")))
+        except FileNotFoundError:
+            recorded = Unpacked()  # merged of several: nothing is hidden any more
+        out.append((tree, recorded))
+    return out
+
+
 class Layers(Stack):
     """Of one store and those below it, with what it takes to add some."""
 

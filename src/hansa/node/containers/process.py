@@ -34,6 +34,8 @@ class ProcessSpec(NamedTuple):
     has_system: bool = True
     """/proc, /sys and /dev are there. Without: a bare tree (udocker's ``--nosysdirs``)."""
     cpus: Optional[Tuple[int, ...]] = None
+    status_fd: Optional[int] = None
+    """Where our own launcher writes the program's wait status, as a decimal number: 128 + n says less."""
     has_subuids: bool = False
     """Map the caller's subordinate ids too, so that files can belong to other users of the container."""
 

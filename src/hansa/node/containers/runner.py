@@ -80,7 +80,7 @@ def run(
         home = os.path.dirname(tree.upper)
         process = plan.process._replace(binds=(*_volumes(plan.volumes, roots, home), *plan.process.binds))
         if options.has_gpu:
-            process = _with_gpu(process, roots, home)
+            process = with_gpu(process, roots, home)
         try:
             return chosen.run(tree, process)
         except LaunchError as error:
@@ -137,7 +137,8 @@ def _volumes(targets: Sequence[str], roots: Sequence[str], home: str) -> List[Bi
     return out
 
 
-def _with_gpu(process: ProcessSpec, roots: Sequence[str], home: str) -> ProcessSpec:
+def with_gpu(process: ProcessSpec, roots: Sequence[str], home: str) -> ProcessSpec:
+    """The process with the host's GPUs. ``roots``: the tree from the top down; ``home``: for a file of its own."""
     from . import gpu
 
     gpus = gpu.find()

@@ -1,0 +1,1 @@
+"""Placement: where something runs, and why there. Pure but for its service."""

@@ -1,0 +1,279 @@
+"""The controller of endpoints: looks at each now and then, and finds out what it has. Never inside a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Tx
+from hansa.kernel.errors import Permanent, Temporary
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Settle, Settled
+from hansa.kernel.secrets import Vault
+from hansa.kernel.settings import SiteSettings
+from hansa.kernel.status import Party
+from hansa.kernel.wire import encode
+from hansa.sites import facts as facts_of
+from hansa.sites import health, store, views
+from hansa.sites.health import Damping, Verdict
+from hansa.sites.kinds.base import Answer, EndpointKind, Finding, Stage, Target, parse_settings
+from hansa.sites.model import EVERYBODY, Health, Visibility, VoAccess
+from hansa.sites.service import credential_context
+from hansa.sites.wire import Facts
+
+log = structlog.get_logger(__name__)
+DISCOVER = "discover"
+_MOST_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An endpoint with all that a step needs."""
+
+    row: Any
+    target: Target
+    vos: tuple[str | None, ...]
+    """For whom discovery asks; None: for the site itself."""
+    broken: str | None = None
+    """Why it cannot be looked at: its kind is gone, its settings are not valid any more."""
+
+
+@dataclass(frozen=True)
+class Judged(Settle):
+    """The probe and what follows of it."""
+
+    verdict: Verdict | None = None
+    finding: Finding | None = None
+
+
+Found = Mapping[str, Facts | str]
+"""Facts by VO, or why there are none."""
+
+
+def decide(loaded: Loaded, seen: Finding, now: datetime, settings: SiteSettings) -> Act | Judged:
+    """What to do after a probe: ask what it has, if that is known no more; else judge how it is. Pure."""
+    row = loaded.row
+    verdict = health.judge(Health(row.phase), Damping.load(row.damping), seen.answer, now, settings.probe_s)
+    is_due = row.discover_at is None or row.discover_at <= now
+    if is_due and seen.answer in (Answer.UP, Answer.UNKNOWN) and verdict.health.takes_work:
+        return Act(DISCOVER, "sites.discover")
+    return Judged("sites.probed", now + timedelta(seconds=verdict.again_s), verdict, seen)
+
+
+class EndpointRoom:
+    """Endpoints, for the reconcile engine: ``observe`` is the probe, ``act`` the discovery."""
+
+    queue = store.QUEUE
+
+    def __init__(
+        self,
+        kinds: Callable[[str], EndpointKind],
+        events: EventLog,
+        clock: Clock,
+        vault: Vault,
+        settings: SiteSettings,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kinds = kinds
+        self._events = events
+        self._clock = clock
+        self._vault = vault
+        self._settings = settings
+        self._timer = timer
+
+    async def load(self, tx: Tx, key: str) -> Loaded | None:
+        row = await store.get_endpoint(tx, key)
+        if row is None:
+            return None
+        vos = {one.vo: VoAccess(one.vo, one.project, one.settings) for one in await store.vos_of(tx, [key])}
+        target, broken = make_target(row, vos, self._vault)
+        return Loaded(row, target, tuple(vos) or (None,), broken)
+
+    async def observe(self, loaded: Loaded) -> Finding:
+        """One probe. Whatever the site does to it is a finding, so that it shows in the site's history."""
+        if loaded.broken:
+            return Finding(Answer.DOWN, Stage.REACH, loaded.broken, "sites.settings")
+        began = self._timer()
+        finding = await probe(self._kinds(loaded.target.kind), loaded.target, self._settings.probe_timeout_s)
+        return replace(finding, took_ms=round((self._timer() - began) * 1000))
+
+    def decide(self, loaded: Loaded, seen: Finding, now: datetime) -> Act | Settle:
+        return decide(loaded, seen, now, self._settings)
+
+    async def act(self, loaded: Loaded, intent: Intent) -> Found:  # noqa: ARG002 - there is one operation
+        """Ask for each VO; what fails for one is said of that one."""
+        found: dict[str, Facts | str] = {}
+        kind = self._kinds(loaded.target.kind)
+        for vo in loaded.vos:
+            try:
+                facts = await discover(kind, loaded.target, vo, self._settings.discover_timeout_s)
+            except (Temporary, Permanent) as error:
+                found[vo or EVERYBODY] = str(error)
+            else:
+                found[vo or EVERYBODY] = facts
+        return found
+
+    async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Finding, Found]) -> Next:
+        now = self._clock.now()
+        row = await store.get_endpoint(tx, loaded.row.id)
+        if row is None:
+            return Next(None)
+        if isinstance(outcome, Failed):  # a defect of ours, or of the kind: it says nothing about the site
+            finding = Finding(Answer.UNKNOWN, Stage.REACH, f"The probe failed by itself: {outcome.error}.")
+            verdict = health.judge(Health(row.phase), Damping.load(row.damping), Answer.UNKNOWN, now, 0)
+            await self._note(tx, row, finding, verdict, now)
+            return Next(outcome.retry_at or now + timedelta(seconds=self._settings.discover_s))
+        if isinstance(outcome, Acted):
+            await self._keep(tx, row, outcome.result, now)
+            finding = outcome.seen
+            verdict = health.judge(
+                Health(row.phase), Damping.load(row.damping), finding.answer, now, self._settings.probe_s
+            )
+        else:
+            assert isinstance(outcome, Settled)  # noqa: S101 - the only one left, for the type checker
+            judged = outcome.decision
+            assert isinstance(judged, Judged)  # noqa: S101
+            assert judged.verdict is not None  # noqa: S101
+            finding, verdict = outcome.seen, judged.verdict
+        await self._note(tx, row, finding, verdict, now)
+        return Next(now + timedelta(seconds=verdict.again_s), loaded.row.generation)
+
+    async def _note(self, tx: Tx, row: Any, finding: Finding, verdict: Verdict, now: datetime) -> None:
+        """How it is: in its row, in its history, in its site's status, and as an event where that changed."""
+        await store.add_probe(tx, row.id, finding, now, timedelta(seconds=2.5 * self._settings.probe_s))
+        reason, party = _meaning(verdict.health, finding)
+        message = _sentence(verdict, finding)
+        values: dict[str, Any] = {
+            "phase": verdict.health.value,
+            "reason": reason,
+            "message": message,
+            "waiting_on": party.value,
+            "damping": verdict.damping.store(),
+        }
+        if verdict.health != row.phase:
+            values["since"] = now
+        await store.update_endpoint(tx, row.id, **values)
+        await refresh_site(tx, self._events, row.site, now)
+        if verdict.health != row.phase:
+            site = await store.get(tx, row.site)
+            owner = site.owner_id if site and site.visibility == Visibility.OWNER else None
+            subject = f"endpoint/{row.site}/{row.name}"
+            event = Event("hansa", subject, verdict.health.value, reason, message, owner)
+            await self._events.record(tx, event)
+
+    async def _keep(self, tx: Tx, row: Any, found: Found, now: datetime) -> None:
+        """The new facts; for VOs where it failed the old ones, with a note."""
+        kept: dict[str, Any] = {}
+        failed = 0
+        for vo, one in found.items():
+            if isinstance(one, Facts):
+                kept[vo] = encode(one)
+            else:
+                failed += 1
+                kept[vo] = {**row.facts.get(vo, {}), "notes": [f"Looking for news failed: {one}"]}
+        again_s = self._settings.probe_s if failed else self._settings.discover_s
+        values: dict[str, Any] = {"facts": kept, "discover_at": now + timedelta(seconds=again_s)}
+        if failed < len(found):
+            values["facts_at"] = now
+        await store.update_endpoint(tx, row.id, **values)
+        whole = found.get(EVERYBODY)
+        if isinstance(whole, Facts) and whole.capacity is not None:
+            await store.update(tx, row.site, capacity=asdict(whole.capacity))
+
+
+def make_target(row: Any, vos: Mapping[str, VoAccess], vault: Vault) -> tuple[Target, str | None]:
+    """An endpoint to look at, and what is wrong with it, if something is."""
+    broken: str | None = None
+    settings: Any = None
+    credential: dict[str, str] = {}
+    try:
+        settings = parse_settings(row.kind, row.settings)
+        if row.credential is not None:
+            credential = json.loads(vault.open(row.credential, credential_context(row.id)))
+    except Exception as error:  # noqa: BLE001 - a package that is gone, a key that is lost: the endpoint says so
+        broken = f"It cannot be looked at: {error}"
+    return Target(row.id, row.site, row.kind, row.url, settings, vos, credential), broken
+
+
+async def probe(kind: EndpointKind, target: Target, timeout_s: float) -> Finding:
+    """One probe within its time; every failure is a finding."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await kind.probe(target)
+    except TimeoutError:
+        message = f"It did not answer within {timeout_s:g} s."
+        return Finding(Answer.DOWN, Stage.REACH, message, "sites.silent")
+    except (Temporary, Permanent) as error:
+        return Finding(Answer.DOWN, Stage.REACH, str(error), "sites.probe_failed")
+    except Exception as error:
+        log.warning("sites.garbage", site=target.site, endpoint=target.id, exc_info=error)
+        message = f"It answers what nobody can understand: {type(error).__name__}: {error}"
+        return Finding(Answer.DOWN, Stage.LIST, message[:500], "sites.garbage")
+
+
+async def discover(kind: EndpointKind, target: Target, vo: str | None, timeout_s: float) -> Facts:
+    """Facts, bounded and checked. Raises Temporary or Permanent, whatever the site answers."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = facts_of.checked(await kind.discover(target, vo))
+    except TimeoutError as error:
+        raise Temporary(f"It did not tell within {timeout_s:g} s what it has.") from error
+    except (Temporary, Permanent):
+        raise
+    except Exception as error:
+        raise Temporary(f"It answers what nobody can understand: {type(error).__name__}: {error}"[:500]) from error
+    if len(json.dumps(encode(found))) > _MOST_BYTES:
+        raise Permanent("It says more about itself than can be kept.")
+    return found
+
+
+async def refresh_site(tx: Tx, events: EventLog, name: str, now: datetime) -> None:
+    """A site's status after something of it changed; an event where its phase did."""
+    row = await store.get(tx, name)
+    if row is None:
+        return
+    status = views.site_status(row, await store.endpoints_of(tx, [name]), now)
+    said = {"phase": status.phase, "reason": status.reason, "message": status.message}
+    if all(getattr(row, word) == value for word, value in said.items()):
+        return
+    await store.update(tx, name, **said, waiting_on=status.waiting_on.value, since=status.since)
+    if row.phase != status.phase:
+        owner = row.owner_id if row.visibility == Visibility.OWNER else None
+        await events.record(tx, Event("hansa", f"site/{name}", status.phase, status.reason, status.message, owner))
+
+
+def _meaning(now: Health, finding: Finding) -> tuple[str, Party]:
+    if now is Health.UP:
+        return "sites.up", Party.NOBODY
+    if now is Health.LOGIN:
+        return "sites.login", Party.USER
+    if now is Health.FLAPPING:
+        return "sites.flapping", Party.SITE
+    if now is Health.UNKNOWN:
+        return "sites.unknown", Party.HANSA
+    return finding.reason if finding.answer is Answer.DOWN else "sites.down", Party.SITE
+
+
+def _sentence(verdict: Verdict, finding: Finding) -> str:
+    where = f"at “{finding.stage}”"
+    if verdict.health is Health.UP:
+        if finding.answer is Answer.DOWN:
+            return f"The last probe failed {where}; another one will tell. {finding.message}"
+        return finding.message
+    if verdict.health is Health.FLAPPING:
+        number = len(verdict.damping.changes)
+        minutes = round(health.STEADY.total_seconds() / 60)
+        return f"It went up and down {number} times within an hour; it gets work after {minutes} steady minutes."
+    if verdict.health is Health.DOWN:
+        if finding.answer is Answer.UP:
+            return "It answers again; one more good probe, and it gets work."
+        return f"It fails {where}, so it gets no new work: {finding.message}"
+    return finding.message

@@ -1,0 +1,47 @@
+"""A kind of endpoint that does what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Stage, Target
+from hansa.sites.kinds.openstack import OpenstackSettings
+from hansa.sites.wire import Facts, Quota
+
+Probe = Callable[[Target], Finding]
+
+
+@dataclass
+class FakeKind:
+    """Up with a quota of ten cores, unless told otherwise. ``takes_s`` delays both calls."""
+
+    name: str = "openstack"
+    settings: type[KindSettings] = OpenstackSettings
+    has_url: bool = True
+    takes_s: float = 0.0
+    answer: Answer = Answer.UP
+    error: Exception | None = None
+    facts: Facts | Exception = field(default_factory=lambda: Facts(quotas={"cores": Quota(10, 2)}))
+    probes: list[str] = field(default_factory=list)
+    asked: list[str | None] = field(default_factory=list)
+
+    def needs(self, target: Target, probe_s: float, discover_s: float) -> Needs:
+        return Needs((), 0)
+
+    async def probe(self, target: Target) -> Finding:
+        self.probes.append(target.site)
+        if self.takes_s:
+            await asyncio.sleep(self.takes_s)
+        if self.error is not None:
+            raise self.error
+        return Finding(self.answer, Stage.LIST, f"It is {self.answer}.")
+
+    async def discover(self, target: Target, vo: str | None) -> Facts:
+        self.asked.append(vo)
+        if self.takes_s:
+            await asyncio.sleep(self.takes_s)
+        if isinstance(self.facts, Exception):
+            raise self.facts
+        return self.facts
