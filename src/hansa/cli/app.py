@@ -69,6 +69,8 @@ SITE = {
     "add": ("site_admin:add", "Join a site, by ten lines of YAML."),
     "update": ("site_admin:update", "Make a site what its file now says."),
     "remove": ("site_admin:remove", "Forget a site."),
+    "env": ("site_openstack:env", "What a shell must know to use the OpenStack client there."),
+    "openstack": ("site_openstack:run", "Run the OpenStack client there, or at all sites."),
     "health": ("site_health:site_health", "How a site is and was: availability, reliability."),
     "drain": ("site_admin:drain", "Let no new work start there."),
     "resume": ("site_admin:resume", "Let new work start there again."),

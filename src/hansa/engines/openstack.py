@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
+
+import httpx
 
 from hansa.kernel.errors import Permanent, Temporary
 
@@ -116,9 +120,10 @@ class Cloud:
 
     def __init__(self, place: Place, credential: Credential, pool: ThreadPoolExecutor) -> None:
         self.place = place
-        self._credential = credential
+        self.credential = credential
         self._pool = pool
         self._connection: Any = None
+        self._lock = threading.Lock()
 
     async def call(self, work: Callable[[Any], T], deadline_s: float = CALL_S) -> T:
         """The result of ``work(connection)`` in a thread. Raises Temporary or Permanent, and Temporary when late.
@@ -150,9 +155,20 @@ class Cloud:
 
     def _do(self, work: Callable[[Any], T], deadline_s: float) -> T:
         try:
-            if self._connection is None:
-                self._connection = self._connect(deadline_s)
-            return work(self._connection)
+            with self._lock:
+                is_new = self._connection is None
+                if is_new:
+                    self._connection = self._connect(deadline_s)
+                connection = self._connection
+            try:
+                return work(connection)
+            except Exception as error:
+                if is_new or not _is_sign_in(error):
+                    raise
+            # What was refused may be a sign-in that has ended: once more with a fresh one.
+            with self._lock:
+                self._connection = connection = self._connect(deadline_s)
+            return work(connection)
         except Exception as error:
             translated = translate(error, self.host)
             if translated is None:
@@ -163,11 +179,11 @@ class Cloud:
         import openstack
 
         place = self.place
-        auth = {"auth_url": place.auth_url, **self._credential.auth()}
+        auth = {"auth_url": place.auth_url, **self.credential.auth()}
         if place.project_id is not None:
             auth["project_id"] = place.project_id
         return openstack.connection.Connection(
-            auth_type=self._credential.auth_type(),
+            auth_type=self.credential.auth_type(),
             auth=auth,
             region_name=place.region,
             identity_interface="public",
@@ -187,9 +203,11 @@ class Clouds:
     def at(self, place: Place, credential: Credential) -> Cloud:
         """The connection, made anew where the credential is another."""
         key = (place, credential.identity)
-        if key not in self._clouds:
-            self._clouds[key] = Cloud(place, credential, self._pool)
-        return self._clouds[key]
+        found = self._clouds.get(key)
+        if found is None:
+            found = self._clouds[key] = Cloud(place, credential, self._pool)
+        found.credential = credential  # the same one, perhaps with a fresher token
+        return found
 
     def forget(self, place: Place, credential: Credential) -> None:
         """The next use signs in again: after a token has ended, or a credential was withdrawn."""
@@ -204,12 +222,27 @@ class Clouds:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+async def http_version(auth_url: str, ca_file: str | None = None, timeout_s: float = 10.0) -> str:
+    """The version of the identity API at an address, without signing in. Raises Temporary."""
+    host = urlsplit(auth_url).hostname or auth_url
+    verify: Any = ssl.create_default_context(cafile=ca_file) if ca_file else True
+    try:
+        async with httpx.AsyncClient(verify=verify, timeout=timeout_s, trust_env=False) as client:
+            answer = await client.get(auth_url.rstrip("/") + "/", follow_redirects=False)
+            said = answer.json()["version"]["id"]
+    except (httpx.HTTPError, OSError) as error:
+        raise Temporary(f"{host} cannot be reached: {error or type(error).__name__}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Temporary(f"{host} does not answer as keystone does: HTTP {answer.status_code}.") from error
+    return str(said)
+
+
 def translate(error: Exception, host: str) -> Temporary | Permanent | None:
     """What an exception of openstacksdk or keystoneauth means; None for what is not of theirs (a defect of ours)."""
     from keystoneauth1 import exceptions as auth
     from openstack import exceptions as sdk
 
-    status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
+    status = _status(error)
     if isinstance(error, auth.ConnectFailure | auth.DiscoveryFailure | sdk.ResourceTimeout):
         return Temporary(f"{host} cannot be reached, or does not answer as OpenStack does.")
     if status == 401:
@@ -222,6 +255,14 @@ def translate(error: Exception, host: str) -> Temporary | Permanent | None:
             return Temporary(words, _retry_after_s(error))
         return Permanent(words)
     return None
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(error, "http_status", None) or getattr(error, "status_code", None)
+
+
+def _is_sign_in(error: Exception) -> bool:
+    return _status(error) == 401
 
 
 def _words(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Apache with mod_auth_openidc before keystone, in the conventions of the EGI federation.
 
 Keystone trusts the issuer through Apache: provider ``egi.eu``, protocol ``openid``, one project per VO with the
-property ``egi.VO``. mod_auth_openidc wants the issuer's keys over HTTPS, so Apache is also a TLS front before the issuer.
+property ``egi.VO``. mod_auth_openidc wants the issuer's keys over HTTPS, so Apache is also
+a TLS front before the issuer.
 """
 
 from __future__ import annotations
