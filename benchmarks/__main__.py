@@ -24,6 +24,7 @@ LIMITS_S = {
     "one_job": 240,
     "placement": 120,
     "reconcile": 300,
+    "sites": 120,
     "submit": 240,
     "node_noop": 300,
     "tasks": 1200,

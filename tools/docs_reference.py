@@ -14,7 +14,7 @@ from typing import Any
 import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -34,6 +34,7 @@ def pages() -> dict[str, Callable[[], str]]:
         "api": api_page,
         "settings": settings_page,
         "errors": errors_page,
+        "site-file": site_file_page,
     }
 
 
@@ -119,6 +120,50 @@ def default_of(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "" if field.default_factory is None else "computed"
     return "none" if field.default is None else str(field.default)
+
+
+# --- site file ----------------------------------------------------------------------------------------------
+
+
+def site_file_page() -> str:
+    """The site file, from the models that the server validates it with."""
+    wire, kinds = find("hansa.sites.wire", "NewSite"), find("hansa.sites.kinds.base", "kinds")
+    if wire is None or kinds is None:
+        return not_built("Site file")
+    import hansa.sites.wire as models
+
+    parts = [SITE_FILE]
+    for title, model in (
+        ("The site", models.NewSite),
+        ("An endpoint", models.NewEndpoint),
+        ("A VO at an endpoint", models.NewAccess),
+        ("A contact", models.Contact),
+        ("The policy", models.SitePolicy),
+    ):
+        parts.append(f"## {title}\n\n" + model_table(TypeAdapter(model).json_schema()))
+    for name, kind in sorted(kinds().items()):
+        said = (kind.settings.__doc__ or "").strip()
+        parts.append(f"## Settings of {name}\n\n{said}\n\n" + model_table(kind.settings.model_json_schema()))
+    return "\n".join(parts)
+
+
+SITE_FILE = """\
+# Site file
+
+YAML that describes a site: see [Join a site](../how-to/join-a-site.md). An unknown field is an error.
+
+`credential_file` of an endpoint names a file beside it, of lines `name: value`, which nobody else can read; the command
+line sends what is in it as `credential`.
+"""
+
+
+def model_table(schema: dict[str, Any]) -> str:
+    required = set(schema.get("required", ()))
+    rows = []
+    for name, field in schema.get("properties", {}).items():
+        default = "required" if name in required else json.dumps(field["default"]) if "default" in field else ""
+        rows.append((code(name), code(default) if default != "required" else default, field.get("description", "")))
+    return table(("field", "default", "meaning"), rows) if rows else "It has none.\n"
 
 
 # --- command line -------------------------------------------------------------------------------------------

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hansa.client.async_hansa import AsyncHansa, AsyncJobHandle
     from hansa.client.errors import HansaError, JobFailed, ServerAway, Timeout
+    from hansa.client.executor import AsyncHansaExecutor, HansaExecutor, HansaFuture
     from hansa.client.hansa import Hansa, JobHandle
     from hansa.client.results import TaskResults
 
 __all__ = [
     "AsyncHansa",
+    "AsyncHansaExecutor",
     "AsyncJobHandle",
     "Hansa",
     "HansaError",
+    "HansaExecutor",
+    "HansaFuture",
     "JobFailed",
     "JobHandle",
     "ServerAway",
@@ -30,9 +34,12 @@ __all__ = [
 
 _PLACES = {
     "AsyncHansa": "async_hansa",
+    "AsyncHansaExecutor": "executor",
     "AsyncJobHandle": "async_hansa",
     "Hansa": "hansa",
     "HansaError": "errors",
+    "HansaExecutor": "executor",
+    "HansaFuture": "executor",
     "JobFailed": "errors",
     "JobHandle": "hansa",
     "ServerAway": "errors",

@@ -67,6 +67,8 @@ SITE = {
     "list": ("sites:list_sites", "List sites."),
     "show": ("sites:show", "Show a site."),
     "add": ("site_admin:add", "Join a site, by ten lines of YAML."),
+    "check": ("site_admin:check", "Try a site without joining it."),
+    "import": ("site_admin:import_sites", "Import the EGI federation's sites."),
     "update": ("site_admin:update", "Make a site what its file now says."),
     "remove": ("site_admin:remove", "Forget a site."),
     "env": ("site_openstack:env", "What a shell must know to use the OpenStack client there."),

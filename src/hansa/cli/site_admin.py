@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from hansa.cli import completion
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import note, open_session
-from hansa.cli.site_file import read_site_file
+from hansa.cli.site_file import read_site_file, read_yaml
 from hansa.cli.sites import site_details
 from hansa.client import api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.units import parse_time
-from hansa.sites.wire import BanView, DowntimeView, NewBan, NewDowntime, Site
+from hansa.sites.wire import BanView, DowntimeView, ImportedSite, NewBan, NewDowntime, Site
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -32,6 +33,50 @@ def show_site(site: Site, form: str) -> None:
 def add(file: Path, *, form: str) -> None:
     """Join the site that FILE describes."""
     show_site(open_session().run(api.add_site(read_site_file(file))), form)
+
+
+@click.command(epilog=examples("hansa site check site.yaml"))
+@click.argument("file", type=FILE)
+@output_option()
+def check(file: Path, *, form: str) -> None:
+    """Try the site that FILE describes, without joining it, and print what it must allow. The exit code tells."""
+    found = open_session().run(api.check_site(read_site_file(file)))
+    if form == "table":
+        for end in found.endpoints:
+            click.echo(f"{found.site}, {end.name} ({end.kind}) {end.url or ''}".rstrip())
+            for step in end.steps:
+                click.echo(f"  {'-' if step.ok is None else 'ok' if step.ok else 'NO':2}  {step.stage}: {step.message}")
+            click.echo("  The site must allow:")
+            for need in end.requires:
+                click.echo(f"    {need.group}: {need.what}")
+            click.echo(f"    load: about {end.calls_per_hour} calls of its API per hour, at rest.")
+    else:
+        emit_one(found, form, lambda one: {"site": one.site}, lambda one: one.site)
+    if not found.ok:
+        sys.exit(1)
+
+
+@click.command("import", epilog=examples("hansa site import sites/ --vo-mappings vo-mappings.yaml"))
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--vo-mappings", type=FILE, help="The federation's vo-mappings.yaml. [default: beside FOLDER]")
+@output_option()
+def import_sites(folder: Path, vo_mappings: Path | None, *, form: str) -> None:
+    """Import the EGI federation's site files in FOLDER: new sites, or news of those there are. For operators."""
+    beside = folder.parent / "vo-mappings.yaml"
+    mappings = vo_mappings or (beside if beside.is_file() else None)
+    documents = {one.name: read_yaml(one) for one in sorted(folder.glob("*.y*ml"))}
+    if not documents:
+        raise HansaError(USAGE, f"{folder} has no YAML files in it.")
+    vos = (read_yaml(mappings) or {}).get("vos", {}) if mappings else {}
+    report = open_session().run(api.import_sites(documents, vos))
+    emit(report.items, form, _import_cells, lambda one: one.site)
+    for one in report.items:
+        for said in one.notes:
+            note(f"{one.site}: {said}")
+
+
+def _import_cells(one: ImportedSite) -> dict[str, Any]:
+    return {"site": one.site, "outcome": one.outcome, "endpoints": one.endpoints, "vos": one.vos}
 
 
 @click.command(epilog=examples("hansa site update site.yaml"))

@@ -13,7 +13,7 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 def read_site_file(path: Path) -> dict[str, Any]:
     """What the file says, with the contents of its ``credential_file`` entries. Raises HansaError."""
-    found = _read_yaml(path)
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise HansaError(USAGE, f"{path} holds no site.", hint="The first lines are: name: …, endpoints: …")
     endpoints = found.get("endpoints")
@@ -30,7 +30,7 @@ def read_site_file(path: Path) -> dict[str, Any]:
 def read_credential(path: Path) -> dict[str, str]:
     """A credential: YAML of names and values, in a file that only its owner can read."""
     _check_private(path, "It holds a credential")
-    found = _read_yaml(path)
+    found = read_yaml(path)
     if not isinstance(found, dict) or not all(isinstance(one, str | int) for one in found.values()):
         raise HansaError(USAGE, f"{path} holds no credential: lines of name: value are expected.")
     return {str(name): str(value) for name, value in found.items()}
@@ -45,7 +45,8 @@ def _check_private(path: Path, why: str) -> None:
         raise HansaError(USAGE, f"Others can read {path}. {why}.", hint=f"chmod 600 {path}")
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises HansaError."""
     import yaml
 
     try:

@@ -62,10 +62,13 @@ from hansa.sites.wire import (
     Admins,
     BanPage,
     BanView,
+    CheckReport,
     DowntimePage,
     DowntimeView,
     Drain,
     HealthReport,
+    ImportReport,
+    ImportRequest,
     NewBan,
     NewDowntime,
     Site,
@@ -292,6 +295,15 @@ def site(name: str) -> Operation[Site]:
 def add_site(site: dict[str, Any]) -> Operation[Site]:
     """Join a site; ``site`` is what its file says. The server looks at it."""
     return (yield from send(Site, "POST", "/sites", site, repeatable=False))
+
+
+def check_site(site: dict[str, Any]) -> Operation[CheckReport]:
+    """What joining the site would meet; nothing is joined."""
+    return (yield from send(CheckReport, "POST", "/sites/check", site))
+
+
+def import_sites(documents: dict[str, Any], vo_mappings: dict[str, str]) -> Operation[ImportReport]:
+    return (yield from send(ImportReport, "POST", "/sites/import", ImportRequest(documents, vo_mappings)))
 
 
 def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:

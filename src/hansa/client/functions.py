@@ -140,12 +140,13 @@ def returned(job: Job) -> Operation[list[Any]]:
             break
     results = []
     for task in sorted(tasks, key=lambda one: one.index):
-        result = yield from _one(job, task)
+        result = yield from one_returned(job, task)
         results.append(result)
     return results
 
 
-def _one(job: Job, task: Task) -> Operation[Any]:
+def one_returned(job: Job, task: Task) -> Operation[Any]:
+    """What one call returned; raises what it raised."""
     if task.phase != Phase.DONE and (task.exit_code != 1 or task.outcome not in (None, "exited")):
         raise _broken(job, task)
     pieces: list[bytes] = []

@@ -55,14 +55,24 @@ def new_jti() -> str:
 
 def key_id_of(token: str) -> str:
     """The key that a token names, before anything of it is believed. Raises BadToken."""
+    try:
+        return str(read_part(token, 0)["kid"])
+    except KeyError as error:
+        raise BadToken("no key is named") from error
+
+
+def read_part(token: str, number: int) -> dict[str, Any]:
+    """The header (0) or the claims (1) of a JWT, of which nothing may be believed yet. Raises BadToken."""
     if len(token) > _MOST_BYTES:
         raise BadToken("too long")
-    head = token.partition(".")[0]
     try:
-        header = json.loads(urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-        return str(header["kid"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadToken("no key is named") from error
+        part = token.split(".")[number]
+        found = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, IndexError, RecursionError) as error:
+        raise BadToken("it cannot be read") from error
+    if not isinstance(found, dict):
+        raise BadToken("it cannot be read")
+    return found
 
 
 def check(token: str, ring: KeyRing, issuer: str, now: datetime, kind: str = ACCESS_TYPE) -> dict[str, Any]:
@@ -82,11 +92,12 @@ def check(token: str, ring: KeyRing, issuer: str, now: datetime, kind: str = ACC
         raise BadToken(f"its type is {found.header.get('typ')}, not {kind}")
     if claims.get("iss") != issuer:
         raise BadToken("another issuer")
-    _check_times(claims, now.timestamp())
+    check_times(claims, now.timestamp())
     return dict(claims)
 
 
-def _check_times(claims: Mapping[str, Any], now_s: float) -> None:
+def check_times(claims: Mapping[str, Any], now_s: float) -> None:
+    """Whether it has begun and not ended. Raises BadToken."""
     try:
         expires, starts = float(claims["exp"]), max(float(claims.get("nbf", 0)), float(claims.get("iat", 0)))
     except (KeyError, TypeError, ValueError) as error:

@@ -22,3 +22,18 @@ BAD_PASSWORD = register("identity.bad_password", 422, Exit.USAGE, "This password
 CLIENT_TAKEN = register("identity.client_taken", 409, Exit.REFUSED, "There is a client of this id already.")
 BAD_CLIENT = register("identity.bad_client", 422, Exit.USAGE, "This client cannot be added as it is described.")
 NO_CLIENT = register("identity.no_client", 404, Exit.NOT_FOUND, "There is no such client.")
+NO_ISSUER = register("identity.no_issuer", 404, Exit.NOT_FOUND, "There is no such issuer to sign in at.")
+UPSTREAM_AWAY = register("identity.upstream_away", 503, Exit.AWAY, "The issuer of the sign-in cannot be reached.")
+UPSTREAM_REFUSED = register("identity.upstream_refused", 403, Exit.SIGN_IN, "The issuer did not sign you in.")
+BAD_LOGIN = register(
+    "identity.bad_login", 400, Exit.SIGN_IN, "This sign-in was not begun in this browser, or is too old."
+)
+NOT_ASSURED = register("identity.not_assured", 403, Exit.REFUSED, "The assurance of this identity is too low.")
+IDENTITY_TAKEN = register("identity.identity_taken", 409, Exit.REFUSED, "This identity belongs to another account.")
+NO_IDENTITY = register("identity.no_identity", 404, Exit.NOT_FOUND, "This identity is not linked to you.")
+LAST_IDENTITY = register("identity.last_identity", 409, Exit.REFUSED, "An account keeps one way to sign in.")
+VO_RULED = register("identity.vo_ruled", 409, Exit.REFUSED, "An issuer rules who is in this organisation.")
+GRANT_EXPIRED = register(
+    "identity.grant_expired", 403, Exit.SIGN_IN, "Hansa may not act for you any more: sign in again."
+)
+NO_GRANT = register("identity.no_grant", 404, Exit.NOT_FOUND, "There is no such grant of authority.")

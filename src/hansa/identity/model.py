@@ -50,6 +50,8 @@ class Membership:
     groups: tuple[str, ...] = ()
     suspended: bool = False
     vo_suspended: bool = False
+    is_ruled: bool = False
+    """Whether an issuer says who is in this VO; else invitations do."""
 
     @property
     def is_active(self) -> bool:

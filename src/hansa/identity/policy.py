@@ -21,6 +21,7 @@ class Permission(StrEnum):
     PUBLIC = "public"
     CLIENT = "client"
     SELF_READ = "self:read"
+    SELF_WRITE = "self:write"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     FILES_WRITE = "files:write"
@@ -55,6 +56,7 @@ POLICY: dict[Permission, Rule] = {
     Permission.PUBLIC: Rule.ANYBODY,
     Permission.CLIENT: Rule.CLIENT,
     Permission.SELF_READ: Rule.USER,
+    Permission.SELF_WRITE: Rule.USER,
     Permission.JOBS_READ: Rule.USER,
     Permission.JOBS_WRITE: Rule.USER,
     Permission.FILES_WRITE: Rule.USER,
@@ -119,13 +121,14 @@ class VoAct(Enum):
     SEE_MEMBERS = "its members who are not suspended"
     MANAGE = "its managers"
     SUSPEND = "nobody but operators"
+    RULE = "none but operators"
 
 
 def may_in_vo(caller: Caller, act: VoAct, membership: Membership | None) -> bool:
     """Whether the caller, with this membership of the VO (None: no member), may do that."""
     if caller.is_operator:
         return True
-    if membership is None or act is VoAct.SUSPEND:
+    if membership is None or act in (VoAct.SUSPEND, VoAct.RULE):
         return False
     if act is VoAct.SEE:
         return True

@@ -7,14 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from hansa.identity.accounts import AccountService
+from hansa.identity.authority import AuthorityService
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.identity.provider.service import ProviderService
 from hansa.identity.service import IdentityService
+from hansa.identity.upstream.service import UpstreamService
 from hansa.identity.wire import (
+    AuthorityList,
     Client,
     ClientList,
+    IdentityList,
     Invitation,
     NewClient,
     NewUser,
@@ -29,6 +33,8 @@ router = APIRouter(tags=["identity"])
 Identity = Annotated[IdentityService, Depends(provided(IdentityService))]
 Accounts = Annotated[AccountService, Depends(provided(AccountService))]
 Provider = Annotated[ProviderService, Depends(provided(ProviderService))]
+Upstreams = Annotated[UpstreamService, Depends(provided(UpstreamService))]
+Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
 UserAdmin = Annotated[Caller, allowed(Permission.USERS_WRITE)]
 ClientAdmin = Annotated[Caller, allowed(Permission.CLIENTS_WRITE)]
 
@@ -98,3 +104,33 @@ async def remove_client(client: str, who: ClientAdmin, provider: Provider) -> No
 async def rotate_key(who: Annotated[Caller, allowed(Permission.KEYS_WRITE)], provider: Provider) -> RotatedKey:
     """Sign tokens with a new key. Those of the old one stay valid until they expire."""
     return await provider.rotate_key(who)
+
+
+@router.get("/identities")
+async def list_identities(who: Annotated[Caller, allowed(Permission.SELF_READ)], upstreams: Upstreams) -> IdentityList:
+    """With what the caller may sign in at other issuers."""
+    return await upstreams.identities(who)
+
+
+@router.delete("/identities/{identity}", status_code=204)
+async def unlink_identity(
+    identity: str, who: Annotated[Caller, allowed(Permission.SELF_WRITE)], upstreams: Upstreams
+) -> None:
+    """Forget an identity, and the memberships that it gave."""
+    await upstreams.unlink(who, identity)
+
+
+@router.get("/authority")
+async def list_authority(
+    who: Annotated[Caller, allowed(Permission.SELF_READ)], authority: Authorities
+) -> AuthorityList:
+    """The grants under which Hansa acts while the caller is away."""
+    return await authority.list_mine(who)
+
+
+@router.delete("/authority/{grant}", status_code=204)
+async def revoke_authority(
+    grant: str, who: Annotated[Caller, allowed(Permission.SELF_WRITE)], authority: Authorities
+) -> None:
+    """Take a grant back."""
+    await authority.revoke(who, grant)

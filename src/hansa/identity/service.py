@@ -9,6 +9,7 @@ from hansa.identity.access import is_jwt
 from hansa.identity.model import Caller, TokenKind
 from hansa.identity.people import create_user
 from hansa.identity.provider.service import ProviderService
+from hansa.identity.upstream.bearer import BearerService
 from hansa.identity.wire import NewUser, NewUserToken, User
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
@@ -21,20 +22,30 @@ class IdentityService:
     """Signs callers in and keeps users and tokens."""
 
     def __init__(
-        self, database: Database, events: EventLog, clock: Clock, issuer: str, provider: ProviderService
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        issuer: str,
+        provider: ProviderService,
+        bearer: BearerService | None = None,
     ) -> None:
         self._database = database
         self._events = events
         self._clock = clock
         self._issuer = issuer
         self._provider = provider
+        self._bearer = bearer
 
     async def authenticate(self, token: str) -> Caller:
-        """The caller behind a token: an opaque one, or an access token of our own.
+        """The caller behind a token: an opaque one, or an access token of our own or of an issuer that we trust.
 
-        Raises Fault ``identity.bad_token`` or ``identity.suspended``.
+        Raises Fault ``identity.bad_token`` or ``identity.suspended``; ``identity.upstream_away`` for another issuer's.
         """
         if is_jwt(token):
+            foreign = self._bearer.issuer_of(token) if self._bearer is not None else None
+            if foreign is not None and self._bearer is not None:
+                return await self._bearer.authenticate(token, foreign)
             return await self._provider.authenticate(token)
         async with self._database.read() as tx:
             row = await store.find_token(tx, token_hash(token))

@@ -172,6 +172,12 @@ async def withdraw_invitations(tx: Tx, user_id: str, now: datetime) -> None:
     await tx.execute(sa.update(invitations).where(unused).values(used=now))
 
 
+async def withdraw_vo_invitations(tx: Tx, vo: str, now: datetime) -> None:
+    """Void what invitations there are to join a VO."""
+    unused = sa.and_(invitations.c.vo == vo, invitations.c.used.is_(None))
+    await tx.execute(sa.update(invitations).where(unused).values(used=now))
+
+
 async def lock_keys(tx: Tx) -> None:
     """One at a time, of all servers, changes the keys. SQLite has one writer anyway."""
     if tx.dialect == "postgresql":

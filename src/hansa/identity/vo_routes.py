@@ -6,28 +6,34 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from hansa.identity.authority import AuthorityService
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.identity.vos import VoService
 from hansa.identity.wire import (
+    Authority,
+    AuthorityList,
     Invitation,
     Member,
     MemberChange,
     MemberPage,
     NewGroup,
     NewInvitation,
+    NewSiteCredential,
     NewVo,
     Suspension,
     Token,
     Vo,
     VoChange,
     VoPage,
+    VoRule,
 )
 from hansa.kernel.http import provided
 
 router = APIRouter(tags=["virtual organisations"])
 Vos = Annotated[VoService, Depends(provided(VoService))]
+Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
 Reader = Annotated[Caller, allowed(Permission.VOS_READ)]
 Manager = Annotated[Caller, allowed(Permission.VOS_MANAGE)]
 Creator = Annotated[Caller, allowed(Permission.VOS_CREATE)]
@@ -62,6 +68,26 @@ async def get_vo(vo: str, who: Reader, vos: Vos) -> Vo:
 async def change_vo(vo: str, body: VoChange, who: Manager, vos: Vos) -> Vo:
     """Describe it anew."""
     return await vos.change(who, vo, body)
+
+
+@router.put("/vos/{vo}/rule")
+async def rule_vo(vo: str, body: VoRule, who: Manager, vos: Vos) -> Vo:
+    """Say who says who is a member: an issuer, or invitations. For operators."""
+    return await vos.rule(who, vo, body)
+
+
+@router.get("/vos/{vo}/credentials")
+async def list_credentials(vo: str, who: Reader, authority: Authorities) -> AuthorityList:
+    """The credentials of a VO at sites, without their content. For its managers."""
+    return await authority.site_credentials(who, vo)
+
+
+@router.put("/vos/{vo}/credentials/{site}")
+async def set_credential(
+    vo: str, site: str, body: NewSiteCredential, who: Manager, authority: Authorities
+) -> Authority:
+    """Keep, sealed, what a VO signs in with at a site."""
+    return await authority.set_site_credential(who, vo, site, body)
 
 
 @router.post("/vos/{vo}/suspend")

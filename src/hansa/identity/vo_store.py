@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from hansa.identity.model import Membership, Role
 from hansa.identity.store import users
-from hansa.kernel.database import Document, Moment, Tx, metadata
+from hansa.kernel.database import Document, Moment, Tx, insert_ignore, metadata
 
 vos = sa.Table(
     "vos",
@@ -21,6 +21,9 @@ vos = sa.Table(
     sa.Column("created", Moment, nullable=False),
     sa.Column("suspended", Moment),
     sa.Column("suspended_why", sa.Text),
+    sa.Column("issuer", sa.Text),  # who rules its membership; NULL: invitations
+    sa.Column("issuer_vo", sa.Text),
+    sa.Column("assurance", Document),
 )
 
 vo_groups = sa.Table(
@@ -41,6 +44,8 @@ vo_members = sa.Table(
     sa.Column("since", Moment, nullable=False),
     sa.Column("suspended", Moment),
     sa.Column("suspended_why", sa.Text),
+    sa.Column("identity_id", sa.Text),  # which upstream identity gave it; NULL: an invitation
+    sa.Column("checked", Moment),
 )
 
 
@@ -82,14 +87,14 @@ async def count_members(tx: Tx, names: Sequence[str]) -> dict[str, int]:
 
 async def memberships(tx: Tx, user_id: str) -> tuple[Membership, ...]:
     """The user's memberships, by VO; suspended ones, too."""
-    query = sa.select(vo_members, vos.c.suspended.label("vo_suspended")).join(vos)
+    query = sa.select(vo_members, vos.c.suspended.label("vo_suspended"), vos.c.issuer).join(vos)
     rows = (await tx.execute(query.where(vo_members.c.user_id == user_id).order_by(vo_members.c.vo))).all()
-    return tuple(_membership(row, vo_suspended=row.vo_suspended is not None) for row in rows)
+    return tuple(_membership(row, row.vo_suspended is not None, row.issuer is not None) for row in rows)
 
 
-def _membership(row: Any, *, vo_suspended: bool = False) -> Membership:
+def _membership(row: Any, vo_suspended: bool = False, is_ruled: bool = False) -> Membership:
     roles = frozenset(Role(role) for role in row.roles)
-    return Membership(row.vo, roles, tuple(row.groups), row.suspended is not None, vo_suspended)
+    return Membership(row.vo, roles, tuple(row.groups), row.suspended is not None, vo_suspended, is_ruled)
 
 
 async def get_membership(tx: Tx, vo: str, user_id: str) -> Membership | None:
@@ -130,3 +135,32 @@ async def managers(tx: Tx, vo: str) -> list[str]:
     """Ids of managers who are not suspended."""
     query = sa.select(vo_members).where(vo_members.c.vo == vo, vo_members.c.suspended.is_(None))
     return [row.user_id for row in (await tx.execute(query)).all() if Role.MANAGER in row.roles]
+
+
+async def member_rows(tx: Tx, user_id: str) -> Sequence[Any]:
+    """The user's memberships as they are stored."""
+    return (await tx.execute(sa.select(vo_members).where(vo_members.c.user_id == user_id))).all()
+
+
+async def ruled_by(tx: Tx, issuer: str, names: Iterable[str]) -> Sequence[Any]:
+    """VOs that an issuer rules, of those that it, or we, call by one of these names."""
+    some = sorted(names)
+    named = sa.or_(vos.c.name.in_(some), vos.c.issuer_vo.in_(some))
+    return (await tx.execute(sa.select(vos).where(vos.c.issuer == issuer, named))).all()
+
+
+async def mark_checked(tx: Tx, identity_id: str, now: datetime) -> None:
+    await tx.execute(sa.update(vo_members).where(vo_members.c.identity_id == identity_id).values(checked=now))
+
+
+async def ensure_groups(tx: Tx, vo: str, groups: Iterable[str], now: datetime) -> None:
+    """The groups that an upstream told of."""
+    rows = [{"vo": vo, "name": group, "created": now} for group in groups]
+    if rows:
+        await tx.execute(insert_ignore(tx, vo_groups), rows)
+
+
+async def delete_members(tx: Tx, vo: str, *, given_by_issuer: bool) -> None:
+    """All members that came one way or the other: the VO changes how they come."""
+    given = vo_members.c.identity_id.like("identity_%") if given_by_issuer else vo_members.c.identity_id.is_(None)
+    await tx.execute(sa.delete(vo_members).where(vo_members.c.vo == vo, given))

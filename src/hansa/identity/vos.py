@@ -11,6 +11,7 @@ from hansa.identity import errors, store, vo_store
 from hansa.identity.accounts import bad_invitation
 from hansa.identity.model import Caller, Membership, Role
 from hansa.identity.policy import VoAct, choose_vo, may_in_vo
+from hansa.identity.upstream.issuers import Issuers
 from hansa.identity.wire import (
     Invitation,
     Member,
@@ -21,6 +22,7 @@ from hansa.identity.wire import (
     Vo,
     VoChange,
     VoPage,
+    VoRule,
 )
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
@@ -33,13 +35,21 @@ from hansa.kernel.settings import IdentitySettings
 VO_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 GROUP_NAME = re.compile(r"[A-Za-z0-9._-]{1,60}(:[A-Za-z0-9._-]{1,60}){0,4}")
 BY_INVITATION = "invitation"
+BY_ISSUER = "issuer"
 
 
 class VoService:
     """What people do with virtual organisations."""
 
     def __init__(
-        self, database: Database, events: EventLog, clock: Clock, issuer: str, pages: str, settings: IdentitySettings
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        issuer: str,
+        pages: str,
+        settings: IdentitySettings,
+        issuers: Issuers | None = None,
     ) -> None:
         self._database = database
         self._events = events
@@ -47,6 +57,7 @@ class VoService:
         self._issuer = issuer
         self._pages = pages
         self._settings = settings
+        self._issuers = issuers or Issuers()
 
     async def check_may_start(self, tx: Tx, caller: Caller, asked: str | None) -> str | None:
         """The VO that new work of the caller is for, if it may start; None: for none.
@@ -107,12 +118,42 @@ class VoService:
             await vo_store.update_vo(tx, name, description=change.description)
             return await self._view(tx, caller, name)
 
+    async def rule(self, caller: Caller, name: str, rule: VoRule) -> Vo:
+        """Say who says who is a member: an issuer, or invitations; never both. Members of the other way are out.
+
+        Those whom the issuer names are in from their next sign-in on, or the next time that it is asked about them.
+        """
+        issuer = self._issuers.named(rule.issuer) if rule.issuer else None
+        if rule.issuer and (issuer is None or not issuer.rules_vos):
+            raise Fault(
+                errors.NO_ISSUER,
+                f"There is no issuer {rule.issuer} that tells of organisations.",
+                hint="Issuers and their patterns are in config.toml, identity.issuers.",
+            )
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await self._allow(tx, caller, VoAct.RULE, name)
+            row = await vo_store.get_vo(tx, name, lock=True)
+            values = {"issuer": issuer.url if issuer else None, "issuer_vo": rule.issuer_vo if issuer else None}
+            await vo_store.update_vo(tx, name, **values, assurance=rule.assurance or None)
+            if row is not None and (row.issuer, row.issuer_vo) != tuple(values.values()):
+                await vo_store.delete_members(tx, name, given_by_issuer=True)
+                if issuer:
+                    await vo_store.delete_members(tx, name, given_by_issuer=False)
+                    await store.withdraw_vo_invitations(tx, name, now)
+            by = f"{issuer.title} says" if issuer else "invitations say"
+            message = f"{caller.name} changed how members come: {by} who is in it."
+            await self._record(tx, caller.actor, name, "active", "identity.vo_rule_changed", message)
+            tx.ring("demand")
+            return await self._view(tx, caller, name)
+
     async def add_group(self, caller: Caller, name: str, group: str) -> Vo:
         """A group, which members can be put into."""
         if not GROUP_NAME.fullmatch(group):
             raise Fault(INVALID, f"{group!r} cannot name a group.", hint="Letters, digits and . _ -; a:b is b in a.")
         async with self._database.begin() as tx:
             await self._allow(tx, caller, VoAct.MANAGE, name)
+            await self._by_invitation(tx, name)
             if group not in await vo_store.groups_of(tx, name):
                 await vo_store.insert_group(tx, name, group, self._clock.now())
                 message = f"{caller.name} made the group {group}."
@@ -145,6 +186,7 @@ class VoService:
         """Give a member other roles or groups. Raises Fault ``identity.last_manager`` too."""
         async with self._database.begin() as tx:
             await self._allow(tx, caller, VoAct.MANAGE, name)
+            await self._by_invitation(tx, name)
             row = await self._member(tx, name, who)
             values: dict[str, Any] = {}
             if change.roles is not None:
@@ -166,6 +208,8 @@ class VoService:
             if row is None or row.user_id != caller.user_id:  # everybody may leave
                 await self._allow(tx, caller, VoAct.MANAGE, name)
             row = await self._member(tx, name, who)
+            if row.identity_id is not None and row.identity_id.startswith("identity_"):
+                await self._by_invitation(tx, name)
             await vo_store.delete_member(tx, name, row.user_id)
             await self._keep_a_manager(tx, name)
             message = f"{row.name} is no longer a member."
@@ -194,6 +238,7 @@ class VoService:
         expires = now + timedelta(seconds=new.lasts_s or self._settings.invitation_s)
         async with self._database.begin() as tx:
             await self._allow(tx, caller, VoAct.MANAGE, name)
+            await self._by_invitation(tx, name)
             await store.insert_invitation(
                 tx,
                 hash=token_hash(token),
@@ -238,7 +283,7 @@ class VoService:
             return await self._view(tx, caller, row.vo)
 
     async def _allow(self, tx: Tx, caller: Caller, act: VoAct, name: str) -> None:
-        row = await vo_store.get_vo(tx, name, lock=act in (VoAct.MANAGE, VoAct.SUSPEND))
+        row = await vo_store.get_vo(tx, name, lock=act in (VoAct.MANAGE, VoAct.SUSPEND, VoAct.RULE))
         mine = await vo_store.get_membership(tx, name, caller.user_id) if row is not None else None
         if row is None or not may_in_vo(caller, VoAct.SEE, mine):  # to others it is not even there
             raise Fault(errors.NO_SUCH_VO, f"There is no {name} of yours.", hint="hansa vo list", vo=name)
@@ -273,7 +318,20 @@ class VoService:
                 raise Fault(errors.NO_GROUP, f"{vo} has no group {group}.", hint=f"hansa vo group {vo} {group}")
         return sorted(set(groups))
 
+    async def _by_invitation(self, tx: Tx, vo: str) -> None:
+        row = await vo_store.get_vo(tx, vo)
+        if row is not None and row.issuer is not None:
+            issuer = self._issuers.of_url(row.issuer)
+            raise Fault(
+                errors.VO_RULED,
+                f"{issuer.title if issuer else row.issuer} says who is in {vo}, in which groups and roles.",
+                hint="Change it there. Here a member can be suspended.",
+            )
+
     async def _keep_a_manager(self, tx: Tx, vo: str) -> None:
+        row = await vo_store.get_vo(tx, vo)
+        if row is not None and row.issuer is not None:
+            return  # the issuer's business; operators can do here what a manager can
         if not await vo_store.managers(tx, vo):
             raise Fault(
                 errors.LAST_MANAGER,
@@ -314,7 +372,10 @@ def vo_view(row: Any, members: int, groups: list[str], mine: Membership | None) 
         description=row.description,
         members=members,
         groups=groups,
-        membership=BY_INVITATION,
+        membership=BY_INVITATION if row.issuer is None else BY_ISSUER,
+        issuer=row.issuer,
+        issuer_vo=row.issuer_vo,
+        assurance=list(row.assurance or []),
         suspended=row.suspended is not None,
         created=row.created,
         suspended_why=row.suspended_why,

@@ -87,7 +87,11 @@ class VoChange:
 
 @dataclass(frozen=True)
 class Vo:
-    """A virtual organisation, as the caller sees it. ``membership`` says where its members come from."""
+    """A virtual organisation, as the caller sees it.
+
+    ``membership``: where its members come from, ``invitation`` or ``issuer``; never both. ``issuer_vo``: what the
+    issuer calls it, where that is another name.
+    """
 
     name: str
     description: str
@@ -99,6 +103,9 @@ class Vo:
     suspended_why: str | None = None
     my_roles: list[str] = field(default_factory=list)
     my_groups: list[str] = field(default_factory=list)
+    issuer: str | None = None
+    issuer_vo: str | None = None
+    assurance: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -231,3 +238,76 @@ class RotatedKey:
     """The key that signs tokens now."""
 
     id: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """With what a user signs in at another issuer. ``title``: what this server calls that issuer."""
+
+    id: str
+    issuer: str
+    title: str
+    sub: str
+    name: str
+    linked: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True)
+class IdentityList:
+    """All identities of a user."""
+
+    items: list[Identity]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A grant under which Hansa acts while a user is away: a lasting sign-in, or a VO's credential at a site."""
+
+    id: str
+    kind: str
+    phase: str
+    reason: str
+    message: str
+    waiting_on: str
+    since: datetime
+    created: datetime
+    issuer: str | None = None
+    vo: str | None = None
+    site: str | None = None
+    refreshed: datetime | None = None
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True)
+class AuthorityList:
+    """Grants of authority."""
+
+    items: list[Authority]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class NewSiteCredential:
+    """What a VO signs in with at a site; the fields are those of the site's kind, as ``id`` and ``secret``."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    fields: dict[Annotated[str, MinLen(1), MaxLen(100)], Annotated[str, MaxLen(20_000)]]
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True)
+class VoRule:
+    """Who says who is in a VO: an issuer of the settings, by name, or None: invitations.
+
+    ``issuer_vo`` is the VO's name at the issuer, where it is another one. ``assurance``: values of
+    eduperson_assurance, one of which a member needs. Members that came the other way are taken out.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    issuer: Annotated[str, MaxLen(40)] | None
+    issuer_vo: Annotated[str, MaxLen(200)] | None = None
+    assurance: Annotated[list[Annotated[str, MaxLen(200)]], MaxLen(20)] = field(default_factory=list)

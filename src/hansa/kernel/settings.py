@@ -7,13 +7,15 @@ Order: flag > environment (``HANSA_SERVER__PORT``) > project file ``hansa.toml``
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hansa.kernel import errors
 
@@ -60,6 +62,74 @@ class ServerSettings(_Table):
     """Bytes that the body of one request may have; uploads of files have their own limit."""
 
 
+class IssuerSettings(_Table):
+    """An OpenID Connect issuer that people of this server may sign in at (``[[identity.issuers]]``)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+    """Short name, as in ``check-in``. It is part of the redirect URI that the issuer is given."""
+
+    url: str
+    """The issuer, exactly as it calls itself in its tokens."""
+
+    client_id: str
+    """This server's name as a client of the issuer."""
+
+    client_secret_file: Path | None = None
+    """File (0600) with the client's secret. Default: a public client."""
+
+    preset: Literal["egi-check-in", "keycloak"] | None = None
+    """Defaults for scopes, claims, patterns and roles of such an issuer."""
+
+    title: str | None = None
+    """What the login page calls it. Default: the preset's, else the name."""
+
+    login: bool = True
+    """Whether the login page offers it. Tokens may be accepted all the same."""
+
+    ca_file: Path | None = None
+    """PEM file of the authority that signed the issuer's certificate, where computers do not know it."""
+
+    scopes: tuple[str, ...] | None = None
+    """Scopes that are asked for at a login. Default: the preset's, else openid, profile and entitlements."""
+
+    offline: bool = True
+    """Whether a lasting sign-in (offline_access) may be asked for, so that work goes on while its user is away."""
+
+    claims: tuple[str, ...] | None = None
+    """Claims that hold entitlements. Default: eduperson_entitlement and entitlements."""
+
+    patterns: tuple[str, ...] | None = None
+    """Which entitlements are memberships, as ``urn:mace:egi.eu:group:{vo}[:{groups}][:role={role}]#aai.egi.eu``.
+    What is in brackets may be missing. Default: the preset's; without preset and pattern none are."""
+
+    roles: dict[str, str] = {}
+    """Roles of the issuer that are other words for ours: ``{"vo-admin" = "manager"}``. Unknown roles give nothing."""
+
+    assurance: tuple[str, ...] = ()
+    """Values of eduperson_assurance, one of which everybody needs who signs in here. Default: none needed."""
+
+    audiences: tuple[str, ...] = ()
+    """The API takes the issuer's access tokens that name one of these as their audience."""
+
+    clients: tuple[str, ...] = ()
+    """The API takes the issuer's access tokens that were given to one of these clients (azp, client_id)."""
+
+    api_scopes: tuple[str, ...] = ()
+    """Scopes that such tokens must have, all of them."""
+
+    introspect: bool = True
+    """Whether the issuer is asked every minute if such a token is still good. Needs a client secret."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_private(cls, url: str) -> str:
+        parts = urlsplit(url)
+        on_loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if not parts.hostname or not (parts.scheme == "https" or on_loopback) or parts.query or parts.fragment:
+            raise ValueError("an issuer is an https address without query and fragment")
+        return url
+
+
 class IdentitySettings(_Table):
     """Sign-in."""
 
@@ -80,6 +150,31 @@ class IdentitySettings(_Table):
 
     device_interval_s: Annotated[int, Gt(0)] = 5
     """Seconds between two questions of a device that waits for its user."""
+
+    passwords: bool = True
+    """Whether the login page offers name and password."""
+
+    introspect_s: Annotated[int, Gt(0)] = 60
+    """Seconds after which an issuer is asked again about a token of its own that is used here."""
+
+    away_s: Annotated[int, Gt(0), Le(3600)] = 900
+    """Seconds that tokens of an issuer are believed while it cannot be asked; never beyond their own end."""
+
+    issuers: tuple[IssuerSettings, ...] = ()
+    """Issuers to sign in at: ``[[identity.issuers]]`` once for each in config.toml."""
+
+    @field_validator("issuers", mode="before")
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("issuers")
+    @classmethod
+    def _are_different(cls, issuers: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        for what in ("name", "url"):
+            if len({getattr(one, what) for one in issuers}) != len(issuers):
+                raise ValueError(f"two issuers have the same {what}")
+        return issuers
 
 
 class DatabaseSettings(_Table):

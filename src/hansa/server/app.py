@@ -12,6 +12,7 @@ from hansa.accounting.routes import router as accounting_router
 from hansa.identity.provider.pages import router as page_router
 from hansa.identity.provider.routes import router as provider_router
 from hansa.identity.routes import router as identity_router
+from hansa.identity.upstream.pages import router as broker_router
 from hansa.identity.vo_routes import router as vo_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
@@ -59,6 +60,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
     app.include_router(server_router)
     app.include_router(provider_router)
     app.include_router(page_router)
+    app.include_router(broker_router)
     if rooms is not None:
         provide(
             app,
@@ -68,10 +70,13 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.vos,
             rooms.provider,
             rooms.browser,
+            rooms.upstreams,
+            rooms.authority,
             rooms.sites,
             rooms.registry,
             rooms.steering,
             rooms.reports,
+            rooms.checks,
             rooms.accounting,
             rooms.files,
             rooms.jobs,

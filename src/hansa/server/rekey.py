@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from hansa.identity.authority import rewrap_authority
 from hansa.identity.keys import rewrap_keys
 from hansa.kernel.database import open_database
 from hansa.kernel.errors import MASTER_KEY, Fault
@@ -41,7 +42,8 @@ async def _rewrap(home: Home) -> int:
     try:
         async with database.begin() as tx:
             vault = home.vault()
-            return await rewrap_keys(tx, vault) + await rewrap_credentials(tx, vault)
+            keys = await rewrap_keys(tx, vault)
+            return keys + await rewrap_authority(tx, vault) + await rewrap_credentials(tx, vault)
     finally:
         await database.close()
 

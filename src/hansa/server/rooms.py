@@ -12,12 +12,20 @@ from typing import Any
 import structlog
 
 from hansa.accounting.service import AccountingService
+from hansa.engines.egress import EgressPolicy
 from hansa.engines.objects import FolderObjects, Objects
 from hansa.identity.accounts import AccountService
+from hansa.identity.authority import AuthorityService
+from hansa.identity.authority_room import AuthorityRoom
 from hansa.identity.keys import Keys
 from hansa.identity.provider.browser import Browser
 from hansa.identity.provider.service import REALM, ProviderService
 from hansa.identity.service import IdentityService
+from hansa.identity.upstream.bearer import BearerService
+from hansa.identity.upstream.issuers import read_issuers
+from hansa.identity.upstream.people import People
+from hansa.identity.upstream.remote import Remote
+from hansa.identity.upstream.service import UpstreamService
 from hansa.identity.vos import VoService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
@@ -36,6 +44,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
 from hansa.sites.kinds.base import kind_of
 from hansa.sites.local import discover
@@ -62,11 +71,16 @@ class Rooms:
     accounts: AccountService
     vos: VoService
     provider: ProviderService
+    upstreams: UpstreamService
+    authority: AuthorityService
+    remote: Remote
     browser: Browser
     sites: SiteService
     registry: SiteRegistry
     steering: SteeringService
     reports: ReportService
+    checks: CheckService
+    egress: EgressPolicy
     accounting: AccountingService
     files: FileService
     logs: LogStore
@@ -104,6 +118,7 @@ class Rooms:
             if task.get_name() not in self.engines:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.remote.close()
 
     async def _ensure_local(self) -> None:
         user_id = await self.identity.ensure_local_user(self.home.owner_name, self.home.local_token())
@@ -152,9 +167,30 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     pages = f"{home.url}{REALM}"
     keys = Keys(database, events, clock, vault, settings.identity.access_token_s)
     provider = ProviderService(database, events, clock, home.url, keys, settings.identity)
-    identity = IdentityService(database, events, clock, home.issuer, provider)
-    vos = VoService(database, events, clock, home.issuer, pages, settings.identity)
+    issuers = read_issuers(settings.identity.issuers, provider.issuer)
+    remote = Remote(clock, settings.identity.away_s)
+    people = People(events, clock)
+    authority = AuthorityService(database, events, clock, vault, issuers, remote)
+    bearer = BearerService(
+        database, clock, issuers, remote, people, settings.identity.introspect_s, settings.identity.away_s
+    )
+    upstreams = UpstreamService(
+        database,
+        clock,
+        vault,
+        issuers,
+        remote,
+        people,
+        authority,
+        pages,
+        offers_passwords=settings.identity.passwords,
+    )
+    grants = AuthorityRoom(database, events, clock, issuers, remote, people, authority)
+    identity = IdentityService(database, events, clock, home.issuer, provider, bearer)
+    vos = VoService(database, events, clock, home.issuer, pages, settings.identity, issuers)
     sites = SiteService(database, events, clock, vault)
+    egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
     program = build_node_program()
@@ -171,8 +207,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
     drivers: dict[str, BatchDriver] = {"local": local}
     engines: list[Engine[Any, Any, Any, Any]] = [
+        Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress)),
     ]
     return Rooms(
         settings=settings,
@@ -185,11 +222,16 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         accounts=AccountService(database, events, clock, home.issuer, pages, settings.identity),
         vos=vos,
         provider=provider,
+        upstreams=upstreams,
+        authority=authority,
+        remote=remote,
         browser=Browser(home.url, vault.derive("csrf")),
         sites=sites,
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
-        registry=SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded),
+        registry=registry,
+        checks=CheckService(registry, kind_of, settings.sites, egress),
+        egress=egress,
         accounting=AccountingService(database),
         files=files,
         logs=logs,

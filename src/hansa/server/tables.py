@@ -3,6 +3,7 @@
 import hansa.accounting.store
 import hansa.identity.provider.store
 import hansa.identity.store
+import hansa.identity.upstream.store
 import hansa.identity.vo_store
 import hansa.jobs.tables
 import hansa.kernel.events

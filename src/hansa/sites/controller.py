@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from hansa.engines.egress import EgressPolicy
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Tx
 from hansa.kernel.errors import Permanent, Temporary
@@ -80,6 +81,7 @@ class EndpointRoom:
         clock: Clock,
         vault: Vault,
         settings: SiteSettings,
+        egress: EgressPolicy,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kinds = kinds
@@ -87,6 +89,7 @@ class EndpointRoom:
         self._clock = clock
         self._vault = vault
         self._settings = settings
+        self._egress = egress
         self._timer = timer
 
     async def load(self, tx: Tx, key: str) -> Loaded | None:
@@ -94,7 +97,7 @@ class EndpointRoom:
         if row is None:
             return None
         vos = {one.vo: VoAccess(one.vo, one.project, one.settings) for one in await store.vos_of(tx, [key])}
-        target, broken = make_target(row, vos, self._vault)
+        target, broken = make_target(row, vos, self._vault, self._egress)
         return Loaded(row, target, tuple(vos) or (None,), broken)
 
     async def observe(self, loaded: Loaded) -> Finding:
@@ -189,7 +192,7 @@ class EndpointRoom:
             await store.update(tx, row.site, capacity=asdict(whole.capacity))
 
 
-def make_target(row: Any, vos: Mapping[str, VoAccess], vault: Vault) -> tuple[Target, str | None]:
+def make_target(row: Any, vos: Mapping[str, VoAccess], vault: Vault, egress: EgressPolicy) -> tuple[Target, str | None]:
     """An endpoint to look at, and what is wrong with it, if something is."""
     broken: str | None = None
     settings: Any = None
@@ -200,13 +203,15 @@ def make_target(row: Any, vos: Mapping[str, VoAccess], vault: Vault) -> tuple[Ta
             credential = json.loads(vault.open(row.credential, credential_context(row.id)))
     except Exception as error:  # noqa: BLE001 - a package that is gone, a key that is lost: the endpoint says so
         broken = f"It cannot be looked at: {error}"
-    return Target(row.id, row.site, row.kind, row.url, settings, vos, credential), broken
+    return Target(row.id, row.site, row.kind, row.url, settings, vos, credential, None, egress), broken
 
 
 async def probe(kind: EndpointKind, target: Target, timeout_s: float) -> Finding:
     """One probe within its time; every failure is a finding."""
     try:
         async with asyncio.timeout(timeout_s):
+            if target.url is not None:
+                await target.egress.allow(target.url)
             return await kind.probe(target)
     except TimeoutError:
         message = f"It did not answer within {timeout_s:g} s."

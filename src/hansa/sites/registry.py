@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hansa.engines.egress import EgressPolicy
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_add_site
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
-from hansa.kernel.errors import INVALID, Fault
+from hansa.kernel.errors import INVALID, Fault, Permanent
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.ids import new_id
 from hansa.kernel.secrets import Vault
 from hansa.kernel.status import Party
-from hansa.sites import errors, store
+from hansa.sites import egi, errors, store
 from hansa.sites.kinds.base import kind_of, parse_settings
 from hansa.sites.model import Health, Visibility
 from hansa.sites.service import LOCAL, allow, credential_context, show_site
-from hansa.sites.wire import Capacity, NewAccess, NewEndpoint, NewSite, Site
+from hansa.sites.wire import Capacity, ImportedSite, ImportReport, ImportRequest, NewAccess, NewEndpoint, NewSite, Site
 
 SITE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
@@ -44,68 +45,84 @@ class Wanted:
 class SiteRegistry:
     """The registry of sites, for those who join and keep them."""
 
-    def __init__(self, database: Database, events: EventLog, clock: Clock, vault: Vault, *, is_embedded: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        vault: Vault,
+        *,
+        is_embedded: bool,
+        egress: EgressPolicy | None = None,
+    ) -> None:
         self._database = database
         self._events = events
         self._clock = clock
         self._vault = vault
         self._is_embedded = is_embedded
+        self._egress = egress or EgressPolicy(allow_private=is_embedded)
 
     async def add(self, caller: Caller, new: NewSite) -> Site:
         """A new site. Sites for others are added by operators, one's own by everybody."""
-        visibility = self._check(caller, new)
+        visibility = self.check(caller, new)
         wanted = [self.wanted(one, new.vos) for one in new.endpoints]
-        now = self._clock.now()
         async with self._database.begin() as tx:
             if await store.get(tx, new.name) is not None:
                 hint = f"hansa site update changes it, if it is yours; hansa site show {new.name}"
                 raise Fault(errors.TAKEN, f"There is a site {new.name} already.", hint=hint)
-            admins = [await user_id(tx, name) for name in new.admins]
-            message = f"{caller.name} added it: {', '.join(one.kind for one in wanted)}."
-            await store.insert(
-                tx,
-                name=new.name,
-                kind=wanted[0].kind,
-                owner_id=caller.user_id,
-                owner_name=caller.name,
-                capacity=asdict(Capacity(0, 0)),
-                phase="ready",
-                reason="sites.ready",
-                message="It takes work.",
-                waiting_on=Party.NOBODY.value,
-                since=now,
-                created=now,
-                **_described(new, visibility),
-            )
-            await store.set_admins(tx, new.name, admins or [caller.user_id], now)
-            for one in wanted:
-                await self._insert_endpoint(tx, new.name, one)
-            await self._record(tx, caller, new.name, "ready", "sites.added", message, visibility)
+            await self._insert(tx, caller, new, wanted, visibility)
             return await show_site(tx, caller, new.name, self._clock)
 
     async def change(self, caller: Caller, name: str, new: NewSite) -> Site:
         """A site as its file now says. Endpoints keep their ids, history and credentials by their names."""
         if new.name != name:
             raise Fault(INVALID, f"This file is of {new.name}, not of {name}.", hint="A site's name stays as it is.")
-        visibility = self._check(caller, new, is_new=False)
-        wanted = {one.name: one for one in (self.wanted(one, new.vos) for one in new.endpoints)}
+        visibility = self.check(caller, new, is_new=False)
+        wanted = [self.wanted(one, new.vos) for one in new.endpoints]
         async with self._database.begin() as tx:
             row = await allow(tx, caller, name)
             if (row.visibility == Visibility.OWNER) != (visibility is Visibility.OWNER):
                 raise Fault(INVALID, "A user's own site cannot become a shared one, nor the other way round.")
-            await store.update(tx, name, kind=next(iter(wanted.values())).kind, **_described(new, visibility))
+            await store.update(tx, name, **_described(new, visibility))
             if new.admins:
                 admins = [await user_id(tx, one) for one in new.admins]
                 await store.set_admins(tx, name, admins, self._clock.now())
-            there = {one.name: one for one in await store.endpoints_of(tx, [name])}
-            await store.delete_endpoints(tx, [one.id for word, one in there.items() if word not in wanted])
-            for word, one in wanted.items():
-                if word in there:
-                    await self._update_endpoint(tx, there[word], one)
-                else:
-                    await self._insert_endpoint(tx, name, one)
+            await self._replace_endpoints(tx, name, wanted)
             await self._record(tx, caller, name, "ready", "sites.changed", f"{caller.name} changed it.", visibility)
             return await show_site(tx, caller, name, self._clock)
+
+    async def import_sites(self, caller: Caller, request: ImportRequest) -> ImportReport:
+        """Sites of the EGI federation's files, all or none: new ones are added, those there were brought up to date.
+
+        What is kept here only (policy, contacts, administrators, downtimes) stays. For operators.
+        """
+        if not may_add_site(caller, is_private=False):
+            raise Fault(errors.FORBIDDEN, "Only operators of this server import sites.")
+        found = egi.read_sites(request.documents, request.vo_mappings)
+        wanted = {one.site.name: [self.wanted(end, {}) for end in one.site.endpoints] for one in found}
+        for one in found:
+            self.check(caller, one.site)
+        items = []
+        async with self._database.begin() as tx:
+            there = {row.name: row for row in await store.get_many(tx, list(wanted))}
+            for one in found:
+                name = one.site.name
+                row = there.get(name)
+                if row is None:
+                    await self._insert(tx, caller, one.site, wanted[name], Visibility.VOS)
+                    outcome = "added"
+                elif row.visibility == Visibility.OWNER:
+                    outcome = "refused"
+                    one.notes.append(f"Somebody's own site is called {name}.")
+                else:
+                    has_changed = await self._replace_endpoints(tx, name, wanted[name])
+                    outcome = "changed" if has_changed else "unchanged"
+                if outcome == "changed":
+                    said = f"{caller.name} imported it anew."
+                    await self._record(tx, caller, name, "ready", "sites.changed", said, Visibility.VOS)
+                vos = len({vo for end in wanted[name] for vo, _, _ in end.vos})
+                items.append(ImportedSite(name, outcome, one.files, len(wanted[name]), vos, one.notes))
+        return ImportReport(items)
 
     async def remove(self, caller: Caller, name: str) -> None:
         """Forget a site, its history and its credentials. What runs there is not touched."""
@@ -125,6 +142,11 @@ class SiteRegistry:
         if kind.has_url != (new.url is not None) and new.kind != "libcloud":
             wrong = "needs a url" if kind.has_url else "has no url; its settings say how it is reached"
             raise Fault(errors.URL, f"An endpoint of kind {new.kind} {wrong}.", hint="See the reference of site files.")
+        if new.url is not None:
+            try:
+                self._egress.check_url(new.url)
+            except Permanent as error:
+                raise Fault(errors.URL, str(error), hint="See the setting sites.networks.") from error
         if getattr(settings, "own_config", False) and not self._is_embedded:
             said = "own_config uses your own SSH on your own computer, which this shared server is not."
             raise Fault(errors.SETTINGS, said, hint="Add such a site to the server on your computer.")
@@ -140,7 +162,8 @@ class SiteRegistry:
             new.credential,
         )
 
-    def _check(self, caller: Caller, new: NewSite, *, is_new: bool = True) -> Visibility:
+    def check(self, caller: Caller, new: NewSite, *, is_new: bool = True) -> Visibility:
+        """For whom the site is there. Raises Fault where the site as a whole cannot be, or the caller may not."""
         if not SITE_NAME.fullmatch(new.name) or new.name == LOCAL:
             hint = "Letters, digits and . _ - only, and not local."
             raise Fault(INVALID, f"{new.name!r} cannot name a site.", hint=hint)
@@ -156,6 +179,56 @@ class SiteRegistry:
                 hint="Send them the file. A site of your own has no vos, or visibility: owner.",
             )
         return visibility
+
+    async def _insert(
+        self, tx: Tx, caller: Caller, new: NewSite, wanted: Sequence[Wanted], visibility: Visibility
+    ) -> None:
+        now = self._clock.now()
+        admins = [await user_id(tx, name) for name in new.admins]
+        await store.insert(
+            tx,
+            name=new.name,
+            kind=wanted[0].kind,
+            owner_id=caller.user_id,
+            owner_name=caller.name,
+            capacity=asdict(Capacity(0, 0)),
+            phase="ready",
+            reason="sites.ready",
+            message="It takes work.",
+            waiting_on=Party.NOBODY.value,
+            since=now,
+            created=now,
+            **_described(new, visibility),
+        )
+        await store.set_admins(tx, new.name, admins or [caller.user_id], now)
+        await self._replace_endpoints(tx, new.name, wanted)
+        message = f"{caller.name} added it: {', '.join(one.kind for one in wanted)}."
+        await self._record(tx, caller, new.name, "ready", "sites.added", message, visibility)
+
+    async def _replace_endpoints(self, tx: Tx, name: str, wanted: Sequence[Wanted]) -> bool:
+        """Endpoints as they are wanted; those of the same name keep id, history and credential. Whether any changed."""
+        there = {row.name: row for row in await store.endpoints_of(tx, [name])}
+        names = {one.name for one in wanted}
+        gone = [row.id for word, row in there.items() if word not in names]
+        if gone:
+            await store.delete_endpoints(tx, gone)
+        has_changed = bool(gone)
+        vos: dict[str, list[Any]] = {}
+        for row in await store.vos_of(tx, [row.id for row in there.values()]):
+            vos.setdefault(row.endpoint_id, []).append(row)
+        for one in wanted:
+            row = there.get(one.name)
+            if row is None:
+                await self._insert_endpoint(tx, name, one)
+            elif _is_as(one, row, vos.get(row.id, [])):
+                continue
+            else:
+                await self._update_endpoint(tx, row, one)
+            has_changed = True
+        if has_changed:
+            await store.update(tx, name, kind=wanted[0].kind)
+            tx.ring(store.QUEUE.topic)
+        return has_changed
 
     async def _insert_endpoint(self, tx: Tx, name: str, one: Wanted) -> None:
         now = self._clock.now()
@@ -207,6 +280,13 @@ async def user_id(tx: Tx, name: str) -> str:
         said = f"Several users are called {name}" if found else f"There is no user {name}"
         raise Fault(errors.NO_USER, f"{said}.", hint="hansa admin user list shows ids.")
     return str(found[0].id)
+
+
+def _is_as(one: Wanted, row: Any, vos: Sequence[Any]) -> bool:
+    """Whether a stored endpoint is what is wanted. A credential that is given may be another one."""
+    same_vos = sorted(one.vos, key=lambda each: each[0]) == [(vo.vo, vo.project, vo.settings) for vo in vos]
+    same = (one.kind, one.url, one.settings) == (row.kind, row.url, row.settings)
+    return same and same_vos and one.credential is None
 
 
 def _access(vo: str, access: NewAccess | str | None) -> tuple[str, str | None, dict[str, Any]]:

@@ -11,6 +11,7 @@ from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.kernel.http import provided
+from hansa.sites.checking import CheckService
 from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
@@ -19,10 +20,13 @@ from hansa.sites.wire import (
     Admins,
     BanPage,
     BanView,
+    CheckReport,
     DowntimePage,
     DowntimeView,
     Drain,
     HealthReport,
+    ImportReport,
+    ImportRequest,
     NewBan,
     NewDowntime,
     NewSite,
@@ -36,6 +40,7 @@ Sites = Annotated[SiteService, Depends(provided(SiteService))]
 Registry = Annotated[SiteRegistry, Depends(provided(SiteRegistry))]
 Steering = Annotated[SteeringService, Depends(provided(SteeringService))]
 Reports = Annotated[ReportService, Depends(provided(ReportService))]
+Checks = Annotated[CheckService, Depends(provided(CheckService))]
 Reader = Annotated[Caller, allowed(Permission.SITES_READ)]
 Writer = Annotated[Caller, allowed(Permission.SITES_WRITE)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -51,6 +56,18 @@ async def list_sites(who: Reader, sites: Sites, after: str | None = None, limit:
 async def add_site(body: NewSite, who: Writer, registry: Registry) -> Site:
     """Join a site: one's own, or as an operator one for others."""
     return await registry.add(who, body)
+
+
+@router.post("/sites/check")
+async def check_site(body: NewSite, who: Writer, checks: Checks) -> CheckReport:
+    """Try what works, without joining, and say what the site must allow."""
+    return await checks.check(who, body)
+
+
+@router.post("/sites/import")
+async def import_sites(body: ImportRequest, who: Writer, registry: Registry) -> ImportReport:
+    """Add the sites of the EGI federation's files, or bring them up to date. For operators."""
+    return await registry.import_sites(who, body)
 
 
 @router.get("/sites/{name}")

@@ -122,6 +122,10 @@ async def get(tx: Tx, name: str, *, lock: bool = False) -> Any | None:
     return (await tx.execute(query.with_for_update() if lock else query)).first()
 
 
+async def get_many(tx: Tx, names: Sequence[str]) -> Sequence[Any]:
+    return (await tx.execute(sa.select(sites).where(sites.c.name.in_(names)))).all()
+
+
 async def of_owner(tx: Tx, owner_id: str) -> Sequence[Any]:
     """The sites of this user."""
     return (await tx.execute(sa.select(sites).where(sites.c.owner_id == owner_id).order_by(sites.c.name))).all()

@@ -391,3 +391,70 @@ class HealthReport:
     days: list[Period]
     months: list[Period]
     endpoints: list[EndpointHistory]
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """Files of the EGI federation (``fedcloud-catchall-operations``), read as YAML: by file name, and the mapping from
+    VOs to entitlements."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    documents: Annotated[dict[str, Any], MinLen(1), MaxLen(1000)]
+    vo_mappings: Annotated[dict[str, str], MaxLen(5000)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImportedSite:
+    """What became of a site: ``added``, ``changed``, ``unchanged`` or ``refused``."""
+
+    site: str
+    outcome: str
+    files: list[str]
+    endpoints: int
+    vos: int
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    items: list[ImportedSite]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckStep:
+    """One thing that was tried. ``ok`` none: there was nothing to try it with."""
+
+    stage: str
+    ok: bool | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Requires:
+    """Something that the site must allow: a ``role``, a ``firewall`` rule, a ``load``."""
+
+    group: str
+    what: str
+
+
+@dataclass(frozen=True)
+class CheckedEndpoint:
+    """An endpoint that was tried, and what it must allow; ``calls_per_hour``: of its API, at rest."""
+
+    name: str
+    kind: str
+    url: str | None
+    steps: list[CheckStep]
+    requires: list[Requires]
+    calls_per_hour: int
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What joining this site would meet."""
+
+    site: str
+    ok: bool
+    endpoints: list[CheckedEndpoint]

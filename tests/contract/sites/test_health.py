@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from hansa.engines.egress import EgressPolicy
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import SiteSettings
@@ -15,9 +17,10 @@ from hansa.sites.kinds.base import Answer
 from hansa.sites.model import SiteView, endpoint_refusals
 from hansa.sites.reports import ReportService
 from hansa.sites.wire import Facts, Quota
-from tests.support.fakekind import FakeKind
+from tests.support.fakekind import FakeKind, public
 from tests.support.siteworld import SiteWorld, cloud
 
+EGRESS = EgressPolicy(resolve=public)
 SETTINGS = SiteSettings(probe_timeout_s=0.2, discover_timeout_s=0.2)
 
 
@@ -27,7 +30,7 @@ class Probing:
     def __init__(self, world: SiteWorld) -> None:
         self.world = world
         self.kind = FakeKind()
-        room = EndpointRoom(lambda _: self.kind, world.events, world.clock, world.vault, SETTINGS, lambda: 0.0)
+        room = EndpointRoom(lambda _: self.kind, world.events, world.clock, world.vault, SETTINGS, EGRESS, lambda: 0.0)
         self.engine = Engine(world.database, world.clock, room)
         self.reports = ReportService(world.database, world.clock, 400)
 
@@ -141,6 +144,10 @@ async def test_history_is_a_row_per_change_and_gives_the_figures(probing: Probin
 async def test_a_changed_endpoint_is_looked_at_again_at_once(probing: Probing) -> None:
     before = len(probing.kind.probes)
     await probing.world.registry.change(probing.world.ada, "NEBULA", cloud())
+    assert await probing.engine.run_once() == 0  # nothing of it has changed
+    site = cloud()
+    moved = replace(site, endpoints=[replace(site.endpoints[0], settings={"region": "south"})])
+    await probing.world.registry.change(probing.world.ada, "NEBULA", moved)
     await probing.engine.run_once()
     assert len(probing.kind.probes) == before + 1
     assert len(probing.kind.asked) == 4

@@ -34,6 +34,11 @@ PUBLIC = {
     f"{REALM}/device",
     f"{REALM}/welcome",
     f"{REALM}/join",
+    f"{REALM}/renew",
+    f"{REALM}/broker/{{issuer}}/login",  # to other issuers and back
+    f"{REALM}/broker/{{issuer}}/endpoint",
+    f"{REALM}/broker/{{issuer}}/link",
+    f"{REALM}/broker/{{issuer}}/renew",
     f"{REALM}/static/hansa.css",
 }
 BY_CLIENTS = {

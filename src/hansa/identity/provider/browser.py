@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import secrets
@@ -136,6 +137,21 @@ class Browser:
         self._set_cookie(response, "hansa_visit", secrets.token_urlsafe(32))
         return response
 
+    def attempt_cookie(self, request: Request, state: str) -> str | None:
+        """What this browser keeps of a login elsewhere that it began; one cookie for each, as tabs are many."""
+        return request.cookies.get(f"{self._prefix}{_attempt_name(state)}")
+
+    def depart(self, response: Response, state: str, sealed: str) -> Response:
+        """Give the browser what it must bring back from a login elsewhere."""
+        self._set_cookie(response, _attempt_name(state), sealed)
+        return response
+
+    def forget_attempt(self, response: Response, state: str) -> Response:
+        """A login elsewhere is over, well or not: its cookie is worth nothing more."""
+        name = f"{self._prefix}{_attempt_name(state)}"
+        response.delete_cookie(name, path="/", secure=self._is_secure, httponly=True, samesite="lax")
+        return response
+
     def signed_out(self, response: Response) -> Response:
         for name in ("hansa_session", "hansa_visit"):
             response.delete_cookie(
@@ -147,6 +163,10 @@ class Browser:
         response.set_cookie(
             f"{self._prefix}{name}", value, path="/", secure=self._is_secure, httponly=True, samesite="lax"
         )
+
+
+def _attempt_name(state: str) -> str:
+    return f"hansa_login_{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
 
 def with_headers(response: Response, form_ends_at: str | None = None) -> Response:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 
 from hansa.identity.accounts import AccountService
+from hansa.identity.authority import AuthorityService
 from hansa.identity.http import public
 from hansa.identity.passwords import SHORTEST
 from hansa.identity.provider.browser import (
@@ -21,6 +22,7 @@ from hansa.identity.provider.browser import (
     with_headers,
 )
 from hansa.identity.provider.service import PROTOCOL, REALM, Ask, Fields, ProviderService, Session
+from hansa.identity.upstream.service import UpstreamService
 from hansa.identity.vos import VoService
 from hansa.kernel.errors import Fault
 from hansa.kernel.http import provided
@@ -30,6 +32,8 @@ Provider = Annotated[ProviderService, Depends(provided(ProviderService))]
 Accounts = Annotated[AccountService, Depends(provided(AccountService))]
 Vos = Annotated[VoService, Depends(provided(VoService))]
 Pages = Annotated[Browser, Depends(provided(Browser))]
+Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
+Upstreams = Annotated[UpstreamService, Depends(provided(UpstreamService))]
 
 AUTH = f"{PROTOCOL}/auth"
 _WRONG = "Name and password do not belong together, or there were too many attempts: then wait a few minutes."
@@ -81,7 +85,7 @@ async def _authorize(
     try:
         ask = await provider.examine(fields, session)
     except Fault as fault:
-        return _message(request, pages, fault, session)
+        return message_page(request, pages, fault, session)
     if not isinstance(ask, Ask):
         return _back(ask)
     if ask.needs_login or session is None:
@@ -110,7 +114,7 @@ async def decide(request: Request, provider: Provider, pages: Pages, session: Si
     """Yes or no to a client."""
     form = dict(await read_form(request))
     if session is None or not pages.is_own_form(request, session, form):
-        return _stale(request, pages, session)
+        return stale_page(request, pages, session)
     fields = parse_fields(form.get("request", ""))
     try:
         ask = await provider.examine([pair for pair in fields if pair[0] != "prompt"], session)
@@ -120,7 +124,7 @@ async def decide(request: Request, provider: Provider, pages: Pages, session: Si
             return await _authorize(request, fields, provider, pages, session)
         return _back(await provider.authorize(fields, session, allow=form.get("decision") == "allow"))
     except Fault as fault:
-        return _message(request, pages, fault, session)
+        return message_page(request, pages, fault, session)
 
 
 def _back(answer: object) -> Response:
@@ -136,14 +140,21 @@ async def login_page(
     request: Request,
     provider: Provider,
     pages: Pages,
+    upstreams: Upstreams,
     next: str | None = None,  # noqa: A002 - the name in the link
 ) -> Response:
-    """The login form."""
-    return await _login_form(request, provider, pages, safe_next(next))
+    """The login form, and the issuers where one may sign in instead."""
+    return await _login_form(request, provider, pages, upstreams, safe_next(next))
 
 
 async def _login_form(
-    request: Request, provider: ProviderService, pages: Browser, target: str, error: str | None = None, name: str = ""
+    request: Request,
+    provider: ProviderService,
+    pages: Browser,
+    upstreams: UpstreamService,
+    target: str,
+    error: str | None = None,
+    name: str = "",
 ) -> Response:
     session = await provider.find_session(pages.session_secret(request))
     ends = await _ends_at(provider, target)
@@ -157,6 +168,9 @@ async def _login_form(
         next=target,
         error=error,
         name=name,
+        issuers=upstreams.offered,
+        passwords=upstreams.offers_passwords,
+        query=urlencode({"next": target}),
     )
 
 
@@ -174,17 +188,19 @@ async def _ends_at(provider: ProviderService, target: str) -> str | None:
 
 
 @router.post(f"{REALM}/login")
-async def login(request: Request, provider: Provider, accounts: Accounts, pages: Pages, session: Signed) -> Response:
+async def login(
+    request: Request, provider: Provider, accounts: Accounts, pages: Pages, upstreams: Upstreams, session: Signed
+) -> Response:
     """Name and password."""
     form = dict(await read_form(request))
     target = safe_next(form.get("next"))
     if not pages.is_own_form(request, session, form):
-        return _stale(request, pages, session)
+        return stale_page(request, pages, session)
     name = form.get("name", "")[:200]
     address = request.client.host if request.client else "unknown"
     user_id = await accounts.login(name, form.get("password", ""), address)
     if user_id is None:
-        return await _login_form(request, provider, pages, target, _WRONG, name)
+        return await _login_form(request, provider, pages, upstreams, target, _WRONG, name)
     if session is not None:
         await provider.close_session(session)
     return pages.signed_in(target, await provider.open_session(user_id))
@@ -234,12 +250,24 @@ async def _logout(
 
 
 @router.get(f"{REALM}/account")
-async def account(request: Request, pages: Pages, vos: Vos, session: Signed) -> Response:
-    """Who is signed in, and their virtual organisations."""
+async def account(
+    request: Request, pages: Pages, vos: Vos, upstreams: Upstreams, authority: Authorities, session: Signed
+) -> Response:
+    """Who is signed in, with what, their virtual organisations, and under what Hansa acts for them."""
     if session is None:
-        return pages.redirect(f"{REALM}/login")
-    mine = await vos.list_mine(session.user_id)
-    return pages.page(request, "account.html", session=session, vos=mine, logout=f"{PROTOCOL}/logout")
+        return pages.redirect(f"{REALM}/login?{urlencode({'next': f'{REALM}/account'})}")
+    identities = (await upstreams.identities(session.caller)).items
+    grants = {one.issuer: one for one in (await authority.list_mine(session.caller)).items}
+    return pages.page(
+        request,
+        "account.html",
+        session=session,
+        vos=await vos.list_mine(session.user_id),
+        issuers=upstreams.offered,
+        identities=identities,
+        grants=grants,
+        linked={one.issuer for one in identities},
+    )
 
 
 # --- devices ----------------------------------------------------------------------------------------------------
@@ -271,7 +299,7 @@ async def decide_device(request: Request, provider: Provider, pages: Pages, sess
     """Yes or no to a device."""
     form = dict(await read_form(request))
     if session is None or not pages.is_own_form(request, session, form):
-        return _stale(request, pages, session)
+        return stale_page(request, pages, session)
     approved = form.get("decision") == "allow"
     if not await provider.decide_device(form.get("user_code", ""), session, approved=approved):
         text = "There is no device that waits with this code: it is wrong, used or too old."
@@ -302,7 +330,7 @@ async def _welcome(
     try:
         name = await accounts.invited_name(invitation)
     except Fault as fault:
-        return _message(request, pages, fault, session)
+        return message_page(request, pages, fault, session)
     status = 422 if error else 200
     return pages.page(
         request,
@@ -323,7 +351,7 @@ async def set_password(
     """The first password."""
     form = dict(await read_form(request))
     if not pages.is_own_form(request, session, form):
-        return _stale(request, pages, session)
+        return stale_page(request, pages, session)
     invitation, password = form.get("invitation", ""), form.get("password", "")
     if password != form.get("again", ""):
         return await _welcome(request, accounts, pages, session, invitation, "The two passwords are not the same.")
@@ -344,7 +372,7 @@ async def join_page(request: Request, vos: Vos, pages: Pages, session: Signed, i
     try:
         vo, roles = await vos.invited_to(invitation)
     except Fault as fault:
-        return _message(request, pages, fault, session)
+        return message_page(request, pages, fault, session)
     return pages.page(request, "join.html", session=session, vo=vo, roles=roles, invitation=invitation)
 
 
@@ -353,19 +381,19 @@ async def join(request: Request, vos: Vos, pages: Pages, session: Signed) -> Res
     """Join a virtual organisation."""
     form = dict(await read_form(request))
     if session is None or not pages.is_own_form(request, session, form):
-        return _stale(request, pages, session)
+        return stale_page(request, pages, session)
     try:
         await vos.join(session.caller, form.get("invitation", ""))
     except Fault as fault:
-        return _message(request, pages, fault, session)
+        return message_page(request, pages, fault, session)
     return pages.redirect(f"{REALM}/account")
 
 
-def _stale(request: Request, pages: Browser, session: Session | None) -> Response:
+def stale_page(request: Request, pages: Browser, session: Session | None) -> Response:
     return pages.page(request, "message.html", status=403, session=session, title="Please start again", text=_STALE)
 
 
-def _message(request: Request, pages: Browser, fault: Fault, session: Session | None) -> Response:
+def message_page(request: Request, pages: Browser, fault: Fault, session: Session | None) -> Response:
     text = f"{fault.detail} {fault.hint or ''}".strip()
     status = fault.code.status if fault.code.status != 422 else 400
     return pages.page(request, "message.html", status=status, session=session, title="This did not work", text=text)

@@ -29,7 +29,21 @@ log = structlog.get_logger(__name__)
 _START_S = 20.0
 _STOP_S = 10.0
 _LOOK_S = 0.02
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "SHELL", "TMPDIR", "HANSA_TEST_RUN")
+_KEPT_ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SHELL",
+    "TMPDIR",
+    "HANSA_TEST_RUN",
+    "HANSA_CONTAINERS",
+    "HANSA_CONTAINERS_BELOW",
+    "HANSA_REGISTRY_AUTH",
+)
 
 
 class LocalBatch:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hansa.engines.egress import EgressPolicy
 from hansa.kernel.errors import Fault
 from hansa.sites import errors
 from hansa.sites.model import VoAccess
@@ -43,6 +44,8 @@ class Target:
     """What the site gave Hansa to sign in with; empty: nothing."""
     token: str | None = None
     """A short-lived access token of this server's issuer, for sites that trust it; None: there is none."""
+    egress: EgressPolicy = field(default_factory=EgressPolicy)
+    """What every connection to it must pass: use ``hansa.engines.web.Web``, or ``await egress.addresses(…)``."""
 
 
 class Stage(StrEnum):

@@ -43,6 +43,8 @@ class OpenstackSettings(KindSettings):
     """Whether the VO's VM images are brought here automatically."""
     image_formats: list[str] = Field(default_factory=lambda: ["qcow2", "raw"], max_length=20)
     """Formats of VM images that it takes."""
+    entitlement: str | None = Field(default=None, max_length=500)
+    """Of a VO: the entitlement (AARC-G002) that the site's mapping asks of its members."""
     accounting_name: str | None = Field(default=None, max_length=200)
     """Name of the site in usage records. Default: the site's."""
 

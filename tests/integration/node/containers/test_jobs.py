@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.integration.node.containers.conftest import RealRegistry
 from tests.support.boxes import make_layers, need_busybox, ordinary_user, python_for
+from tests.support.cli import Desk
 from tests.support.front import Front
 from tests.support.node_server import FakeServer
 from tests.support.oci import Layout, push, tar_of_tree
@@ -223,3 +224,21 @@ def _has_process(words: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def test_through_a_server_from_the_command_line(box_registry: RealRegistry, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    desk = Desk(tmp_path / "home", folder, {"HANSA_CONTAINERS": str(tmp_path / "home" / "images")})
+    try:
+        image = f"docker://{box_registry.host}/box:1"
+        desk.write("x.sh", "echo from $FROM_IMAGE; exit 7\n")
+        said = desk.hansa("run", "--image", image, "--", "sh", "x.sh", code=7)
+        assert said.out == "from yes\n"
+        assert desk.hansa("run", "--image", image, "--array", "0-9", "--no-fetch", "--", "true", code=0)
+        missing = desk.hansa("run", "--image", f"{box_registry.host}/none:1", "--", "true", code=125)
+        assert "none:1" in missing.err
+        assert "none:1" in desk.hansa("job", "explain", "3").out
+        assert "is not an image name" in desk.hansa("run", "--image", "Not An Image", "--", "true", code=125).err
+    finally:
+        desk.hansa("down")
