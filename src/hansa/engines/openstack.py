@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
-
-from hansa.kernel.errors import Permanent, Temporary
+from hansa.engines.egress import EgressPolicy
+from hansa.kernel.errors import DriverError, Permanent, Temporary
 
 T = TypeVar("T")
 CALL_S = 60.0
 """Seconds that a call may take unless it is given others."""
 THREADS = 32
+KEPT = 500
+"""Connections that are kept."""
 _BUSY = frozenset({408, 409, 413, 425, 429})
 
 
@@ -47,7 +48,7 @@ class ApplicationCredential:
 
     @property
     def identity(self) -> str:
-        return f"application:{self.id}"
+        return f"application:{self.id}:{_digest(self.secret)}"
 
     def auth_type(self) -> str:
         return "v3applicationcredential"
@@ -66,8 +67,7 @@ class Password:
 
     @property
     def identity(self) -> str:
-        digest = hashlib.sha256(self.password.encode()).hexdigest()[:16]
-        return f"password:{self.domain}/{self.username}:{digest}"
+        return f"password:{self.domain}/{self.username}:{_digest(self.password)}"
 
     def auth_type(self) -> str:
         return "v3password"
@@ -103,7 +103,8 @@ class Place:
     auth_url: str
     project_id: str | None = None
     region: str | None = None
-    ca_file: str | None = None
+    ca: str | None = field(default=None, repr=False)
+    """PEM of the authority that signed its certificate."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,15 @@ class Project:
 class Cloud:
     """One project at one site. Calls are functions of an ``openstack.connection.Connection``."""
 
-    def __init__(self, place: Place, credential: Credential, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, place: Place, credential: Credential, pool: ThreadPoolExecutor, egress: EgressPolicy | None = None
+    ) -> None:
         self.place = place
         self.credential = credential
         self._pool = pool
+        self._egress = egress
         self._connection: Any = None
+        self._ca: Any = None
         self._lock = threading.Lock()
 
     async def call(self, work: Callable[[Any], T], deadline_s: float = CALL_S) -> T:
@@ -130,7 +135,8 @@ class Cloud:
 
         A call that was late may still have its effect.
         """
-        running = asyncio.get_running_loop().run_in_executor(self._pool, self._do, work, deadline_s)
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._pool, self._do, work, deadline_s, loop)
         try:
             return await asyncio.wait_for(running, deadline_s)
         except TimeoutError as error:
@@ -147,18 +153,20 @@ class Cloud:
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+        if self._ca is not None:
+            self._ca.close()
 
     def _projects(self, connection: Any) -> list[Project]:
         base = self.place.auth_url.rstrip("/")
         found = connection.session.get(f"{base}/auth/projects").json()["projects"]
         return [Project(one["id"], one["name"], one.get("egi.VO")) for one in found if one.get("enabled", True)]
 
-    def _do(self, work: Callable[[Any], T], deadline_s: float) -> T:
+    def _do(self, work: Callable[[Any], T], deadline_s: float, loop: asyncio.AbstractEventLoop) -> T:
         try:
             with self._lock:
                 is_new = self._connection is None
                 if is_new:
-                    self._connection = self._connect(deadline_s)
+                    self._connection = self._connect(deadline_s, loop)
                 connection = self._connection
             try:
                 return work(connection)
@@ -167,45 +175,55 @@ class Cloud:
                     raise
             # What was refused may be a sign-in that has ended: once more with a fresh one.
             with self._lock:
-                self._connection = connection = self._connect(deadline_s)
+                self._connection = connection = self._connect(deadline_s, loop)
             return work(connection)
+        except DriverError:
+            raise  # of the policy
         except Exception as error:
             translated = translate(error, self.host)
             if translated is None:
                 raise
             raise translated from error
 
-    def _connect(self, timeout_s: float) -> Any:
+    def _connect(self, timeout_s: float, loop: asyncio.AbstractEventLoop) -> Any:
         import openstack
 
         place = self.place
         auth = {"auth_url": place.auth_url, **self.credential.auth()}
         if place.project_id is not None:
             auth["project_id"] = place.project_id
-        return openstack.connection.Connection(
+        if place.ca and self._ca is None:
+            self._ca = tempfile.NamedTemporaryFile("w", prefix="hansa-ca-", suffix=".pem")  # noqa: SIM115 - until close
+            self._ca.write(place.ca)
+            self._ca.flush()
+        connection = openstack.connection.Connection(
             auth_type=self.credential.auth_type(),
             auth=auth,
             region_name=place.region,
             identity_interface="public",
             api_timeout=timeout_s,
-            cacert=place.ca_file,
+            cacert=self._ca.name if self._ca else None,
             app_name="hansa",
         )
+        if self._egress is not None:
+            _guard(connection, self._egress, loop)
+        return connection
 
 
 class Clouds:
-    """All connections of this process."""
+    """All connections of this process, the last used ones kept."""
 
     def __init__(self, threads: int = THREADS) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="openstack")
         self._clouds: dict[tuple[Place, str], Cloud] = {}
 
-    def at(self, place: Place, credential: Credential) -> Cloud:
+    def at(self, place: Place, credential: Credential, egress: EgressPolicy | None = None) -> Cloud:
         """The connection, made anew where the credential is another."""
         key = (place, credential.identity)
-        found = self._clouds.get(key)
-        if found is None:
-            found = self._clouds[key] = Cloud(place, credential, self._pool)
+        found = self._clouds.pop(key, None) or Cloud(place, credential, self._pool, egress)
+        self._clouds[key] = found  # at the end: the first one is the one longest unused
+        while len(self._clouds) > KEPT:
+            self._clouds.pop(next(iter(self._clouds))).close()
         found.credential = credential  # the same one, perhaps with a fresher token
         return found
 
@@ -222,19 +240,25 @@ class Clouds:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def http_version(auth_url: str, ca_file: str | None = None, timeout_s: float = 10.0) -> str:
-    """The version of the identity API at an address, without signing in. Raises Temporary."""
-    host = urlsplit(auth_url).hostname or auth_url
-    verify: Any = ssl.create_default_context(cafile=ca_file) if ca_file else True
-    try:
-        async with httpx.AsyncClient(verify=verify, timeout=timeout_s, trust_env=False) as client:
-            answer = await client.get(auth_url.rstrip("/") + "/", follow_redirects=False)
-            said = answer.json()["version"]["id"]
-    except (httpx.HTTPError, OSError) as error:
-        raise Temporary(f"{host} cannot be reached: {error or type(error).__name__}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise Temporary(f"{host} does not answer as keystone does: HTTP {answer.status_code}.") from error
-    return str(said)
+def _guard(connection: Any, egress: EgressPolicy, loop: asyncio.AbstractEventLoop) -> None:
+    """Every request of a connection passes the policy: a site's catalogue may name any address.
+
+    The policy resolves a name, and the connection resolves it once more: a name that changes in between is not caught.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class Guarded(HTTPAdapter):
+        def send(self, request: Any, *args: Any, **options: Any) -> Any:
+            asyncio.run_coroutine_threadsafe(egress.allow(request.url), loop).result(CALL_S)
+            return super().send(request, *args, **options)
+
+    for scheme in ("https://", "http://"):
+        connection.session.session.mount(scheme, Guarded())
+
+
+def _digest(secret: str) -> str:
+    """Tells secrets apart, and does not tell them."""
+    return hashlib.sha256(b"hansa credential " + secret.encode()).hexdigest()[:16]
 
 
 def translate(error: Exception, host: str) -> Temporary | Permanent | None:

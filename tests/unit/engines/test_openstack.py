@@ -79,16 +79,16 @@ def test_a_connection_is_kept_while_the_credential_is_the_same_one() -> None:
 
 async def test_a_sign_in_that_has_ended_is_made_anew_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clouds = Clouds(1)
-    made: list[int] = []
+    made: list[object] = []
 
-    def connect(_self: object, _timeout_s: float) -> int:
-        made.append(len(made))
+    def connect(_self: object, _timeout_s: float, _loop: object) -> object:
+        made.append(SimpleNamespace(close=lambda: None))
         return made[-1]
 
     monkeypatch.setattr("hansa.engines.openstack.Cloud._connect", connect)
 
-    def work(connection: int) -> str:
-        if connection == 0 and ended:
+    def work(connection: object) -> str:
+        if connection is made[0] and ended:
             raise auth.Unauthorized("expired")
         return "fine"
 
@@ -97,6 +97,6 @@ async def test_a_sign_in_that_has_ended_is_made_anew_once(monkeypatch: pytest.Mo
         assert await cloud.call(work) == "fine"
         ended = True
         assert await cloud.call(work) == "fine"
-        assert made == [0, 1]
+        assert len(made) == 2
     finally:
         clouds.close()

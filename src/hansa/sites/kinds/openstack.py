@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from hansa.engines.openstack import ApplicationCredential, Cloud, Clouds, Credential, http_version
+from hansa.engines.openstack import ApplicationCredential, Cloud, Clouds, Credential
+from hansa.engines.web import Web
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.sites.kinds import openstack_look as look
 from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
@@ -105,9 +106,13 @@ class OpenstackKind:
     async def _reach(self, target: Target) -> Finding | None:
         """What is wrong with its address; None: an identity service answers there."""
         try:
-            await http_version(target.url or "", target.settings.ca)
-        except Temporary as error:
+            async with Web(target.egress, target.settings.ca) as web:
+                _, body = await web.ask("GET", (target.url or "").rstrip("/") + "/")
+        except (Permanent, Temporary) as error:
             return Finding(Answer.DOWN, Stage.REACH, str(error), "sites.unreachable")
+        if not look.is_keystone(body):
+            message = "What answers there is no keystone of version 3."
+            return Finding(Answer.DOWN, Stage.REACH, message, "sites.garbage")
         return None
 
     async def _project(self, target: Target, vo: str | None, credential: Credential) -> Cloud:
@@ -115,10 +120,10 @@ class OpenstackKind:
         if self._clouds is None:
             self._clouds = Clouds()
         if isinstance(credential, ApplicationCredential):
-            return self._clouds.at(look.place(target, None), credential)
-        projects = await self._clouds.at(look.place(target, None), credential).projects()
+            return self._clouds.at(look.place(target, None), credential, target.egress)
+        projects = await self._clouds.at(look.place(target, None), credential, target.egress).projects()
         found = look.project_of(projects, target, vo)
         if found is None:
             names = ", ".join(sorted(one.name for one in projects)) or "none"
             raise Permanent(f"{target.site} has no project of {vo} for this credential; it has: {names}.")
-        return self._clouds.at(look.place(target, found.id), credential)
+        return self._clouds.at(look.place(target, found.id), credential, target.egress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,14 @@ from hansa.sites.wire import Facts, Flavour, Network, Quota, VmImage
 MOST_IMAGES = 2000
 _GPU_COUNT = ("accelerator:number", "gpus", "gpu:number")
 _GPU_MODEL = ("accelerator:model", "gpu_model", "gpu:model")
+
+
+def is_keystone(body: bytes) -> bool:
+    """Whether this is what an identity API of version 3 says of itself."""
+    try:
+        return str(json.loads(body)["version"]["id"]).startswith("v3")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def place(target: Target, project_id: str | None) -> Place:
