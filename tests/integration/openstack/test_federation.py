@@ -35,7 +35,7 @@ def test_a_member_lists_images_and_quotas(federation: Federation) -> None:
 
 def test_who_is_in_no_vo_is_refused(federation: Federation) -> None:
     with federation.connect(token(federation.bob)) as cloud, pytest.raises(Unauthorized):
-        cloud.authorize()
+        cloud.session.get_token()
 
 
 def test_a_changed_token_is_refused(federation: Federation) -> None:

@@ -88,6 +88,7 @@ class OpenstackKind:
             return Finding(Answer.UP, Stage.REACH, "It answers; there is no credential to sign in with.")
         try:
             cloud = await self._project(target, vo, credential)
+            await cloud.call(lambda connection: connection.session.get_token())
         except Permanent as error:
             return Finding(Answer.DOWN, Stage.SIGN_IN, str(error), "sites.sign_in")
         try:
