@@ -87,6 +87,14 @@ DOWNTIME = {
     "add": ("site_admin:add_downtime", "Announce a downtime."),
     "end": ("site_admin:end_downtime", "End a downtime, or take it back."),
 }
+GRANT = {
+    "list": ("grants:list_grants", "List capacity grants."),
+    "show": ("grants:show", "Show what a site grants a VO, and what of it is used."),
+    "ask": ("grants:ask", "Ask a site for capacity, as a VO manager."),
+    "agree": ("grants:agree", "Agree to what a VO asks, as the site."),
+    "refuse": ("grants:refuse", "Refuse what a VO asks, as the site."),
+    "cap": ("grants:cap", "Share the hours out among users and groups, as a VO manager."),
+}
 PILOT = {"list": ("sites:list_pilots", "List pilots, which run the tasks at a site.")}
 ADMIN = {
     "backup": ("admin:backup", "Write a copy of the embedded server's data to a file."),
@@ -130,11 +138,26 @@ MEMBER = {
     "resume": ("vos:resume_member", "Let a member start new work again."),
     "remove": ("vos:remove_member", "Take a member out."),
 }
+IMAGE = {
+    "list": ("images:list_images", "List VM images."),
+    "show": ("images:show", "Show a VM image, its versions, and who endorses it."),
+    "add": ("images:add", "Add a VM image, or a version of one."),
+    "fetch": ("images:fetch", "Download a VM image."),
+    "withdraw": ("images:withdraw", "Take a version back."),
+    "endorse": ("images:endorse", "Let the members of a VO start it."),
+    "revoke": ("images:revoke", "Let them start it no more."),
+    "policy": ("images:policy", "Show or set what a VO lets its members start."),
+    "publish": ("images:publish", "Print what a VO endorses as a HEPiX image list."),
+    "follow": ("images:follow", "Follow an image list of others."),
+    "followed": ("images:followed", "List the image lists that a VO follows."),
+    "unfollow": ("images:unfollow", "Follow an image list no more."),
+}
 DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
     "job": ("app:job", "Jobs: submit, list, show, logs, fetch, results, kill, retry, …"),
     "site": ("app:site", "Sites: where jobs can run."),
+    "grant": ("app:grant", "Capacity grants: what a site gives a VO."),
     "pilot": ("app:pilot", "Pilots."),
     "up": ("local:up", "Start the embedded server."),
     "down": ("local:down", "Stop the embedded server."),
@@ -144,6 +167,8 @@ TOP = {
     "logout": ("login:logout", "Sign out."),
     "token": ("login:token", "Print a fresh access token."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
+    "image": ("app:image", "VM images: add, endorse, publish, …"),
+    "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
     "server": ("local:server", "Run a server in the foreground."),
@@ -154,6 +179,7 @@ TOP = {
 
 job = LazyGroup("job", lazy=JOB, context_settings=SETTINGS, help="Jobs. A job is a command and its tasks.")
 site = LazyGroup("site", lazy=SITE, context_settings=SETTINGS, help="Sites: where jobs can run.")
+grant = LazyGroup("grant", lazy=GRANT, context_settings=SETTINGS, help="Capacity grants: what a site gives a VO.")
 downtime = LazyGroup("downtime", lazy=DOWNTIME, context_settings=SETTINGS, help="Downtimes of a site.")
 pilot = LazyGroup("pilot", lazy=PILOT, context_settings=SETTINGS, help="Pilots run the tasks at a site.")
 user = LazyGroup("user", lazy=USER, context_settings=SETTINGS, help="Users of this server.")
@@ -162,6 +188,7 @@ key = LazyGroup("key", lazy=KEY, context_settings=SETTINGS, help="The keys that 
 vo = LazyGroup("vo", lazy=VO, context_settings=SETTINGS, help="Virtual organisations (VOs): research communities.")
 member = LazyGroup("member", lazy=MEMBER, context_settings=SETTINGS, help="Members of a virtual organisation.")
 admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
+image = LazyGroup("image", lazy=IMAGE, context_settings=SETTINGS, help="VM images, which machines are started of.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
 hansa = LazyGroup(
     "hansa",

@@ -29,7 +29,7 @@ def login(server: str, *, no_browser: bool) -> None:
     issuer = oidc.discover(url, ca_file)
     code = oidc.start_device(issuer, ca_file)
     note(f"open {code.url} and enter the code {code.user_code}")
-    if not no_browser and _has_display():
+    if not no_browser and has_display():
         import webbrowser
 
         webbrowser.open(code.complete_url)
@@ -86,5 +86,5 @@ def _url(server: str) -> str:
     return url.rstrip("/")
 
 
-def _has_display() -> bool:
+def has_display() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

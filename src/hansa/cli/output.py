@@ -79,6 +79,16 @@ def write_table(rows: Sequence[Cells], columns: Sequence[str] | None = None) -> 
         click.echo(_line(line, widths, right, room))
 
 
+def write_csv(rows: Sequence[Cells]) -> None:
+    """The same columns for a spreadsheet: RFC 4180, but lines end as everywhere here."""
+    import csv
+
+    if rows:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], room: int | None) -> str:
     padded = [
         cell.rjust(width) if is_right else cell.ljust(width)

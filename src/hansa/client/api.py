@@ -43,6 +43,18 @@ from hansa.identity.wire import (
     VoChange,
     VoPage,
 )
+from hansa.images.wire import (
+    ImagePolicy,
+    NewEndorsement,
+    NewImage,
+    NewSubscription,
+    NewVersion,
+    Subscription,
+    SubscriptionPage,
+    VmImage,
+    VmImagePage,
+    Withdrawal,
+)
 from hansa.jobs.wire import (
     Explanation,
     FileKey,
@@ -58,6 +70,8 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
+from hansa.portal.wire import SignIn
+from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
     Admins,
     BanPage,
@@ -314,6 +328,33 @@ def remove_site(name: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
 
 
+def grants(after: str | None = None) -> Operation[GrantPage]:
+    return (yield from get(GrantPage, "/grants", after=after))
+
+
+def grant(vo: str, site: str) -> Operation[Grant]:
+    return (yield from get(Grant, f"/grants/{_part(vo)}/{_part(site)}"))
+
+
+def ask_grant(vo: str, site: str, terms: GrantTerms, note: str = "") -> Operation[Grant]:
+    """Ask a site for capacity; asked twice it is asked once."""
+    return (yield from send(Grant, "POST", "/grants", AskGrant(vo, site, terms, note)))
+
+
+def agree_grant(vo: str, site: str, terms: GrantTerms | None = None, note: str = "") -> Operation[Grant]:
+    """Agree to what was asked (None), or to other terms."""
+    return (yield from send(Grant, "POST", f"/grants/{_part(vo)}/{_part(site)}/agree", AgreeGrant(terms, note)))
+
+
+def refuse_grant(vo: str, site: str, why: str) -> Operation[Grant]:
+    path = f"/grants/{_part(vo)}/{_part(site)}/refuse"
+    return (yield from send(Grant, "POST", path, RefuseGrant(why), repeatable=False))
+
+
+def cap_grant(vo: str, site: str, caps: GrantCaps) -> Operation[Grant]:
+    return (yield from send(Grant, "PUT", f"/grants/{_part(vo)}/{_part(site)}/caps", caps))
+
+
 def set_site_policy(name: str, policy: dict[str, Any]) -> Operation[Site]:
     return (yield from send(Site, "PUT", f"/sites/{_part(name)}/policy", policy))
 
@@ -363,12 +404,25 @@ def whoami() -> Operation[User]:
     return (yield from get(User, "/whoami"))
 
 
+def portal_sign_in() -> Operation[SignIn]:
+    return (yield from post(SignIn, "/portal/sign-ins", None, {}))
+
+
 def add_user(name: str) -> Operation[NewUserToken]:
     return (yield from post(NewUserToken, "/users", NewUser(name), {"Idempotency-Key": uuid.uuid4().hex}))
 
 
-def usage(after: str | None = None) -> Operation[UsagePage]:
-    return (yield from get(UsagePage, "/usage", after=after))
+def usage(by: str | None = None, **asked: Any) -> Operation[UsagePage]:
+    """Sums of usage records, ``by`` words with commas; ``asked``: since, until, vo, site, user, everybody."""
+    query: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, False)}
+    query |= {"everybody": "true"} if asked.get("everybody") else {}
+    return (yield from get(UsagePage, "/usage", by=by, **query))
+
+
+def usage_apel(since: str | None = None, until: str | None = None, site: str | None = None) -> Operation[str]:
+    """Usage as APEL's summary messages."""
+    response = yield from call(Request("GET", "/usage/apel", {"since": since, "until": until, "site": site}))
+    return response.body.decode()
 
 
 def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:
@@ -461,6 +515,72 @@ def suspend_member(name: str, member: str, why: str) -> Operation[Member]:
 
 def resume_member(name: str, member: str) -> Operation[Member]:
     return (yield from send(Member, "POST", f"{_member(name, member)}/resume"))
+
+
+def vm_images(after: str | None = None) -> Operation[VmImagePage]:
+    return (yield from get(VmImagePage, "/vm-images", after=after))
+
+
+def vm_image(name: str) -> Operation[VmImage]:
+    return (yield from get(VmImage, f"/vm-images/show/{quote(name)}"))
+
+
+def add_vm_image(new: NewImage) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", "/vm-images", new, repeatable=False))
+
+
+def add_vm_image_version(name: str, new: NewVersion) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", f"/vm-images/versions/{quote(name)}", new, repeatable=False))
+
+
+def upload_vm_image(name: str, version: str, body: FileBody) -> Operation[VmImage]:
+    """The content of a version that waits for it."""
+    path = f"/vm-images/upload/{_part(version)}/{quote(name)}"
+    return _read(VmImage, (yield from call(Request("PUT", path, body=body, timeout_s=3600.0, repeatable=False))))
+
+
+def download_vm_image(
+    name: str, version: str | None, form: str | None, sink: Callable[[bytes], None], restart: Callable[[], object]
+) -> Operation[None]:
+    """The content of an image, piece by piece; ``restart`` is called when it begins anew."""
+    query = {"version": version, "format": form}
+    yield from call(Request("GET", f"/vm-images/download/{quote(name)}", query, sink=sink, restart=restart))
+
+
+def withdraw_vm_image(name: str, version: str, why: str) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", f"/vm-images/withdraw/{_part(version)}/{quote(name)}", Withdrawal(why)))
+
+
+def endorse_vm_image(name: str, new: NewEndorsement) -> Operation[VmImage]:
+    return (yield from send(VmImage, "POST", f"/vm-images/endorse/{quote(name)}", new))
+
+
+def revoke_vm_image(name: str, vo_name: str) -> Operation[VmImage]:
+    return (yield from send(VmImage, "DELETE", f"/vm-images/endorse/{_part(vo_name)}/{quote(name)}"))
+
+
+def image_policy(vo_name: str) -> Operation[ImagePolicy]:
+    return (yield from get(ImagePolicy, f"/vos/{_part(vo_name)}/image-policy"))
+
+
+def set_image_policy(vo_name: str, policy: ImagePolicy) -> Operation[ImagePolicy]:
+    return (yield from send(ImagePolicy, "PUT", f"/vos/{_part(vo_name)}/image-policy", policy))
+
+
+def image_list(vo_name: str) -> Operation[dict[str, Any]]:
+    return (yield from get(dict, f"/vos/{_part(vo_name)}/image-list"))
+
+
+def image_subscriptions(vo_name: str) -> Operation[SubscriptionPage]:
+    return (yield from get(SubscriptionPage, f"/vos/{_part(vo_name)}/image-subscriptions"))
+
+
+def subscribe_images(vo_name: str, new: NewSubscription) -> Operation[Subscription]:
+    return (yield from send(Subscription, "POST", f"/vos/{_part(vo_name)}/image-subscriptions", new, repeatable=False))
+
+
+def unsubscribe_images(vo_name: str, subscription: str) -> Operation[None]:
+    yield from send(type(None), "DELETE", f"/vos/{_part(vo_name)}/image-subscriptions/{_part(subscription)}")
 
 
 def _part(text: str) -> str:

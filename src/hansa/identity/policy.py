@@ -21,12 +21,15 @@ class Permission(StrEnum):
     PUBLIC = "public"
     CLIENT = "client"
     SELF_READ = "self:read"
+    PORTAL_OPEN = "portal:open"
     SELF_WRITE = "self:write"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     FILES_WRITE = "files:write"
     SITES_READ = "sites:read"
     SITES_WRITE = "sites:write"
+    GRANTS_READ = "grants:read"
+    GRANTS_WRITE = "grants:write"
     USAGE_READ = "usage:read"
     EVENTS_READ = "events:read"
     PILOTS_READ = "pilots:read"
@@ -39,6 +42,8 @@ class Permission(StrEnum):
     USERS_WRITE = "users:write"
     CLIENTS_WRITE = "clients:write"
     KEYS_WRITE = "keys:write"
+    IMAGES_READ = "images:read"
+    IMAGES_WRITE = "images:write"
     METRICS_READ = "metrics:read"
 
 
@@ -56,12 +61,15 @@ POLICY: dict[Permission, Rule] = {
     Permission.PUBLIC: Rule.ANYBODY,
     Permission.CLIENT: Rule.CLIENT,
     Permission.SELF_READ: Rule.USER,
+    Permission.PORTAL_OPEN: Rule.USER,
     Permission.SELF_WRITE: Rule.USER,
     Permission.JOBS_READ: Rule.USER,
     Permission.JOBS_WRITE: Rule.USER,
     Permission.FILES_WRITE: Rule.USER,
     Permission.SITES_READ: Rule.USER,
     Permission.SITES_WRITE: Rule.USER,  # and administrator of that site: may_at_site, may_add_site
+    Permission.GRANTS_READ: Rule.USER,
+    Permission.GRANTS_WRITE: Rule.USER,  # and manager of the VO, or administrator of the site
     Permission.USAGE_READ: Rule.USER,
     Permission.EVENTS_READ: Rule.USER,
     Permission.PILOTS_READ: Rule.USER,
@@ -74,6 +82,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.USERS_WRITE: Rule.OPERATOR,
     Permission.CLIENTS_WRITE: Rule.OPERATOR,
     Permission.KEYS_WRITE: Rule.OPERATOR,
+    Permission.IMAGES_READ: Rule.USER,
+    Permission.IMAGES_WRITE: Rule.USER,  # and its owner, or manager or vm-operator of its VO
     Permission.METRICS_READ: Rule.OPERATOR,
 }
 

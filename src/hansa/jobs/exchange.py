@@ -189,6 +189,7 @@ class ExchangeService:
             books = await self._accept(tx, pilot, request, held, jobs, now)
             for number in {row["job"] for row in chunks} - books.changes.keys():
                 tx.ring(f"job/{number}")
+                tx.ring(f"jobs/{pilot.owner_id}")
             await self._forget_old_sessions(tx, pilot, request, held, now)
             is_first = pilot.session != request.session or request.sequence > pilot.sequence
             is_newest = is_first or request.sequence == pilot.sequence
@@ -393,6 +394,7 @@ class ExchangeService:
                 ),
             )
             tx.ring(f"job/{job.number}")
+            tx.ring(f"jobs/{job.owner_id}")
 
     def _order(self, job: Any, pilot: Any) -> JobOrder:
         spec, needs = job.spec, job.spec["requirements"]
@@ -479,8 +481,13 @@ async def _lease(tx: Tx, given: dict[str, Any]) -> Lease:
 
 def _charge(pilot: Any, job: Any, rows: list[dict[str, Any]]) -> Charge:
     wall = sum(row["wall_s"] for row in rows)
-    cores = job.spec["requirements"]["cores"]
-    return Charge(job.owner_id, job.vo, pilot.site, len(rows), wall, wall * cores, sum(row["cpu_s"] for row in rows))
+    needs = job.spec["requirements"]
+    is_whole = needs.get("whole_node", False)
+    cores, gpus = (pilot.cores, len(pilot.gpus)) if is_whole else (needs["cores"], needs.get("gpus", 0))
+    cpu = sum(row["cpu_s"] for row in rows)
+    return Charge(
+        job.owner_id, job.vo, pilot.site, len(rows), wall, wall * cores, cpu, wall * gpus, vo_group=job.vo_group
+    )
 
 
 def _bytes(data: str) -> bytes:

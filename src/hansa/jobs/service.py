@@ -11,7 +11,7 @@ from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
-from hansa.jobs import errors, leases, search, store, store_pilots
+from hansa.jobs import errors, leases, overview, search, store, store_pilots
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
@@ -41,7 +41,7 @@ from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
-from hansa.kernel.events import Event, EventLog
+from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings
@@ -174,6 +174,26 @@ class JobService:
             running = await store.running_counts(tx, [row.number for row in rows])
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
         return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
+
+    async def summary(self, caller: Caller) -> dict[str, int]:
+        """The caller's jobs by phase."""
+        async with self._database.read() as tx:
+            return await overview.count_phases(tx, caller.user_id)
+
+    async def picture(self, caller: Caller, number: int, most: int = 400) -> list[overview.Bucket]:
+        """An array in at most ``most`` stretches, with the tasks of each counted by phase."""
+        async with self._database.read() as tx:
+            return await overview.picture(tx, await self._own(tx, caller, number), most)
+
+    async def timeline(self, caller: Caller, number: int, limit: int = 50) -> Sequence[StoredEvent]:
+        """What has happened to a job, oldest first."""
+        async with self._database.read() as tx:
+            await self._own(tx, caller, number)
+            return await self._events.timeline(tx, f"job/{number}", limit)
+
+    def changes(self, caller: Caller, position: int, beat_s: float) -> AsyncIterator[tuple[int, list[str]] | None]:
+        """Subjects of the caller's whenever they change, for live pages; None after ``beat_s`` of silence."""
+        return overview.changes(self._database, self._events, caller.user_id, position, beat_s)
 
     async def follow(
         self, caller: Caller, number: int, cursor: str | None, wait_s: float, *, logs: bool = True

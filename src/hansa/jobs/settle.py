@@ -65,6 +65,7 @@ async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: 
         values |= await _ending(tx, events, job, Counts(0, 0, done, failed, killed), now, actor)
     await store.update_job(tx, job.number, **values)
     tx.ring(f"job/{job.number}")
+    tx.ring(f"jobs/{job.owner_id}")
     if change.again:
         tx.ring(f"work/{job.owner_id}")
 

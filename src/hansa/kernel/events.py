@@ -110,6 +110,12 @@ class EventLog:
         query = sa.select(events).where(events.c.subject == subject).order_by(events.c.id.desc()).limit(limit)
         return [_stored(row) for row in reversed((await tx.execute(query)).all())]
 
+    async def recent(self, owner_id: str, limit: int = 20) -> Sequence[StoredEvent]:
+        """The newest events of one owner, newest first."""
+        query = sa.select(events).where(events.c.owner_id == owner_id).order_by(events.c.id.desc()).limit(limit)
+        async with self._database.read() as tx:
+            return [_stored(row) for row in (await tx.execute(query)).all()]
+
     async def after(self, position: int, owner_id: str | None, limit: int = 500) -> Sequence[StoredEvent]:
         """Events behind ``position`` in stream order; ``owner_id`` None means everybody's."""
         query = sa.select(events).where(events.c.position > position)

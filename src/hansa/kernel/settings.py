@@ -264,6 +264,19 @@ class LocalSettings(_Table):
     """Memory offered in MiB. Default: all of the computer's."""
 
 
+class ImageSettings(_Table):
+    """VM images."""
+
+    folder: Path | None = None
+    """Where contents are kept. Default: ``images`` in HANSA_HOME; several servers share one."""
+
+    limit_bytes: Bytes = 64 * 1024**3
+    """Bytes that the content of one VM image may have."""
+
+    free_bytes: Count = 1024**3
+    """Bytes that stay free on that disk: images are not fetched below."""
+
+
 class SiteSettings(_Table):
     """Sites: how often they are looked at, and which addresses they may have."""
 
@@ -318,6 +331,7 @@ class Settings(_Table):
     job: JobSettings = JobSettings()
     pilot: PilotSettings = PilotSettings()
     local: LocalSettings = LocalSettings()
+    images: ImageSettings = ImageSettings()
     sites: SiteSettings = SiteSettings()
     retention: RetentionSettings = RetentionSettings()
     client: ClientSettings = ClientSettings()

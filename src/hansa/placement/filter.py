@@ -171,8 +171,8 @@ def _one_of(what: str, names: Iterable[str]) -> str:
 
 
 def _sizes(request: Request, candidate: Candidate) -> list[Flavour]:
-    """What one machine would take of a quota: each flavour that fits, the smallest first; else what is asked."""
-    if not candidate.flavours:
+    """What one would take of quota and grant: of machines each flavour that fits, the smallest first; else as asked."""
+    if request.work is not Work.MACHINE or not candidate.flavours:
         return [Flavour("", request.cores, request.memory_mib)]
     return sorted((one for one in candidate.flavours if _flavour_fits(request, one)), key=_size)
 

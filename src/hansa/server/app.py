@@ -14,13 +14,22 @@ from hansa.identity.provider.routes import router as provider_router
 from hansa.identity.routes import router as identity_router
 from hansa.identity.upstream.pages import router as broker_router
 from hansa.identity.vo_routes import router as vo_router
+from hansa.images.routes import router as image_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
+from hansa.portal.frame import Portal
+from hansa.portal.home import router as portal_home_router
+from hansa.portal.jobs import router as portal_job_router
+from hansa.portal.live import router as portal_live_router
+from hansa.portal.places import router as portal_place_router
+from hansa.portal.signin import router as portal_router
+from hansa.portal.signin import v1_router as portal_v1_router
 from hansa.server.events import router as event_router
 from hansa.server.rooms import Rooms, running
 from hansa.server.routes import router as server_router
 from hansa.server.routes import v1_router as server_v1_router
+from hansa.sites.capacity_routes import router as grant_router
 from hansa.sites.routes import router as site_router
 from hansa.version import __version__
 
@@ -49,10 +58,13 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         job_router,
         pilot_router,
         site_router,
+        grant_router,
         identity_router,
         vo_router,
         accounting_router,
+        image_router,
         event_router,
+        portal_v1_router,
         server_v1_router,
     ):
         v1.include_router(router)
@@ -60,6 +72,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
     app.include_router(server_router)
     app.include_router(provider_router)
     app.include_router(page_router)
+    for router in (portal_router, portal_live_router, portal_home_router, portal_job_router, portal_place_router):
+        app.include_router(router)
     app.include_router(broker_router)
     if rooms is not None:
         provide(
@@ -70,14 +84,18 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.vos,
             rooms.provider,
             rooms.browser,
+            Portal(rooms.browser),
             rooms.upstreams,
             rooms.authority,
             rooms.sites,
+            rooms.grants,
             rooms.registry,
             rooms.steering,
             rooms.reports,
             rooms.checks,
             rooms.accounting,
+            rooms.images,
+            rooms.endorsing,
             rooms.files,
             rooms.jobs,
             rooms.exchange,
@@ -91,7 +109,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
 
 def is_upload(path: str) -> bool:
     """Paths whose bodies have a limit of their own."""
-    return path.startswith("/api/v1/") and "/files/sha256:" in path
+    return path.startswith("/api/v1/") and ("/files/sha256:" in path or path.startswith("/api/v1/vm-images/upload/"))
 
 
 def create_openapi() -> dict[str, Any]:

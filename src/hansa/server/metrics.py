@@ -39,8 +39,17 @@ async def render_metrics(rooms: Rooms) -> bytes:
     ]
     exchange = vars(rooms.exchange.counters)
     found += [CounterMetricFamily(f"hansa_exchange_{name}", f"Exchanges: {name}.", n) for name, n in exchange.items()]
-    engine = vars(rooms.engines["pilots"].counters)
-    found += [CounterMetricFamily(f"hansa_reconcile_{name}", f"Reconcile: {name}.", n) for name, n in engine.items()]
+    found += _reconcile(rooms)
     registry = CollectorRegistry()
     registry.register(_Snapshot(found))
     return generate_latest(registry)
+
+
+def _reconcile(rooms: Rooms) -> list[Metric]:
+    """What the engines have done, by room."""
+    found: dict[str, CounterMetricFamily] = {}
+    for room, engine in rooms.engines.items():
+        for name, number in vars(engine.counters).items():
+            family = CounterMetricFamily(f"hansa_reconcile_{name}", f"Reconcile: {name}.", labels=["room"])
+            found.setdefault(name, family).add_metric([room], number)
+    return list(found.values())

@@ -27,6 +27,13 @@ from hansa.identity.upstream.people import People
 from hansa.identity.upstream.remote import Remote
 from hansa.identity.upstream.service import UpstreamService
 from hansa.identity.vos import VoService
+from hansa.images.controller import TUNING as IMAGE_TUNING
+from hansa.images.controller import VersionRoom, expire_endorsements
+from hansa.images.depot import Depot
+from hansa.images.endorsing import EndorsementService
+from hansa.images.service import ImageService
+from hansa.images.sources import Sources
+from hansa.images.subscriptions import SubscriptionRoom
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
 from hansa.jobs.drivers.base import BatchDriver
@@ -44,6 +51,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.server.home import Home
+from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
 from hansa.sites.kinds.base import kind_of
@@ -77,6 +85,7 @@ class Rooms:
     browser: Browser
     sites: SiteService
     registry: SiteRegistry
+    grants: CapacityService
     steering: SteeringService
     reports: ReportService
     checks: CheckService
@@ -88,6 +97,8 @@ class Rooms:
     exchange: ExchangeService
     program: NodeProgram
     demand: Demand
+    images: ImageService
+    endorsing: EndorsementService
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
     ends: asyncio.Queue[str]
@@ -97,6 +108,7 @@ class Rooms:
     async def start(self) -> None:
         """Sign the computer in as its own site, then run the loops."""
         await self._ensure_local()
+        await self.images.ensure_presets()
         if self.home.is_embedded:  # it is alone: what an earlier server held when it was killed is free
             async with self.database.begin() as tx:
                 for engine in self.engines.values():
@@ -141,6 +153,9 @@ class Rooms:
             await idempotency.forget(self.database, self.clock, timedelta(hours=retention.idempotency_hours))
             await self.accounts.forget_failures()
             await self.provider.forget_expired()
+            await self.grants.forget_expired()
+            async with self.database.begin() as tx:
+                await expire_endorsements(tx, self.clock.now())
             await self.reports.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
@@ -206,10 +221,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         ends.put_nowait,
     )
     drivers: dict[str, BatchDriver] = {"local": local}
+    depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
+    sources = Sources(settings.images.limit_bytes, egress.allow)
+    images = ImageService(database, events, clock, depot, settings.images)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress)),
+        Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
+        Engine(database, clock, SubscriptionRoom(events, clock, sources)),
     ]
     return Rooms(
         settings=settings,
@@ -229,16 +249,19 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         sites=sites,
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
+        grants=CapacityService(database, events, clock),
+        accounting=AccountingService(database, home.url),
         registry=registry,
         checks=CheckService(registry, kind_of, settings.sites, egress),
         egress=egress,
-        accounting=AccountingService(database),
         files=files,
         logs=logs,
         jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         program=program,
         demand=Demand(database, events, clock),
+        images=images,
+        endorsing=EndorsementService(database, events, clock, images, home.url),
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )

@@ -5,9 +5,11 @@ import hansa.identity.provider.store
 import hansa.identity.store
 import hansa.identity.upstream.store
 import hansa.identity.vo_store
+import hansa.images.store
 import hansa.jobs.tables
 import hansa.kernel.events
 import hansa.kernel.idempotency
+import hansa.sites.capacity
 import hansa.sites.store  # noqa: F401
 from hansa.kernel.database import metadata
 

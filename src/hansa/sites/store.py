@@ -215,6 +215,12 @@ async def roles_of_user(tx: Tx, user_id: str, names: Iterable[str]) -> dict[str,
     return {row.site: row.role for row in (await tx.execute(query)).all()}
 
 
+async def administered(tx: Tx, user_id: str) -> Sequence[str]:
+    """The sites that a user administers."""
+    query = sa.select(site_roles.c.site).where(site_roles.c.user_id == user_id).order_by(site_roles.c.site)
+    return list((await tx.execute(query)).scalars())
+
+
 async def admins_of(tx: Tx, name: str) -> Sequence[Any]:
     """Who administers a site, with names."""
     query = sa.select(site_roles, users.c.name).join(users).where(site_roles.c.site == name)

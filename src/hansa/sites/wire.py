@@ -63,6 +63,10 @@ class SitePolicy:
     """Hours after which a machine is deleted. Default: no limit."""
     vms_per_user: Annotated[int, Ge(0), Le(1_000_000)] | None = None
     """Machines that one user may have here. Default: no limit but the quota."""
+    demands_grant: bool = False
+    """Whether work needs a capacity grant of its VO here."""
+    price_per_core_hour: Annotated[float, Ge(0), Le(1e6)] | None = None
+    """What an hour of a core costs, in the site's currency. Default: no price is shown."""
     pilots: bool = True
     """Whether pilots, which run the tasks of jobs, may start here."""
     canaries: bool = False

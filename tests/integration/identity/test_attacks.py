@@ -143,7 +143,7 @@ def test_a_login_leads_to_our_own_pages_only(server: Server, ada: Browser, targe
     browser.get(f"{server.issuer}/login", next=target)
     browser.submit(name="ada", password=PASSWORD, next=target)
     assert browser.page is not None
-    assert browser.page.headers["location"] == f"{server.issuer}/account"
+    assert browser.page.headers["location"] == f"{server.url}/"
 
 
 @pytest.mark.parametrize(

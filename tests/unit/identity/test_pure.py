@@ -104,9 +104,9 @@ def test_tokens_of_a_client_are_for_itself_unless_it_was_set_up_otherwise() -> N
 
 
 def test_a_login_leads_nowhere_else() -> None:
-    home = "/auth/realms/hansa/account"
-    good = "/auth/realms/hansa/device?user_code=AB//C&x=https://a"
-    assert safe_next(good) == good
+    home = "/"
+    for good in ("/auth/realms/hansa/device?user_code=AB//C&x=https://a", "/jobs/12?phase=failed", "/"):
+        assert safe_next(good) == good
     for bad in (
         None,
         "",
@@ -114,6 +114,8 @@ def test_a_login_leads_nowhere_else() -> None:
         "https://a/auth/realms/hansa/x",
         "/auth/realms/hansa/../x",
         "/auth/realms/hansax",
+        "/api/v1/jobs",
+        "jobs",
         "\\",
     ):
         assert safe_next(bad) == home, bad

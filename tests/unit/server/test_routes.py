@@ -14,7 +14,9 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from hansa.identity.http import permission_of
 from hansa.identity.model import Caller
 from hansa.identity.policy import POLICY, Permission, Rule, may_change, may_see, permits
+from hansa.identity.provider.browser import Browser
 from hansa.kernel.http import ANONYMOUS_LIMIT_BYTES, BodyLimit
+from hansa.portal.frame import Portal
 from hansa.server.app import create_app, is_upload
 
 REALM = "/auth/realms/hansa"
@@ -40,7 +42,21 @@ PUBLIC = {
     f"{REALM}/broker/{{issuer}}/link",
     f"{REALM}/broker/{{issuer}}/renew",
     f"{REALM}/static/hansa.css",
+    "/sign-in",  # the portal: a code signs in
+    "/assets/{version}/{name}",
 }
+PORTAL = {
+    "/",
+    "/search",
+    "/components",
+    "/live",
+    "/sign-in",
+    "/sign-out",
+    "/look",
+    "/assets/{version}/{name}",
+}
+"""Pages for browsers: they sign in by a session, and send who has none to the login."""
+PORTAL_ROOMS = ("/jobs", "/sites", "/vos", "/usage", "/admin")
 BY_CLIENTS = {
     f"{PROTOCOL}/token",
     f"{PROTOCOL}/token/introspect",
@@ -61,6 +77,10 @@ def all_routes() -> list[RouteContext]:
 
 def api_routes() -> list[RouteContext]:
     return [route for route in all_routes() if isinstance(route.original_route, APIRoute)]
+
+
+def is_page(path: str) -> bool:
+    return path in PORTAL or path.startswith(PORTAL_ROOMS)
 
 
 def permissions(dependant: Dependant) -> Iterator[Permission]:
@@ -99,7 +119,8 @@ def test_every_permission_of_the_policy_is_used() -> None:
 
 
 def test_everything_but_health_is_versioned() -> None:
-    assert {route.path for route in api_routes() if not str(route.path).startswith("/api/v1/")} == {
+    unversioned = {str(route.path) for route in api_routes() if not str(route.path).startswith("/api/v1/")}
+    assert {path for path in unversioned if not is_page(path)} == {
         "/health",
         "/metrics",
     } | {path for path in PUBLIC | BY_CLIENTS if path.startswith(REALM)}
@@ -118,12 +139,16 @@ class _Anything(dict[type, Any]):
     """Services that are nothing: a route that gets as far as using one has let the caller in."""
 
     def __missing__(self, key: type) -> Any:
+        if key is Browser:
+            return Browser("https://hansa.example.org", b"key")
+        if key is Portal:
+            return Portal(self[Browser])
         return object.__new__(key)
 
 
 async def test_no_route_but_the_public_ones_answers_without_a_token(client: httpx.AsyncClient) -> None:
     for route in api_routes():
-        if route.path in PUBLIC | BY_CLIENTS:  # tests/integration/identity has those
+        if route.path in PUBLIC | BY_CLIENTS or is_page(str(route.path)):  # tests/integration/identity has those
             continue
         path = re.sub(r"{(\w+)(:path)?}", "1", str(route.path))
         for method in sorted(route.methods or ()):
@@ -132,6 +157,20 @@ async def test_no_route_but_the_public_ones_answers_without_a_token(client: http
                 assert answer.status_code == 401, f"{method} {path} answers {answer.status_code}"
                 assert answer.json()["code"] == "identity.no_token"
                 assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_no_page_but_the_public_ones_is_shown_without_a_session(client: httpx.AsyncClient) -> None:
+    for route in api_routes():
+        if route.path in PUBLIC or not is_page(str(route.path)):
+            continue
+        path = re.sub(r"{(\w+)(:path)?}", "1", str(route.path))
+        for method in sorted(route.methods or ()):
+            answer = await client.request(method, path)
+            if path == "/live":
+                assert answer.status_code == 401
+                continue
+            assert answer.status_code == 303, f"{method} {path} answers {answer.status_code}"
+            assert answer.headers["location"].startswith(f"https://hansa.example.org{REALM}/login?next=%2F")
 
 
 @pytest.mark.parametrize("permission", list(Permission))

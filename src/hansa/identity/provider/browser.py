@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _FORM_BYTES = 64 * 1024
 _FORM_FIELDS = 100
-_HOME = f"{REALM}/account"
+_HOME = "/"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/_.-]+")
 
 
@@ -57,11 +57,16 @@ def safe_next(value: str | None) -> str:
         parts = urlsplit(value)
     except ValueError:
         return _HOME
-    if parts.scheme or parts.netloc or not _PLAIN_PATH.fullmatch(parts.path) or not parts.path.startswith(f"{REALM}/"):
+    if parts.scheme or parts.netloc or not _PLAIN_PATH.fullmatch(parts.path) or not _is_page(parts.path):
         return _HOME
     if "//" in parts.path or any(part in (".", "..") for part in parts.path.split("/")):
         return _HOME
     return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def _is_page(path: str) -> bool:
+    """Whether this is one of the provider's pages, or of the portal: whatever is neither the API nor a protocol."""
+    return path.startswith(f"{REALM}/") or (path.startswith("/") and not path.startswith(("/api/", "/auth/")))
 
 
 def origin_of(uri: str | None) -> str | None:
@@ -87,6 +92,13 @@ class Browser:
 
     def session_secret(self, request: Request) -> str | None:
         return request.cookies.get(f"{self._prefix}hansa_session")
+
+    def visit(self, request: Request) -> str | None:
+        """What tells this browser from others, signed in or not; CSRF tokens are bound to it."""
+        return request.cookies.get(f"{self._prefix}hansa_visit")
+
+    def remember_visit(self, response: Response, visit: str) -> None:
+        self._set_cookie(response, "hansa_visit", visit)
 
     def csrf_token(self, visit: str, session: Session | None) -> str:
         """Bound to this browser and to who is signed in."""

@@ -286,3 +286,20 @@ async def delete_expired(tx: Tx, now: datetime) -> None:
     left = sa.select(refresh_tokens.c.grant_id)
     long_ago = now - timedelta(days=2)  # longer than any access token lives
     await tx.execute(sa.delete(grants).where(grants.c.expires < long_ago, grants.c.id.not_in(left)))
+
+
+_BROWSER = ":browser"
+"""The client of codes that sign in a browser here: no OpenID client can have this id."""
+
+
+async def insert_sign_in_code(tx: Tx, digest: str, user_id: str, now: datetime, expires: datetime) -> None:
+    """A code that signs a browser in here; no client can redeem it."""
+    row = {"hash": digest, "client_id": _BROWSER, "user_id": user_id, "redirect_uri": "", "scope": ""}
+    await tx.execute(sa.insert(codes), [row | {"auth_time": now, "expires": expires}])
+
+
+async def take_sign_in_code(tx: Tx, digest: str, now: datetime) -> str | None:
+    """Use such a code up: its user, if it was good."""
+    good = sa.and_(codes.c.hash == digest, codes.c.client_id == _BROWSER, codes.c.expires > now)
+    found: str | None = (await tx.execute(sa.delete(codes).where(good).returning(codes.c.user_id))).scalar()
+    return found

@@ -1,0 +1,90 @@
+// What pages do beyond links and forms. Everything that only reads works without it.
+
+import htmx from "htmx.org/dist/htmx.esm.js";
+import { follow } from "./live";
+import { LiveLog } from "./log";
+import { showTimes } from "./times";
+
+const base = document.body.dataset.base ?? "";
+const logs = new WeakMap<Element, LiveLog>();
+const due = new Set<HTMLElement>();
+
+document.documentElement.classList.add("js");
+showTimes(document);
+setInterval(() => { if (!document.hidden) showTimes(document); }, 20_000);
+document.addEventListener("htmx:afterSettle", (event) => showTimes(event.target as HTMLElement));
+document.addEventListener("htmx:beforeSwap", (event) => {  // refusals are shown where they belong, not dropped
+  const detail = (event as CustomEvent<{ xhr: XMLHttpRequest; shouldSwap: boolean }>).detail;
+  if (detail.xhr.status >= 400 && detail.xhr.getResponseHeader("HX-Retarget")) detail.shouldSwap = true;
+});
+
+function refresh(element: HTMLElement): void {
+  if (element.dataset.more !== undefined) {
+    if (!logs.has(element)) logs.set(element, new LiveLog(element));
+    void logs.get(element)?.more();
+  } else if (element.contains(document.activeElement) || element.querySelector("input:checked, details[open]")) {
+    due.add(element);  // not under the hands of whoever is in it
+  } else {
+    due.delete(element);
+    htmx.trigger(element, "live");
+  }
+}
+
+function live(): HTMLElement[] {
+  return [...document.querySelectorAll<HTMLElement>("[data-live]")];
+}
+
+function concerns(element: HTMLElement, subjects: string[]): boolean {
+  const wanted = (element.dataset.live ?? "").split(" ");
+  return subjects.some((subject) => wanted.some((one) => one.endsWith("/") ? subject.startsWith(one) : subject === one));
+}
+
+if (live().length > 0) {
+  follow(
+    `${base}/live`,
+    (subjects) => live().filter((element) => concerns(element, subjects)).forEach(refresh),
+    () => live().forEach(refresh),
+  );
+  setInterval(() => { if (!document.hidden) [...due].forEach(refresh); }, 3_000);
+}
+
+document.addEventListener("keydown", (event) => {
+  const target = event.target as HTMLElement;
+  const typing = target.matches("input, textarea, select, [contenteditable]");
+  const search = document.getElementById("q") as HTMLInputElement | null;
+  if (search && ((event.key === "/" && !typing) || (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)))) {
+    event.preventDefault();
+    search.focus();
+    search.select();
+  } else if (event.key === "Escape") {
+    document.querySelectorAll<HTMLDetailsElement>("details.menu[open]").forEach((menu) => {
+      menu.open = false;
+      menu.querySelector("summary")?.focus();
+    });
+    if (target === search) search?.blur();
+  } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && target.closest(".search")) {
+    const links = [...document.querySelectorAll<HTMLElement>("#hits a")];
+    const at = links.indexOf(target) + (event.key === "ArrowDown" ? 1 : -1);
+    (at < 0 ? search : links[Math.min(at, links.length - 1)])?.focus();
+    event.preventDefault();
+  }
+});
+
+document.addEventListener("click", (event) => {
+  const button = (event.target as HTMLElement).closest<HTMLButtonElement>("[data-copy]");
+  if (!button) return;
+  const text = document.getElementById(button.dataset.copy ?? "")?.textContent ?? "";
+  const before = button.textContent;
+  void navigator.clipboard?.writeText(text).then(() => {
+    button.textContent = button.dataset.copied ?? before;
+    setTimeout(() => { button.textContent = before; }, 1_500);
+  });
+});
+
+const code = location.hash.slice(1);
+const door = document.getElementById("sign-in") as HTMLFormElement | null;
+if (door && code) {
+  history.replaceState(null, "", location.pathname);  // the code does not stay in the history
+  (door.elements.namedItem("code") as HTMLInputElement).value = code;
+  door.submit();
+}

@@ -1,0 +1,191 @@
+"""The depot: contents of images on the server's disk, by SHA-256, and what qemu-img makes of them.
+
+It is a cache of what the catalogue pins: what is lost is fetched again, but uploads and snapshots have no other home.
+A content appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hansa.images import errors
+from hansa.images.formats import HEAD_BYTES, Format, Inspected, UnsafeImageError, inspect
+from hansa.kernel.errors import STORAGE_FULL, Fault, Permanent, Temporary
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PIECE = 4 * 1024**2
+_CONVERT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was stored."""
+
+    sha256: str
+    size_bytes: int
+    format: Format
+    virtual_bytes: int
+
+
+class Depot:
+    """Image contents below one folder. Blocking work happens in threads."""
+
+    def __init__(self, root: Path, free_bytes: int) -> None:
+        self._root = root
+        self._free_bytes = free_bytes
+
+    def path(self, sha256: str, form: Format | None = None) -> Path:
+        """Where a content is, or its conversion."""
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"not a SHA-256: {sha256!r}")
+        return self._root / "content" / (f"{sha256}.{form}" if form else sha256)
+
+    def has(self, sha256: str) -> bool:
+        return self.path(sha256).is_file()
+
+    def partial(self, version_id: str) -> Path:
+        """Where a download is collected; it survives restarts."""
+        folder = self._root / "partial"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder / version_id
+
+    def partial_bytes(self, version_id: str) -> int:
+        try:
+            return self.partial(version_id).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def check_room(self, size: int | None) -> None:
+        """Raise Temporary where a content of this size would fill the disk."""
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(self._root).free
+        if free - (size or 0) < self._free_bytes:
+            raise Temporary(
+                f"The server has {free:,} bytes free and keeps {self._free_bytes:,}; the image needs {size or 0:,}.",
+                300,
+            )
+
+    async def publish(self, partial: Path, checksum: str | None, declared: Format | None) -> Content:
+        """Check a whole file and move it to its place.
+
+        Raises Permanent where it has not the checksum (``sha256:…``, ``sha512:…``) or may not be started; then the
+        file is gone.
+        """
+        return await asyncio.to_thread(self._publish, partial, checksum, declared)
+
+    def _publish(self, partial: Path, checksum: str | None, declared: Format | None) -> Content:
+        try:
+            found, sums = _look(partial, declared)
+        except UnsafeImageError as error:
+            partial.unlink(missing_ok=True)
+            raise Permanent(str(error)) from error
+        algorithm, _, wanted = (checksum or "").partition(":")
+        if wanted and sums[algorithm] != wanted:
+            partial.unlink(missing_ok=True)
+            raise Permanent(
+                f"The content has the {algorithm} {sums[algorithm][:16]}…, and {wanted[:16]}… is wanted: "
+                "it was changed at its source, or on the way."
+            )
+        size = partial.stat().st_size
+        target = self.path(sums["sha256"])
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o400)
+        partial.rename(target)
+        return Content(sums["sha256"], size, found.format, found.virtual_bytes)
+
+    async def take(self, pieces: AsyncIterator[bytes], limit: int, declared: Format | None) -> Content:
+        """Store what is uploaded. Raises Fault ``images.bad_content`` or ``kernel.storage_full``."""
+        partial = self.partial(f"upload-{secrets.token_hex(8)}")
+        size = 0
+        try:
+            with partial.open("xb") as file:
+                async for piece in pieces:
+                    size += len(piece)
+                    if size > limit:
+                        raise Fault(
+                            errors.BAD_CONTENT, f"It is larger than {limit:,} bytes (setting images.limit_bytes)."
+                        )
+                    await asyncio.to_thread(file.write, piece)
+            return await self.publish(partial, None, declared)
+        except Permanent as error:
+            raise Fault(errors.BAD_CONTENT, str(error)) from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Fault(STORAGE_FULL, "The server's disk is full; nothing was kept of the image.") from error
+            raise
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def drop(self, sha256: str | None, version_id: str) -> None:
+        """Remove a content with its conversions, and what was fetched of a version. Absent is fine."""
+        self.partial(version_id).unlink(missing_ok=True)
+        if sha256 is not None:
+            self.path(sha256).unlink(missing_ok=True)
+            for form in Format:
+                self.path(sha256, form).unlink(missing_ok=True)
+
+    async def as_format(self, sha256: str, has: Format, wanted: Format) -> Path:
+        """The content in a format; converted once. Raises Fault ``images.no_tool`` or Temporary."""
+        if has is wanted:
+            return self.path(sha256)
+        target = self.path(sha256, wanted)
+        if not target.is_file():
+            await self._convert(self.path(sha256), has, target, wanted)
+        return target
+
+    async def _convert(self, source: Path, has: Format, target: Path, wanted: Format) -> None:
+        program = shutil.which("qemu-img")
+        if program is None:
+            raise Fault(errors.NO_TOOL, "qemu-img is not installed on the server.", hint="Install qemu-utils.")
+        temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+        command = [program, "convert", "-f", has, "-O", wanted, str(source), str(temporary)]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, said = await asyncio.wait_for(process.communicate(), _CONVERT_S)
+            if process.returncode:
+                raise Temporary(f"qemu-img could not convert the image: {said.decode(errors='replace').strip()[-300:]}")
+            temporary.rename(target)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            temporary.unlink(missing_ok=True)
+
+    async def stream(self, path: Path) -> AsyncIterator[bytes]:
+        """A file in pieces."""
+        with await asyncio.to_thread(path.open, "rb") as file:
+            while piece := await asyncio.to_thread(file.read, _PIECE):
+                yield piece
+
+
+def _look(path: Path, declared: Format | None) -> tuple[Inspected, dict[str, str]]:
+    """What a file is, and its checksums, in one reading."""
+    hashers = {"sha256": hashlib.sha256(), "sha512": hashlib.sha512()}
+    size, head = path.stat().st_size, b""
+    for piece in _pieces(path):
+        head = head or piece[:HEAD_BYTES]
+        for hasher in hashers.values():
+            hasher.update(piece)
+    return inspect(head, size, declared), {name: hasher.hexdigest() for name, hasher in hashers.items()}
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece

@@ -1,0 +1,213 @@
+"""What a VO lets its members start: endorsements, its policy, the list it publishes, and the lists it follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hansa.identity import vo_store
+from hansa.identity.model import Caller
+from hansa.images import errors, hepix, store
+from hansa.images.model import Phase
+from hansa.images.service import ImageService, allow_vo
+from hansa.images.subscriptions import SubscriptionRoom
+from hansa.images.views import subscription_view
+from hansa.images.wire import ImagePolicy, NewEndorsement, NewSubscription, Subscription, SubscriptionPage, VmImage
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Database, Tx
+from hansa.kernel.errors import INVALID, Fault
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.ids import new_id
+from hansa.kernel.status import Party
+
+_LIST_LASTS = timedelta(days=7)
+
+
+class EndorsementService:
+    """Who may start what in the name of a VO."""
+
+    def __init__(self, database: Database, events: EventLog, clock: Clock, images: ImageService, url: str) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._images = images
+        self._url = url
+
+    async def endorse(self, caller: Caller, name: str, new: NewEndorsement) -> VmImage:
+        """Let the VO's members start an image: a version of it, or what is newest where the VO follows it."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            await allow_vo(tx, caller, new.vo)
+            image = await self._images.find(tx, caller, name)
+            version_id = await self._version(tx, image.id, name, new)
+            until = now + timedelta(days=new.lasts_days) if new.lasts_days else None
+            await store.put_endorsement(
+                tx, new.vo, image.id, version_id=version_id, by=caller.name, since=now, until=until
+            )
+            message = f"{caller.name} endorsed it for {new.vo}."
+            event = Event(
+                caller.actor,
+                f"image/{image.scope}/{image.name}",
+                "active",
+                "images.endorsed",
+                message,
+                image.owner_id,
+                new.vo,
+            )
+            await self._events.record(tx, event)
+        return await self._images.get(caller, name)
+
+    async def _version(self, tx: Tx, image_id: str, name: str, new: NewEndorsement) -> str | None:
+        if new.follow:
+            return None
+        rows = [row for row in await store.versions_of(tx, [image_id]) if not Phase(row.phase).is_final]
+        meant = [row for row in rows if new.version in (None, row.version)]
+        if not meant:
+            raise Fault(errors.NOT_FOUND, f"{name} has no version {new.version or ''} that could be endorsed.")
+        return str(meant[0].id)
+
+    async def revoke(self, caller: Caller, name: str, vo: str) -> VmImage:
+        """Start nothing new of it in the name of the VO. What runs goes on."""
+        async with self._database.begin() as tx:
+            await allow_vo(tx, caller, vo)
+            image = await self._images.find(tx, caller, name)
+            if not await store.remove_endorsement(tx, vo, image.id):
+                raise Fault(errors.NOT_FOUND, f"{vo} has not endorsed {name}.")
+            message = f"{caller.name} took back what {vo} had endorsed."
+            event = Event(
+                caller.actor,
+                f"image/{image.scope}/{image.name}",
+                "active",
+                "images.revoked",
+                message,
+                image.owner_id,
+                vo,
+            )
+            await self._events.record(tx, event)
+        return await self._images.get(caller, name)
+
+    async def policy(self, caller: Caller, vo: str) -> ImagePolicy:
+        async with self._database.read() as tx:
+            await self._allow_member(tx, caller, vo)
+            return await read_policy(tx, vo)
+
+    async def set_policy(self, caller: Caller, vo: str, policy: ImagePolicy) -> ImagePolicy:
+        async with self._database.begin() as tx:
+            await allow_vo(tx, caller, vo)
+            await store.put_policy(tx, vo, policy.site_images, policy.registries)
+            message = f"{caller.name} changed what may be started: {_in_words(policy)}."
+            await self._events.record(
+                tx, Event(caller.actor, f"vo/{vo}", "active", "images.policy", message, caller.user_id, vo)
+            )
+        return policy
+
+    async def publish(self, caller: Caller, vo: str) -> dict[str, Any]:
+        """The VO's endorsed images as a HEPiX list, for other systems of its members."""
+        now = self._clock.now()
+        async with self._database.read() as tx:
+            await self._allow_member(tx, caller, vo)
+            endorsed = await store.endorsed_by(tx, vo)
+            rows = await store.versions_of(tx, [row.id for row in endorsed])
+        listed = []
+        for image in endorsed:
+            fit = [
+                row
+                for row in rows
+                if row.image_id == image.id
+                and row.phase == Phase.READY
+                and image.version_id in (None, row.id)
+                and (image.until is None or image.until > now)
+            ]
+            listed += [self._listed(image, row) for row in fit[:1]]
+        newest = max((row.created for row in rows), default=now)
+        found = hepix.ImageList(
+            identifier=f"{vo}/{self._url}",
+            title=f"VM images of {vo}",
+            version=f"{newest:%Y%m%d%H%M%S}",
+            created=now,
+            expires=now + _LIST_LASTS,
+            images=tuple(listed),
+            source=self._url,
+            vo=vo,
+            endorser=f"{vo} at {self._url}",
+        )
+        return hepix.render(found)
+
+    def _listed(self, image: Any, row: Any) -> hepix.ListedImage:
+        about = image.about
+        return hepix.ListedImage(
+            identifier=row.id,
+            title=about["title"] or image.name,
+            version=row.version,
+            uri=f"{self._url}/api/v1/vm-images/content/{row.id}",
+            checksum=f"sha256:{row.sha256}",
+            format=row.format,
+            size_bytes=row.size_bytes,
+            description=about["description"],
+            arch=about["arch"],
+            os=about["os"],
+            os_name=about["os_name"],
+            os_version=about["os_version"],
+        )
+
+    async def subscribe(self, caller: Caller, vo: str, new: NewSubscription) -> Subscription:
+        """Follow a list of others: what it names is added and endorsed, what it drops is withdrawn."""
+        if not new.url.startswith(("https://", "http://")):
+            raise Fault(INVALID, f"{new.url[:100]!r} is no address of the web.")
+        if new.authorities is None and not (new.unsigned and new.url.startswith("https://")):
+            raise Fault(
+                INVALID,
+                "Nobody could tell who wrote this list.",
+                hint="Give the authorities of its signature (--authorities FILE.pem), "
+                "or trust its https address alone (--unsigned).",
+            )
+        now = self._clock.now()
+        subscription_id = new_id("imglist")
+        async with self._database.begin() as tx:
+            await allow_vo(tx, caller, vo)
+            if any(row.url == new.url for row in await store.subscriptions_of(tx, vo)):
+                raise Fault(errors.TAKEN, f"{vo} follows {new.url} already.")
+            await store.insert_subscription(
+                tx, id=subscription_id, vo=vo, url=new.url, authorities=new.authorities, endorser=new.endorser,
+                every_s=new.every_s, by=caller.name, owner_id=caller.user_id, images=0, phase="new",
+                reason="images.list_due", message="It will be read.", waiting_on=Party.HANSA.value, since=now,
+                due_at=now,
+            )  # fmt: skip
+            tx.ring(SubscriptionRoom.queue.topic)
+            row = await store.get_subscription(tx, subscription_id)
+        return subscription_view(row)
+
+    async def subscriptions(self, caller: Caller, vo: str) -> SubscriptionPage:
+        async with self._database.read() as tx:
+            await self._allow_member(tx, caller, vo)
+            return SubscriptionPage([subscription_view(row) for row in await store.subscriptions_of(tx, vo)])
+
+    async def unsubscribe(self, caller: Caller, vo: str, subscription_id: str) -> None:
+        """Follow a list no more. Its images stay until they expire, or are withdrawn by hand."""
+        async with self._database.begin() as tx:
+            await allow_vo(tx, caller, vo)
+            row = await store.get_subscription(tx, subscription_id)
+            if row is None or row.vo != vo:
+                raise Fault(errors.NOT_FOUND, f"{vo} follows no list {subscription_id}.")
+            await store.delete_subscription(tx, subscription_id)
+
+    async def _allow_member(self, tx: Tx, caller: Caller, vo: str) -> None:
+        if caller.is_operator or await vo_store.get_membership(tx, vo, caller.user_id) is not None:
+            return
+        raise Fault(errors.FORBIDDEN, f"You are not a member of {vo}.")
+
+
+async def read_policy(tx: Tx, vo: str | None) -> ImagePolicy:
+    """A VO's policy; without a VO anything goes that the user may see."""
+    row = await store.get_policy(tx, vo) if vo is not None else None
+    if row is None:
+        return ImagePolicy() if vo is not None else replace(ImagePolicy(), site_images=True)
+    return ImagePolicy(row.site_images, row.registries)
+
+
+def _in_words(policy: ImagePolicy) -> str:
+    images = "endorsed VM images and the sites' public ones" if policy.site_images else "endorsed VM images only"
+    if policy.registries is None:
+        return f"{images}; containers of any registry"
+    return f"{images}; containers of {', '.join(policy.registries) or 'no registry'}"

@@ -1,0 +1,88 @@
+"""Values as people read them: numbers, sizes, durations, moments. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def show_count(value: float | None) -> str:
+    """``1,234``; a dash for nothing."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def show_bytes(size: float | None) -> str:
+    """
+    >>> show_bytes(1536)
+    '1.5 KiB'
+    """
+    if size is None:
+        return "–"
+    value = float(size)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def show_mib(size: float | None) -> str:
+    return show_bytes(None if size is None else size * 1024**2)
+
+
+def show_seconds(seconds: float | None) -> str:
+    """``3.2 s``, ``4 min 05 s``, ``2 h 07 min``, ``3 d 4 h``."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def show_hours(seconds: float | None) -> str:
+    """Seconds of cores as core hours."""
+    if seconds is None:
+        return "–"
+    hours = seconds / 3600
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:,.2f}"
+
+
+def show_time(moment: datetime | None) -> Markup:
+    """A moment in UTC, which the script shows in the reader's zone."""
+    if moment is None:
+        return Markup("–")
+    utc = moment.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(
+        utc.isoformat(timespec="seconds"), f"{utc:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def show_countdown(moment: datetime | None) -> Markup:
+    """A moment to come, which the script counts down to."""
+    if moment is None:
+        return Markup("–")
+    utc = moment.astimezone(UTC)
+    return Markup('<time datetime="{}" data-countdown>{}</time>').format(
+        utc.isoformat(timespec="seconds"), f"{utc:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+FILTERS = {
+    "count": show_count,
+    "size": show_bytes,
+    "mib": show_mib,
+    "seconds": show_seconds,
+    "core_hours": show_hours,
+    "moment": show_time,
+    "countdown": show_countdown,
+}

@@ -1,0 +1,132 @@
+"""A real server with a real site, and a real browser. Screenshots of every page go to `.cache/screenshots`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from hansa.server.launch import server_status
+from tests.support.browser import chromium
+from tests.support.serverprocess import ServerProcess
+from tests.support.tools import ROOT, load_tool
+
+SCREENSHOTS = ROOT / ".cache" / "screenshots"
+HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
+MODES: dict[str, dict[str, Any]] = {
+    "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
+    "mobile": {"viewport": {"width": 390, "height": 800}, "color_scheme": "light"},
+}
+
+
+@dataclass
+class World:
+    """The server, its owner's API, and jobs in all states."""
+
+    url: str
+    api: httpx.Client
+    done: int
+    sweep: int
+    huge: int
+
+    def submit(self, **spec: Any) -> int:
+        answer = self.api.post("/jobs", json=spec)
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["number"])
+
+    def wait(self, job: int) -> dict[str, Any]:
+        deadline = time.monotonic() + 120
+        while True:
+            found: dict[str, Any] = self.api.get(f"/jobs/{job}").json()
+            if found["status"]["phase"] in ("done", "failed", "killed"):
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+
+    def link(self) -> str:
+        answer = self.api.post("/portal/sign-ins")
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["link"])
+
+    def other(self, name: str) -> httpx.Client:
+        """The API of another user."""
+        token = self.api.post("/users", json={"name": name}).json()["token"]
+        return httpx.Client(base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {token}"})
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    server = ServerProcess(tmp_path_factory.mktemp("portal") / "home")
+    try:
+        server.start()
+        info = server_status(server.home)
+        assert info is not None
+        with httpx.Client(base_url=f"{info.url}/api/v1", headers={"Authorization": f"Bearer {info.token}"}) as api:
+            made = World(info.url, api, 0, 0, 0)
+            script = f"echo hello; echo '{HOSTILE}'; echo x > out.txt; echo '{{\"loss\": 0.5}}' > result.json"
+            made.done = made.submit(command=["sh", "-c", script], name=HOSTILE)
+            numbers = 'test $((HANSA_TASK % 7)) -ne 3; code=$?; echo "{\\"loss\\": 0.{i}}" > result.json; exit $code'
+            made.sweep = made.submit(command=["sh", "-c", numbers], array=True, count=40, name="night sweep")
+            made.wait(made.done)
+            made.wait(made.sweep)
+            made.huge = made.submit(command=["sleep", "0.3"], array=True, count=1_000_000, name="huge", priority=0)
+            made.api.post("/vos", json={"name": "vo.example.org", "description": "Galaxies"})
+            yield made
+            made.api.post(f"/jobs/{made.huge}/kill", json={})
+    finally:
+        server.end()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_page(world: World, browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Pages that are signed in, each as a person of their own; errors of scripts and the policy fail the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def make(**options: Any) -> Page:
+        signed_in = options.pop("signed_in", True)
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None)
+        if signed_in:
+            sign_in(world, page, scripts=options.get("java_script_enabled", True))
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def sign_in(world: World, page: Page, *, scripts: bool = True) -> None:
+    link = world.link()
+    page.goto(link)
+    if not scripts:
+        page.fill("#code", link.partition("#")[2])
+        page.click("main button")
+    page.wait_for_url(f"{world.url}/")
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, which looks for what people with disabilities would stumble over."""
+    if shutil.which("npm") is None:
+        pytest.skip("needs npm, of Debian's package npm")
+    folder: Path = load_tool("portal").packages()
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

@@ -1,0 +1,211 @@
+"""What people do in the portal, in Chromium."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.portal.conftest import HOSTILE, MODES, SCREENSHOTS, World
+from tests.support.tools import ROOT
+
+Open = Callable[..., Page]
+WIRE_BYTES = 200_000
+
+
+def pages(world: World) -> list[str]:
+    """Every page that only reads."""
+    return [
+        "/",
+        "/jobs",
+        "/jobs?phase=failed&q=name~sweep",
+        f"/jobs/{world.sweep}",
+        f"/jobs/{world.huge}",
+        f"/jobs/{world.sweep}/tasks?sort=wall_s&plot_y=loss",
+        f"/jobs/{world.done}/log",
+        f"/jobs/{world.done}/files",
+        f"/jobs/new?like={world.sweep}",
+        "/jobs/new",
+        "/sites",
+        "/sites/local",
+        "/vos",
+        "/vos/vo.example.org",
+        "/usage",
+        "/admin",
+        "/search?q=sweep",
+        "/search?q=nothing-of-this-name",
+        "/components",
+    ]
+
+
+def test_a_code_signs_in_once_and_leaves_no_trace(world: World, open_page: Open) -> None:
+    link = world.link()
+    page = open_page(signed_in=False)
+    page.goto(f"{world.url}/jobs?phase=failed")
+    assert "/auth/realms/hansa/login?next=" in page.url
+    page.goto(link)
+    page.wait_for_url(f"{world.url}/")
+    assert "signin" not in page.evaluate("JSON.stringify(history.state) + location.href")
+    other = open_page(signed_in=False)
+    other.goto(link)
+    expect(other.locator("main")).to_contain_text("used before")
+
+
+def test_submit_by_form_and_read_the_log_live(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.click("text=Submit a job")
+    page.fill("#command", "sh -c 'echo first; sleep 2; echo second'")
+    expect(page.locator("#preview")).to_contain_text("hansa job submit -- sh -c")
+    page.click("main form >> text=Submit")
+    page.wait_for_url(re.compile(r"/jobs/\d+$"))
+    page.click("nav >> text=Log")
+    expect(page.locator("#log")).to_contain_text("first", timeout=60_000)
+    expect(page.locator("#log")).to_contain_text("second", timeout=60_000)
+    page.click("nav >> text=Overview")
+    expect(page.locator("#state .phase").first).to_have_text("done", timeout=60_000)
+
+
+def test_what_is_wrong_is_said_beside_the_field(open_page: Open) -> None:
+    page = open_page()
+    page.goto(page.url + "jobs/new")
+    page.fill("#command", "echo 'half")
+    page.fill("#last", "ten")
+    page.click("main form >> text=Submit")
+    expect(page.locator("#command-hint")).to_contain_text("never closed")
+    expect(page.locator("#last-hint")).to_contain_text("whole number")
+
+
+def test_counts_change_by_themselves_in_two_tabs(world: World, open_page: Open) -> None:
+    first = open_page()
+    first.goto(f"{world.url}/jobs")
+    second = first.context.new_page()
+    second.goto(f"{world.url}/")
+    job = world.submit(command=["sh", "-c", "exit 4"], name="seen by itself")
+    expect(second.locator("#home")).to_contain_text(f"Job {job} failed", timeout=60_000)
+    first.bring_to_front()
+    expect(first.locator("#jobs")).to_contain_text("seen by itself", timeout=60_000)
+
+
+def test_html_in_names_and_logs_is_text(world: World, open_page: Open) -> None:
+    page = open_page()
+    for path in ("/", "/jobs", f"/jobs/{world.done}", f"/jobs/{world.done}/log", f"/search?q={world.done}"):
+        page.goto(world.url + path)
+        expect(page.locator("main")).to_contain_text(HOSTILE)
+        assert page.locator("main img, main script").count() == 0
+        assert page.title() != "1"
+
+
+def test_nothing_of_another_users_is_there(world: World, open_page: Open) -> None:
+    with world.other("mallory") as api:
+        link = api.post("/portal/sign-ins").json()["link"]
+    page = open_page(signed_in=False)
+    page.goto(link)
+    page.wait_for_url(f"{world.url}/")
+    number = world.done
+    for path in (
+        f"/jobs/{number}",
+        f"/jobs/{number}/tasks",
+        f"/jobs/{number}/log",
+        f"/jobs/{number}/log/raw",
+        f"/jobs/{number}/log/more?cursor=now",
+        f"/jobs/{number}/files",
+        f"/jobs/{number}/tasks/0/files/out.txt",
+        f"/jobs/new?like={number}",
+        "/sites/local",
+        "/vos/vo.example.org",
+    ):
+        assert page.request.get(world.url + path).status == 404, path
+    assert page.request.get(f"{world.url}/admin").status == 403
+    assert "sweep" not in page.request.get(f"{world.url}/search?q=sweep").text().partition("<main")[2]
+
+
+def test_a_form_of_somebody_else_changes_nothing(world: World, open_page: Open) -> None:
+    page = open_page()
+    for path in (
+        "/jobs/new",
+        f"/jobs/{world.huge}/act",
+        "/jobs/act",
+        "/sign-out",
+        "/look",
+        "/admin/users",
+        "/admin/keys",
+    ):
+        answer = page.request.post(world.url + path, form={"csrf": "0" * 64, "command": "true", "act": "kill"})
+        assert answer.status == 403, path
+    assert world.api.get(f"/jobs/{world.huge}").json()["status"]["phase"] != "killed"
+
+
+def test_everything_can_be_read_without_scripts(world: World, open_page: Open) -> None:
+    page = open_page(java_script_enabled=False)
+    for path in pages(world):
+        answer = page.goto(world.url + path)
+        assert answer is not None
+        assert answer.status == 200, path
+        assert page.locator("main h1").count() == 1, path
+    page.goto(f"{world.url}/jobs/{world.done}/log")
+    expect(page.locator("#log")).to_contain_text("hello")
+    page.goto(f"{world.url}/jobs/{world.done}")
+    expect(page.locator("time").first).to_contain_text("UTC")
+
+
+def test_by_keyboard_alone(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.locator("#q")).to_be_focused()
+    page.keyboard.type("night")
+    expect(page.locator("#hits a").first).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{world.url}/jobs/{world.sweep}")
+    page.goto(f"{world.url}/jobs/new")
+    page.focus("#command")
+    page.keyboard.type("true")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/jobs/\d+$"))
+    page.keyboard.press("Control+k")
+    expect(page.locator("#q")).to_be_focused()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(MODES))
+def test_every_page_is_seen_small_and_without_a_barrier(world: World, open_page: Open, axe: str, mode: str) -> None:
+    page = open_page(**MODES[mode])
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    said: list[str] = []
+    for number, path in enumerate(pages(world)):
+        answer = page.goto(world.url + path)
+        assert answer is not None
+        assert answer.status == 200, path
+        assert len(answer.body()) < WIRE_BYTES - 110_000, f"{path}: {len(answer.body())}"
+        name = path.partition("?")[0].strip("/").replace("/", "-") or "home"
+        page.screenshot(path=SCREENSHOTS / f"{number:02}-{name}.{mode}.png", full_page=True)
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            said.append(f"{path} is too wide")
+        page.evaluate(axe)
+        found = page.evaluate("axe.run().then(found => found.violations)")
+        said += [f"{path}: {one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
+    assert said == []
+
+
+def test_the_policy_of_content_is_strict(world: World) -> None:
+    answer = httpx.get(f"{world.url}/sign-in")
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "<script>" not in answer.text
+    assert " style=" not in answer.text
+
+
+@pytest.mark.slow
+def test_what_is_checked_in_is_what_the_sources_make(axe: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/portal.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,64 @@
+"""The portal's catalogue of texts: collects every `_("…")` of its templates and code into `texts.json`.
+
+With `--check` it tells whether the catalogue is what they say.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PORTAL = Path(__file__).resolve().parent.parent / "src" / "hansa" / "portal"
+CATALOGUE = PORTAL / "texts.json"
+WORDS = ("waiting", "running", "done", "failed", "killed", "job", "site", "organisation", "machine")
+"""Words of the API that pages show through the catalogue."""
+
+
+def texts() -> list[str]:
+    """All texts, in order."""
+    return sorted({*WORDS, *_of_templates(), *_of_code()})
+
+
+def _of_templates() -> Iterator[str]:
+    from jinja2 import Environment, nodes
+
+    environment = Environment(autoescape=True)
+    for file in sorted(PORTAL.glob("templates/**/*.html")):
+        for call in environment.parse(file.read_text(encoding="utf-8")).find_all(nodes.Call):
+            if isinstance(call.node, nodes.Name) and call.node.name == "_" and call.args:
+                first = call.args[0]
+                if isinstance(first, nodes.Const):
+                    yield str(first.value)
+
+
+def _of_code() -> Iterator[str]:
+    for file in sorted(PORTAL.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
+                first = node.args[0]
+                if isinstance(first, ast.Constant):
+                    yield str(first.value)
+
+
+def catalogue() -> str:
+    return json.dumps({text: text for text in texts()}, indent=1, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        print("usage: texts.py [--check]", file=sys.stderr)
+        return 2
+    if not arguments:
+        CATALOGUE.write_text(catalogue(), encoding="utf-8")
+        return 0
+    if CATALOGUE.read_text(encoding="utf-8") == catalogue():
+        return 0
+    print("texts.json is not what the pages say; run: .venv/bin/python tools/texts.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
