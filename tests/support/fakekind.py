@@ -23,6 +23,8 @@ class FakeKind:
     settings: type[KindSettings] = OpenstackSettings
     has_url: bool = True
     takes_s: float = 0.0
+    tells_s: float | None = None
+    """Seconds that discovery takes. Default: ``takes_s``."""
     answer: Answer = Answer.UP
     error: Exception | None = None
     facts: Facts | Exception = field(default_factory=lambda: Facts(quotas={"cores": Quota(10, 2)}))
@@ -42,8 +44,8 @@ class FakeKind:
 
     async def discover(self, target: Target, vo: str | None) -> Facts:
         self.asked.append(vo)
-        if self.takes_s:
-            await asyncio.sleep(self.takes_s)
+        if takes_s := self.takes_s if self.tells_s is None else self.tells_s:
+            await asyncio.sleep(takes_s)
         if isinstance(self.facts, Exception):
             raise self.facts
         return self.facts

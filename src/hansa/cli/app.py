@@ -73,6 +73,8 @@ SITE = {
     "remove": ("site_admin:remove", "Forget a site."),
     "env": ("site_openstack:env", "What a shell must know to use the OpenStack client there."),
     "openstack": ("site_openstack:run", "Run the OpenStack client there, or at all sites."),
+    "login": ("site_login:login", "Sign in anew at a cluster of your own."),
+    "probe": ("site_login:probe", "Look at a site now."),
     "health": ("site_health:site_health", "How a site is and was: availability, reliability."),
     "drain": ("site_admin:drain", "Let no new work start there."),
     "resume": ("site_admin:resume", "Let new work start there again."),
@@ -128,6 +130,9 @@ VO = {
     "group": ("vos:group", "Make a group."),
     "describe": ("vos:describe", "Say what it is for."),
     "create": ("vos:create", "Create a virtual organisation."),
+    "rule": ("authority:rule", "Say who says who is in it: an issuer, or invitations."),
+    "service": ("app:service", "Service accounts: programs that act for it."),
+    "credential": ("app:credential", "What it signs in with at sites."),
     "suspend": ("vos:suspend", "Let no new work start for it."),
     "resume": ("vos:resume", "Let new work start again."),
 }
@@ -137,6 +142,24 @@ MEMBER = {
     "suspend": ("vos:suspend_member", "Let a member start no new work."),
     "resume": ("vos:resume_member", "Let a member start new work again."),
     "remove": ("vos:remove_member", "Take a member out."),
+}
+SERVICE = {
+    "list": ("authority:list_services", "List service accounts."),
+    "add": ("authority:add_service", "Add a service account."),
+    "remove": ("authority:remove_service", "Remove a service account."),
+}
+CREDENTIAL = {
+    "list": ("authority:list_credentials", "List credentials, without their content."),
+    "set": ("authority:set_credential", "Keep a credential for a site."),
+    "remove": ("authority:revoke_authority", "Forget a credential, by its id."),
+}
+AUTHORITY = {
+    "list": ("authority:list_authority", "List under what Hansa acts for you."),
+    "revoke": ("authority:revoke_authority", "Take a grant back."),
+}
+IDENTITY = {
+    "list": ("authority:list_identities", "List with what you sign in."),
+    "unlink": ("authority:unlink", "Forget an identity."),
 }
 IMAGE = {
     "list": ("images:list_images", "List VM images."),
@@ -166,6 +189,8 @@ TOP = {
     "login": ("login:login", "Sign in at a server."),
     "logout": ("login:logout", "Sign out."),
     "token": ("login:token", "Print a fresh access token."),
+    "authority": ("app:authority", "Under what Hansa acts while you are away: list, revoke."),
+    "identity": ("app:identity", "With what you sign in at other issuers: list, unlink."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
     "image": ("app:image", "VM images: add, endorse, publish, …"),
     "portal": ("portal:portal", "Open the portal in a browser."),
@@ -187,6 +212,14 @@ client = LazyGroup("client", lazy=CLIENT, context_settings=SETTINGS, help="Appli
 key = LazyGroup("key", lazy=KEY, context_settings=SETTINGS, help="The keys that sign tokens and seal secrets.")
 vo = LazyGroup("vo", lazy=VO, context_settings=SETTINGS, help="Virtual organisations (VOs): research communities.")
 member = LazyGroup("member", lazy=MEMBER, context_settings=SETTINGS, help="Members of a virtual organisation.")
+service = LazyGroup("service", lazy=SERVICE, context_settings=SETTINGS, help="Service accounts: programs.")
+credential = LazyGroup(
+    "credential", lazy=CREDENTIAL, context_settings=SETTINGS, help="What a VO signs in with at sites."
+)
+authority = LazyGroup(
+    "authority", lazy=AUTHORITY, context_settings=SETTINGS, help="Grants under which Hansa acts for you."
+)
+identity = LazyGroup("identity", lazy=IDENTITY, context_settings=SETTINGS, help="With what you sign in elsewhere.")
 admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
 image = LazyGroup("image", lazy=IMAGE, context_settings=SETTINGS, help="VM images, which machines are started of.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")

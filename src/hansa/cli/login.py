@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import click
 
 from hansa.cli.jobs import examples
-from hansa.cli.session import note
+from hansa.cli.session import note, open_session
 from hansa.client import api, logins, oidc
 from hansa.client.connect import Endpoint, configured
 from hansa.client.errors import NO_LOGIN, USAGE, HansaError
 from hansa.client.openstack import SCOPE as SITE_SCOPE
 from hansa.client.transport import Transport
 
+_OTHER_SOURCES = ("HANSA_TOKEN", "HANSA_TOKEN_FILE", "HANSA_OIDC_AGENT")
+_RENEW_EVERY_S = 2.0
+_RENEW_TRIES = 300
 
-@click.command(epilog=examples("hansa login https://hansa.example.org"))
-@click.argument("server")
+
+@click.command(epilog=examples("hansa login https://hansa.example.org", "hansa login --renew"))
+@click.argument("server", required=False)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-def login(server: str, *, no_browser: bool) -> None:
+@click.option("--renew", is_flag=True, help="Renew what Hansa may do while you are away.")
+def login(server: str | None, *, no_browser: bool, renew: bool) -> None:
     """Sign in at SERVER in a browser, here or on any other device. Commands go to that server from then on.
 
     The sign-in is kept in the system's keyring, or in a file that only you can read.
     """
+    if renew:
+        return _renew(open_browser=not no_browser)
+    if server is None:
+        raise click.UsageError("Say where: hansa login SERVER")
     url = _url(server)
     ca_file = os.environ.get("HANSA_CA_FILE") or None
     issuer = oidc.discover(url, ca_file)
@@ -42,6 +52,25 @@ def login(server: str, *, no_browser: bool) -> None:
     where = logins.save(stored, tokens.refresh, os.environ)
     name = Transport(Endpoint(url, tokens.access, ca_file=ca_file)).run(api.whoami()).name
     note(f"signed in at {url} as {name}; the sign-in is kept in {where}")
+    return None
+
+
+def _renew(*, open_browser: bool) -> None:
+    """Lead to the page with the button, and wait until a grant is newer than this moment."""
+    session = open_session()
+    before = {one.id for one in session.run(api.authority()).items}
+    url = f"{session.endpoint.url}{oidc.REALM}/renew"
+    note(f"open {url} and say that Hansa may go on while you are away")
+    if open_browser and has_display():
+        import webbrowser
+
+        webbrowser.open(url)
+    for _ in range(_RENEW_TRIES):
+        time.sleep(_RENEW_EVERY_S)
+        fresh = [one for one in session.run(api.authority()).items if one.phase == "active" and one.id not in before]
+        if fresh:
+            return note(f"renewed: {fresh[0].message}")
+    raise HansaError(NO_LOGIN, "Nothing was renewed in ten minutes.", hint="Try again: hansa login --renew")
 
 
 @click.command(epilog=examples("hansa logout"))
@@ -69,9 +98,9 @@ def token(server: str | None, *, for_sites: bool) -> None:
 
 def _login(server: str | None) -> logins.Login:
     url = _url(server) if server else None
-    environ = {name: value for name, value in os.environ.items() if name not in ("HANSA_TOKEN", "HANSA_TOKEN_FILE")}
+    environ = {name: value for name, value in os.environ.items() if name not in _OTHER_SOURCES}
     endpoint = configured(url, None, None, environ)
-    if endpoint is None or endpoint.login is None:
+    if endpoint is None or not isinstance(endpoint.login, logins.Login):
         where = f" at {endpoint.url}" if endpoint else ""
         raise HansaError(NO_LOGIN, f"You are not signed in{where}.", hint="Sign in: hansa login SERVER")
     return endpoint.login

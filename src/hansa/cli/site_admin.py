@@ -14,6 +14,7 @@ from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import note, open_session
 from hansa.cli.site_file import read_site_file, read_yaml
+from hansa.cli.site_login import add_own
 from hansa.cli.sites import site_details
 from hansa.client import api
 from hansa.client.errors import USAGE, HansaError
@@ -27,12 +28,20 @@ def show_site(site: Site, form: str) -> None:
     emit_one(site, form, site_details, lambda found: found.name)
 
 
-@click.command(epilog=examples("hansa site add site.yaml"))
-@click.argument("file", type=FILE)
+@click.command(epilog=examples("hansa site add site.yaml", "hansa site add --ssh mycluster"))
+@click.argument("file", type=FILE, required=False)
+@click.option("--ssh", "host", metavar="HOST", help="A host of your ~/.ssh/config, as a site of yours alone.")
+@click.option("--name", metavar="NAME", help="With --ssh: the site's name. [default: the host's]")
+@click.option("--ssh-config", type=FILE, help="With --ssh: another file than ~/.ssh/config.")
 @output_option()
-def add(file: Path, *, form: str) -> None:
-    """Join the site that FILE describes."""
-    show_site(open_session().run(api.add_site(read_site_file(file))), form)
+def add(file: Path | None, host: str | None, name: str | None, ssh_config: Path | None, *, form: str) -> None:
+    """Join the site that FILE describes, or with --ssh a computer or cluster of your own."""
+    if (file is None) == (host is None):
+        raise HansaError(USAGE, "Give a site file, or --ssh HOST.")
+    if file is not None:
+        show_site(open_session().run(api.add_site(read_site_file(file))), form)
+    else:
+        show_site(add_own(host or "", name, ssh_config), form)
 
 
 @click.command(epilog=examples("hansa site check site.yaml"))

@@ -33,7 +33,7 @@ def _details(vo: Vo) -> dict[str, Any]:
     return {
         **_cells(vo),
         "groups": ", ".join(vo.groups),
-        "members come": f"by {vo.membership}",
+        "members come": f"from {vo.issuer}, not by invitation" if vo.issuer else "by invitation",
         "suspended why": vo.suspended_why,
         "created": vo.created,
     }

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -22,8 +23,11 @@ from hansa.client.effects import (
 )
 from hansa.client.errors import NOT_HANSA, SERVER_AWAY, HansaError, ServerAway, of_response
 from hansa.identity.wire import (
+    Authority,
+    AuthorityList,
     Client,
     ClientList,
+    IdentityList,
     Invitation,
     Member,
     MemberChange,
@@ -31,10 +35,14 @@ from hansa.identity.wire import (
     NewClient,
     NewGroup,
     NewInvitation,
+    NewService,
+    NewSiteCredential,
     NewUser,
     NewUserToken,
     NewVo,
     RotatedKey,
+    Service,
+    ServiceList,
     Suspension,
     Token,
     User,
@@ -42,6 +50,7 @@ from hansa.identity.wire import (
     Vo,
     VoChange,
     VoPage,
+    VoRule,
 )
 from hansa.images.wire import (
     ImagePolicy,
@@ -85,6 +94,7 @@ from hansa.sites.wire import (
     ImportRequest,
     NewBan,
     NewDowntime,
+    OwnSite,
     Site,
     SitePage,
 )
@@ -320,6 +330,15 @@ def import_sites(documents: dict[str, Any], vo_mappings: dict[str, str]) -> Oper
     return (yield from send(ImportReport, "POST", "/sites/import", ImportRequest(documents, vo_mappings)))
 
 
+def add_own_site(host: str, name: str | None = None, config: str | None = None) -> Operation[Site]:
+    """A host of one's own SSH configuration, as a site of the server on this computer."""
+    return (yield from send(Site, "POST", "/sites/own", OwnSite(host, name, config), repeatable=False))
+
+
+def probe_site(name: str) -> Operation[None]:
+    yield from call(Request("POST", f"/sites/{_part(name)}/probe"))
+
+
 def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
     return (yield from send(Site, "PUT", f"/sites/{_part(name)}", site))
 
@@ -515,6 +534,52 @@ def suspend_member(name: str, member: str, why: str) -> Operation[Member]:
 
 def resume_member(name: str, member: str) -> Operation[Member]:
     return (yield from send(Member, "POST", f"{_member(name, member)}/resume"))
+
+
+def rule_vo(name: str, issuer: str | None, issuer_vo: str | None, assurance: list[Any]) -> Operation[Vo]:
+    """Let an issuer say who is in a VO, or (None) invitations."""
+    return (yield from send(Vo, "PUT", f"/vos/{_part(name)}/rule", VoRule(issuer, issuer_vo, assurance)))
+
+
+def services(name: str, after: str | None = None) -> Operation[ServiceList]:
+    return (yield from get(ServiceList, f"/vos/{_part(name)}/services", after=after))
+
+
+def add_service(name: str, service: str, scopes: list[Any]) -> Operation[Service]:
+    """A service account; its secret is shown once."""
+    body = NewService(service, scopes) if scopes else NewService(service)
+    return (yield from send(Service, "POST", f"/vos/{_part(name)}/services", body, repeatable=False))
+
+
+def remove_service(name: str, service: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/vos/{_part(name)}/services/{_part(service)}", repeatable=False))
+
+
+def site_credentials(name: str, after: str | None = None) -> Operation[AuthorityList]:
+    return (yield from get(AuthorityList, f"/vos/{_part(name)}/credentials", after=after))
+
+
+def set_site_credential(name: str, site: str, fields: dict[Any, Any], expires: datetime | None) -> Operation[Authority]:
+    """What a VO signs in with at a site, in the place of what there was."""
+    body = NewSiteCredential(fields, expires)
+    return (yield from send(Authority, "PUT", f"/vos/{_part(name)}/credentials/{_part(site)}", body))
+
+
+def identities(after: str | None = None) -> Operation[IdentityList]:
+    return (yield from get(IdentityList, "/identities", after=after))
+
+
+def unlink(identity: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/identities/{_part(identity)}", repeatable=False))
+
+
+def authority(after: str | None = None) -> Operation[AuthorityList]:
+    """The grants under which the server acts while the caller is away."""
+    return (yield from get(AuthorityList, "/authority", after=after))
+
+
+def revoke_authority(grant: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/authority/{_part(grant)}", repeatable=False))
 
 
 def vm_images(after: str | None = None) -> Operation[VmImagePage]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hansa.client.errors import SERVER_AWAY, USAGE, HansaError, ServerAway
 
 if TYPE_CHECKING:
+    from hansa.client.agent import Agent
     from hansa.client.logins import Login
 
 TIMEOUT_S = 30.0
@@ -40,7 +41,7 @@ class Endpoint:
     pid: int | None = None
     since: float | None = None
     """Seconds since 1970; pid and since are known of an embedded server."""
-    login: Login | None = None
+    login: Login | Agent | None = None
 
     def bearer(self) -> str | None:
         """The token for a request; one of a stored sign-in is refreshed first where it is about to expire."""
@@ -76,7 +77,7 @@ def configured(server: str | None, token: str | None, home: Path | None, environ
     timeout_s = float(environ.get("HANSA_CLIENT__TIMEOUT_S") or client.get("timeout_s") or TIMEOUT_S)
     ca_file = environ.get("HANSA_CA_FILE") or None
     given = token or _token(environ)
-    login = None if given else _login(url.rstrip("/"), environ)
+    login = None if given else _agent(environ) or _login(url.rstrip("/"), environ)
     return Endpoint(url.rstrip("/"), given, None, timeout_s, ca_file, login=login)
 
 
@@ -167,6 +168,15 @@ def _signed_in_at(environ: Mapping[str, str]) -> str | None:
         return (config_folder(environ) / "logins" / "current").read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
+
+
+def _agent(environ: Mapping[str, str]) -> Agent | None:
+    account = environ.get("HANSA_OIDC_AGENT")
+    if not account:
+        return None
+    from hansa.client.agent import Agent
+
+    return Agent(account)
 
 
 def _login(url: str, environ: Mapping[str, str]) -> Login | None:

@@ -91,6 +91,19 @@ FULL_SCOPE = "hansa"
 """The scope of a token that may do all that its user may."""
 READ_SCOPE = "hansa.read"
 """The scope of a token that may look, and change nothing."""
+JOBS_SCOPE = "hansa.jobs"
+"""The scope of a token that may run jobs, as a gateway's."""
+_JOBS = frozenset(
+    {
+        Permission.SELF_READ,
+        Permission.JOBS_READ,
+        Permission.JOBS_WRITE,
+        Permission.FILES_WRITE,
+        Permission.SITES_READ,
+        Permission.USAGE_READ,
+        Permission.EVENTS_READ,
+    }
+)
 _READ = frozenset(permission for permission in Permission if permission.endswith(":read"))
 
 
@@ -110,6 +123,8 @@ def permits(permission: Permission, caller: Caller | None) -> bool:
 
 def _in_scope(permission: Permission, caller: Caller) -> bool:
     if caller.scopes is None or FULL_SCOPE in caller.scopes:
+        return True
+    if JOBS_SCOPE in caller.scopes and permission in _JOBS:
         return True
     return READ_SCOPE in caller.scopes and permission in _READ
 

@@ -10,6 +10,7 @@ from hansa.identity.authority import AuthorityService
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
+from hansa.identity.services import ServiceAccounts
 from hansa.identity.vos import VoService
 from hansa.identity.wire import (
     Authority,
@@ -20,8 +21,11 @@ from hansa.identity.wire import (
     MemberPage,
     NewGroup,
     NewInvitation,
+    NewService,
     NewSiteCredential,
     NewVo,
+    Service,
+    ServiceList,
     Suspension,
     Token,
     Vo,
@@ -34,6 +38,7 @@ from hansa.kernel.http import provided
 router = APIRouter(tags=["virtual organisations"])
 Vos = Annotated[VoService, Depends(provided(VoService))]
 Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
+Services = Annotated[ServiceAccounts, Depends(provided(ServiceAccounts))]
 Reader = Annotated[Caller, allowed(Permission.VOS_READ)]
 Manager = Annotated[Caller, allowed(Permission.VOS_MANAGE)]
 Creator = Annotated[Caller, allowed(Permission.VOS_CREATE)]
@@ -142,3 +147,21 @@ async def suspend_member(vo: str, member: str, body: Suspension, who: Manager, v
 async def resume_member(vo: str, member: str, who: Manager, vos: Vos) -> Member:
     """Let a member start new work again."""
     return await vos.suspend_member(who, vo, member, "", suspended=False)
+
+
+@router.get("/vos/{vo}/services")
+async def list_services(vo: str, who: Reader, services: Services) -> ServiceList:
+    """The service accounts of a VO. For its managers."""
+    return await services.list_of(who, vo)
+
+
+@router.post("/vos/{vo}/services", status_code=201)
+async def add_service(vo: str, body: NewService, who: Manager, services: Services) -> Service:
+    """Add a service account; its secret is shown once."""
+    return await services.add(who, vo, body)
+
+
+@router.delete("/vos/{vo}/services/{service}", status_code=204)
+async def remove_service(vo: str, service: str, who: Manager, services: Services) -> None:
+    """Remove a service account; its tokens are void at once."""
+    await services.remove(who, vo, service)

@@ -311,3 +311,35 @@ class VoRule:
     issuer: Annotated[str, MaxLen(40)] | None
     issuer_vo: Annotated[str, MaxLen(200)] | None = None
     assurance: Annotated[list[Annotated[str, MaxLen(200)]], MaxLen(20)] = field(default_factory=list)
+
+
+ServiceScope = Literal["hansa", "hansa.jobs", "hansa.read"]
+
+
+@dataclass(frozen=True)
+class NewService:
+    """A service account of a VO: a program, such as a science gateway. ``hansa.jobs``: it may run jobs."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: Annotated[str, MinLen(1), MaxLen(32)]
+    scopes: Annotated[list[ServiceScope], MinLen(1), MaxLen(3)] = field(default_factory=lambda: ["hansa.jobs"])
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service account; ``id`` and ``secret`` are what it signs in with. The secret is shown once."""
+
+    id: str
+    vo: str
+    scopes: list[str]
+    created: datetime
+    secret: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceList:
+    """The service accounts of a VO."""
+
+    items: list[Service]
+    next: str | None = None

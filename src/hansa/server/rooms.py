@@ -21,6 +21,7 @@ from hansa.identity.keys import Keys
 from hansa.identity.provider.browser import Browser
 from hansa.identity.provider.service import REALM, ProviderService
 from hansa.identity.service import IdentityService
+from hansa.identity.services import ServiceAccounts
 from hansa.identity.upstream.bearer import BearerService
 from hansa.identity.upstream.issuers import read_issuers
 from hansa.identity.upstream.people import People
@@ -56,6 +57,7 @@ from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
 from hansa.sites.kinds.base import kind_of
 from hansa.sites.local import discover
+from hansa.sites.own import OwnSiteService
 from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
@@ -79,6 +81,7 @@ class Rooms:
     accounts: AccountService
     vos: VoService
     provider: ProviderService
+    services: ServiceAccounts
     upstreams: UpstreamService
     authority: AuthorityService
     remote: Remote
@@ -89,6 +92,7 @@ class Rooms:
     steering: SteeringService
     reports: ReportService
     checks: CheckService
+    own_sites: OwnSiteService
     egress: EgressPolicy
     accounting: AccountingService
     files: FileService
@@ -204,6 +208,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     identity = IdentityService(database, events, clock, home.issuer, provider, bearer)
     vos = VoService(database, events, clock, home.issuer, pages, settings.identity, issuers)
     sites = SiteService(database, events, clock, vault)
+    sockets = home.run / "ssh"
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
@@ -227,7 +232,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
     ]
@@ -242,6 +247,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         accounts=AccountService(database, events, clock, home.issuer, pages, settings.identity),
         vos=vos,
         provider=provider,
+        services=ServiceAccounts(database, events, clock, home.issuer),
         upstreams=upstreams,
         authority=authority,
         remote=remote,
@@ -252,7 +258,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         grants=CapacityService(database, events, clock),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets),
+        own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
         logs=logs,

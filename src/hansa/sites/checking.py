@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from hansa.engines.egress import EgressPolicy
 from hansa.identity.model import Caller
@@ -27,11 +28,13 @@ class CheckService:
         kinds: Callable[[str], EndpointKind],
         settings: SiteSettings,
         egress: EgressPolicy,
+        sockets: Path | None = None,
     ) -> None:
         self._registry = registry
         self._kinds = kinds
         self._settings = settings
         self._egress = egress
+        self._sockets = sockets
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self, caller: Caller, new: NewSite) -> CheckReport:
@@ -47,7 +50,9 @@ class CheckService:
         kind = self._kinds(one.kind)
         settings = parse_settings(one.kind, one.settings)
         vos = {vo: VoAccess(vo, project, more) for vo, project, more in one.vos}
-        target = Target("", site, one.kind, one.url, settings, vos, one.credential or {}, None, self._egress)
+        target = Target(
+            "", site, one.kind, one.url, settings, vos, one.credential or {}, sockets=self._sockets, egress=self._egress
+        )
         needs = kind.needs(target, self._settings.probe_s, self._settings.discover_s)
         async with self._turns:
             steps = await self._steps(kind, target)

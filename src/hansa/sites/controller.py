@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -82,6 +83,7 @@ class EndpointRoom:
         vault: Vault,
         settings: SiteSettings,
         egress: EgressPolicy,
+        sockets: Path | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kinds = kinds
@@ -90,6 +92,7 @@ class EndpointRoom:
         self._vault = vault
         self._settings = settings
         self._egress = egress
+        self._sockets = sockets
         self._timer = timer
 
     async def load(self, tx: Tx, key: str) -> Loaded | None:
@@ -98,6 +101,7 @@ class EndpointRoom:
             return None
         vos = {one.vo: VoAccess(one.vo, one.project, one.settings) for one in await store.vos_of(tx, [key])}
         target, broken = make_target(row, vos, self._vault, self._egress)
+        target = replace(target, sockets=self._sockets)
         return Loaded(row, target, tuple(vos) or (None,), broken)
 
     async def observe(self, loaded: Loaded) -> Finding:
@@ -203,7 +207,7 @@ def make_target(row: Any, vos: Mapping[str, VoAccess], vault: Vault, egress: Egr
             credential = json.loads(vault.open(row.credential, credential_context(row.id)))
     except Exception as error:  # noqa: BLE001 - a package that is gone, a key that is lost: the endpoint says so
         broken = f"It cannot be looked at: {error}"
-    return Target(row.id, row.site, row.kind, row.url, settings, vos, credential, None, egress), broken
+    return Target(row.id, row.site, row.kind, row.url, settings, vos, credential, egress=egress), broken
 
 
 async def probe(kind: EndpointKind, target: Target, timeout_s: float) -> Finding:

@@ -12,6 +12,7 @@ from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.kernel.http import provided
 from hansa.sites.checking import CheckService
+from hansa.sites.own import OwnSiteService
 from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
@@ -30,6 +31,7 @@ from hansa.sites.wire import (
     NewBan,
     NewDowntime,
     NewSite,
+    OwnSite,
     Site,
     SitePage,
     SitePolicy,
@@ -41,6 +43,7 @@ Registry = Annotated[SiteRegistry, Depends(provided(SiteRegistry))]
 Steering = Annotated[SteeringService, Depends(provided(SteeringService))]
 Reports = Annotated[ReportService, Depends(provided(ReportService))]
 Checks = Annotated[CheckService, Depends(provided(CheckService))]
+OwnSites = Annotated[OwnSiteService, Depends(provided(OwnSiteService))]
 Reader = Annotated[Caller, allowed(Permission.SITES_READ)]
 Writer = Annotated[Caller, allowed(Permission.SITES_WRITE)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -62,6 +65,18 @@ async def add_site(body: NewSite, who: Writer, registry: Registry) -> Site:
 async def check_site(body: NewSite, who: Writer, checks: Checks) -> CheckReport:
     """Try what works, without joining, and say what the site must allow."""
     return await checks.check(who, body)
+
+
+@router.post("/sites/own", status_code=201)
+async def add_own_site(body: OwnSite, who: Writer, own_sites: OwnSites) -> Site:
+    """Add a host of one's own SSH configuration as a site; whether Slurm is there is found out."""
+    return await own_sites.add(who, body)
+
+
+@router.post("/sites/{name}/probe", status_code=202)
+async def probe_site(name: str, who: Writer, own_sites: OwnSites) -> None:
+    """Look at all its endpoints now."""
+    await own_sites.look(who, name)
 
 
 @router.post("/sites/import")

@@ -462,3 +462,16 @@ class CheckReport:
     site: str
     ok: bool
     endpoints: list[CheckedEndpoint]
+
+
+@dataclass(frozen=True)
+class OwnSite:
+    """A host of the caller's own ``~/.ssh/config``, on the caller's own server."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    host: Annotated[str, MinLen(1), MaxLen(253)]
+    name: SiteName | None = None
+    """Name of the site. Default: the host's."""
+    config: Annotated[str, MaxLen(1000)] | None = None
+    """Another configuration file than ``~/.ssh/config``."""

@@ -30,7 +30,9 @@ class Probing:
     def __init__(self, world: SiteWorld) -> None:
         self.world = world
         self.kind = FakeKind()
-        room = EndpointRoom(lambda _: self.kind, world.events, world.clock, world.vault, SETTINGS, EGRESS, lambda: 0.0)
+        room = EndpointRoom(
+            lambda _: self.kind, world.events, world.clock, world.vault, SETTINGS, EGRESS, timer=lambda: 0.0
+        )
         self.engine = Engine(world.database, world.clock, room)
         self.reports = ReportService(world.database, world.clock, 400)
 

@@ -210,6 +210,25 @@ def _link(text: str) -> str:
     return html.unescape(text.partition('id="go" href="')[2].partition('"')[0])
 
 
+def test_a_lasting_sign_in_is_given_listed_and_taken_back(server: Server, upstream: Upstream) -> None:
+    browser = sign_in(server, upstream, "maria")
+    api = server.api(browser.tokens()["access_token"])
+    assert api.get("/authority").json()["items"] == []
+    browser.get(f"{server.issuer}/account")
+    assert come_back(server, upstream, "maria", browser, _link(browser.submit().text)).status_code == 303
+    (one,) = api.get("/authority").json()["items"]
+    assert (one["kind"], one["phase"], one["issuer"]) == ("offline_token", "active", upstream.url)
+    assert "may go on for you" in browser.get(f"{server.issuer}/account").text
+    other = server.account("nora")
+    assert server.api(other.tokens()["access_token"]).delete(f"/authority/{one['id']}").status_code == 404
+    database = b"".join(file.read_bytes() for file in (server.home / "db").iterdir())
+    for secret in sorted(server.secrets):
+        assert secret.encode() not in database, secret[:20]
+        assert secret not in server.log, secret[:20]
+    assert api.delete(f"/authority/{one['id']}").status_code == 204
+    assert api.get("/authority").json()["items"] == []
+
+
 # --- attacks on the login -----------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from hansa.kernel.secrets import token_hash
 CODE = "authorization_code"
 REFRESH = "refresh_token"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+SERVICE = "client_credentials"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 SCOPES = (
     "openid",
@@ -22,8 +23,9 @@ SCOPES = (
     "entitlements",
     "hansa",
     "hansa.read",
+    "hansa.jobs",
 )
-API_SCOPES = frozenset({"hansa", "hansa.read"})
+API_SCOPES = frozenset({"hansa", "hansa.read", "hansa.jobs"})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 BUILT_IN = "hansa-cli"
 
@@ -44,6 +46,10 @@ class Client:
     api: bool = False
     trusted: bool = False
     introspects: bool = False
+    service_user: str | None = None
+    """Who a service account is; it signs in by its secret alone, and nobody signs in at it."""
+    scopes: tuple[str, ...] = ()
+    """The only scopes that its tokens may have; none: whatever such a client may ask for."""
 
     @property
     def is_public(self) -> bool:
@@ -63,6 +69,9 @@ class Client:
 
     def get_allowed_scope(self, scope: str | None) -> str:
         allowed = [name for name in SCOPES if self.api or name not in API_SCOPES]
+        if self.service_user is not None:
+            scope = scope or " ".join(self.scopes)
+            allowed = list(self.scopes)
         return " ".join(name for name in dict.fromkeys((scope or "").split()) if name in allowed)
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
@@ -78,6 +87,8 @@ class Client:
         return response_type == "code" and bool(self.redirect_uris)
 
     def check_grant_type(self, grant_type: str) -> bool:
+        if self.service_user is not None or grant_type == SERVICE:
+            return self.service_user is not None and grant_type == SERVICE
         if grant_type == CODE:
             return bool(self.redirect_uris)
         return grant_type in (REFRESH, DEVICE, EXCHANGE)
@@ -101,6 +112,8 @@ def client_of(row: Any) -> Client:
         api=row.api,
         trusted=row.trusted,
         introspects=row.introspects,
+        service_user=row.service_user,
+        scopes=tuple(row.scopes or ()),
     )
 
 

@@ -27,6 +27,7 @@ from hansa.identity.provider.grants import (
     IdTokens,
     Pkce,
     RefreshGrant,
+    ServiceGrant,
 )
 from hansa.kernel.ids import new_id
 from hansa.kernel.secrets import new_token, token_hash
@@ -114,6 +115,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc, unused-ignore]
             (RefreshGrant, [IdTokens()]),
             (DeviceGrant, [IdTokens()]),
             (ExchangeGrant, []),
+            (ServiceGrant, []),
         ):
             self.register_grant(grant, extensions)
         for endpoint in (DeviceEndpoint, Introspection, Revocation):

@@ -46,6 +46,7 @@ _MEANINGS = {
     "eduperson_entitlement": "know your virtual organisations, groups and roles",
     "entitlements": "know your virtual organisations, groups and roles",
     "hansa": "do on this server all that you may do",
+    "hansa.jobs": "run jobs for you, and see what is needed for that",
     "hansa.read": "see on this server all that you may see",
 }
 

@@ -126,6 +126,7 @@ class ProviderService:
     async def _answer(self, name: str, fields: Fields, headers: Mapping[str, str]) -> Answer:
         engine = await self._engine()
         ring = await self.keys.signing_ring()
+        fields, headers = without_empty_secret(fields, headers)
         async with self._database.begin() as tx:
             desk = await self._load(tx, dict(reversed(fields)), headers)
             server = engine.Provider(desk, ring)
@@ -228,7 +229,7 @@ class ProviderService:
             "scopes_supported": list(clients.SCOPES),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
-            "grant_types_supported": [clients.CODE, clients.REFRESH, clients.DEVICE, clients.EXCHANGE],
+            "grant_types_supported": [clients.CODE, clients.REFRESH, clients.DEVICE, clients.EXCHANGE, clients.SERVICE],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256"],
             "code_challenge_methods_supported": ["S256"],
@@ -411,6 +412,8 @@ class ProviderService:
             if token := data.get(name):
                 await self._load_token(tx, desk, token)
         user_id = _user_of(desk)
+        if desk.client is not None and data.get("grant_type") == "client_credentials":
+            user_id = desk.client.service_user
         desk.subject = await self._subject(tx, user_id) if user_id else None
         return desk
 
@@ -480,16 +483,33 @@ def normal_user_code(text: str) -> str:
 
 def _client_id(data: Mapping[str, str], headers: Mapping[str, str]) -> str | None:
     """The client that a request claims to come from; Authlib authenticates it after."""
-    scheme, _, value = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "basic":
-        import base64
-        import binascii
-
-        try:
-            return unquote(base64.b64decode(value).decode().partition(":")[0])
-        except (binascii.Error, ValueError):
-            return None
+    if headers.get("authorization", "").lower().startswith("basic "):
+        return _basic(headers)[0]
     return data.get("client_id")
+
+
+def _basic(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Name and secret of HTTP Basic; None where there is none that can be read."""
+    import base64
+    import binascii
+
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None, None
+    try:
+        name, _, secret = base64.b64decode(value).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return None, None
+    return unquote(name), secret
+
+
+def without_empty_secret(fields: Fields, headers: Mapping[str, str]) -> tuple[Fields, Mapping[str, str]]:
+    """Some clients (oidc-agent) say by Basic with an empty secret that they are public: that is no authentication."""
+    name, secret = _basic(headers)
+    if not name or secret != "":
+        return fields, headers
+    kept = {key: value for key, value in headers.items() if key.lower() != "authorization"}
+    return [*(pair for pair in fields if pair[0] != "client_id"), ("client_id", name)], kept
 
 
 def _user_of(desk: d.Desk) -> str | None:

@@ -25,6 +25,9 @@ clients = sa.Table(
     sa.Column("trusted", sa.Boolean, nullable=False),
     sa.Column("introspects", sa.Boolean, nullable=False),
     sa.Column("created", Moment, nullable=False),
+    sa.Column("service_user", sa.Text),
+    sa.Column("service_vo", sa.Text),
+    sa.Column("scopes", Document),
 )
 
 sessions = sa.Table(
@@ -114,7 +117,13 @@ async def get_client(tx: Tx, client_id: str) -> Any | None:
 
 
 async def list_clients(tx: Tx) -> Sequence[Any]:
-    return (await tx.execute(sa.select(clients).order_by(clients.c.id))).all()
+    query = sa.select(clients).where(clients.c.service_user.is_(None)).order_by(clients.c.id)
+    return (await tx.execute(query)).all()
+
+
+async def services_of(tx: Tx, vo: str) -> Sequence[Any]:
+    """The service accounts of a VO."""
+    return (await tx.execute(sa.select(clients).where(clients.c.service_vo == vo).order_by(clients.c.id))).all()
 
 
 async def insert_client(tx: Tx, **values: Any) -> None:

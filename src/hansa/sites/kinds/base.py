@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -44,6 +45,8 @@ class Target:
     """What the site gave Hansa to sign in with; empty: nothing."""
     token: str | None = None
     """A short-lived access token of this server's issuer, for sites that trust it; None: there is none."""
+    sockets: Path | None = None
+    """Where connections of the owner's own SSH are shared (``own_config``)."""
     egress: EgressPolicy = field(default_factory=EgressPolicy)
     """What every connection to it must pass: use ``hansa.engines.web.Web``, or ``await egress.addresses(…)``."""
 

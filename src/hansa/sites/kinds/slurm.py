@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field
 
-from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
-from hansa.sites.kinds.ssh import SshSettings, ssh_needs
-from hansa.sites.wire import Facts
+from hansa.sites.kinds.base import Finding, KindSettings, Needs, Requirement, Target
+from hansa.sites.kinds.ssh import SshSettings, ask, probe_shell, ssh_needs
+from hansa.sites.wire import Facts, Partition
+
+SINFO = "exec sinfo --noheader --format='%P|%D|%c|%m|%G|%l|%C|%a'"
+_GRES = re.compile(r"gpu(?::([A-Za-z0-9_.-]+))?:(\d+)")
 
 
 class SlurmSettings(SshSettings):
@@ -44,8 +49,77 @@ class SlurmKind:
         load = Requirement("load", "squeue: twice a minute while jobs wait or run here.")
         return Needs((*base.requirements, more, load), base.calls_per_hour + 120)
 
-    async def probe(self, target: Target) -> Finding:  # noqa: ARG002
-        return Finding(Answer.UNKNOWN, Stage.REACH, "This server cannot look at clusters behind SSH yet.")
+    async def probe(self, target: Target) -> Finding:
+        return await probe_shell(target, "scontrol ping", lambda said: "UP" in said.upper())
 
-    async def discover(self, target: Target, vo: str | None) -> Facts:  # noqa: ARG002
-        return Facts()
+    async def discover(self, target: Target, vo: str | None) -> Facts:
+        return parse_sinfo(await ask(target, vo, SINFO))
+
+
+def parse_sinfo(said: str) -> Facts:
+    """Partitions as :data:`SINFO` prints them: of several lines of one partition (mixed nodes) the sums and maxima."""
+    found: dict[str, Partition] = {}
+    models: set[str] = set()
+    for line in said.splitlines():
+        parts = line.strip().split("|")
+        if len(parts) != 8 or parts[7] != "up":
+            continue
+        name = parts[0].rstrip("*")
+        gpus = [model or "gpu" for model, count in _GRES.findall(parts[4]) for _ in range(min(int(count), 64))]
+        models |= set(gpus)
+        idle, total = _idle_and_total(parts[6])
+        one = Partition(
+            name=name,
+            nodes=_number(parts[1]),
+            cores=total,
+            cores_per_node=_number(parts[2]),
+            memory_mib_per_node=_number(parts[3]),
+            gpus=gpus,
+            max_wall_time_s=parse_time(parts[5]),
+            is_default=parts[0].endswith("*"),
+            idle_cores=idle,
+        )
+        found[name] = _merged(found[name], one) if name in found else one
+    return Facts(partitions=list(found.values()), gpus=sorted(models))
+
+
+def parse_time(text: str) -> int | None:
+    """Slurm's ``[DAYS-]HH:MM:SS`` or ``MM:SS`` as seconds; None for ``infinite`` and what is not understood."""
+    days, _, rest = text.rpartition("-")
+    numbers = rest.split(":")
+    if not all(one.isdecimal() for one in numbers) or (days and not days.isdecimal()) or len(numbers) > 3:
+        return None
+    if days:
+        numbers += ["0"] * (3 - len(numbers))
+    elif len(numbers) == 1:
+        numbers.append("0")
+    seconds = 0
+    for one in numbers:
+        seconds = seconds * 60 + int(one)
+    return seconds + int(days or 0) * 86_400
+
+
+def _merged(one: Partition, two: Partition) -> Partition:
+    return Partition(
+        name=one.name,
+        nodes=one.nodes + two.nodes,
+        cores=one.cores + two.cores,
+        cores_per_node=max(one.cores_per_node, two.cores_per_node),
+        memory_mib_per_node=max(one.memory_mib_per_node, two.memory_mib_per_node),
+        gpus=max(one.gpus, two.gpus, key=len),
+        max_wall_time_s=one.max_wall_time_s,
+        is_default=one.is_default or two.is_default,
+        idle_cores=one.idle_cores + two.idle_cores,
+    )
+
+
+def _number(text: str) -> int:
+    """``32`` of ``32+``."""
+    digits = re.match(r"\d+", text)
+    return int(digits[0]) if digits else 0
+
+
+def _idle_and_total(text: str) -> tuple[int, int]:
+    """Of allocated/idle/other/total."""
+    numbers = [_number(one) for one in text.split("/")]
+    return (numbers[1], numbers[3]) if len(numbers) == 4 else (0, 0)
