@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,20 +218,21 @@ def _rows(output: str) -> list[dict[str, Any]] | None:
     return rows if all(isinstance(row, dict) for row in rows) else None
 
 
-Tokens = Callable[[], str]
-
-
 def site_token(environ: Mapping[str, str]) -> str:
-    """A token for sites: of the stored sign-in, narrowed; else ``HANSA_TOKEN`` as it is, which is a token of an
-    issuer that sites trust. Raises HansaError where you are not signed in."""
+    """A token for sites: of the stored sign-in, narrowed; else of oidc-agent or ``HANSA_TOKEN``, as it is: who sets
+    these has chosen for whom it is good. Raises HansaError where you are not signed in."""
     from hansa.client import oidc
     from hansa.client.connect import configured
     from hansa.client.errors import NO_LOGIN
+    from hansa.client.logins import Login
 
     hidden = ("HANSA_TOKEN", "HANSA_TOKEN_FILE")
     endpoint = configured(None, None, None, {key: value for key, value in environ.items() if key not in hidden})
-    if endpoint is not None and endpoint.login is not None:
-        return oidc.narrowed(endpoint.login.token_endpoint, endpoint.login.token(), SCOPE, endpoint.login.ca_file)
+    login = endpoint.login if endpoint is not None else None
+    if isinstance(login, Login):
+        return oidc.narrowed(login.token_endpoint, login.token(), SCOPE, login.ca_file)
+    if login is not None:
+        return login.token()
     if given := os.environ.get("HANSA_TOKEN"):
         return given
     raise HansaError(NO_LOGIN, "You are not signed in: sites want a token.", hint="Sign in: hansa login SERVER")
