@@ -61,6 +61,8 @@ JOB = {
     "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),
     "explain": ("jobs:explain", "Say why a job or task is where it is."),
     "kill": ("jobs:kill", "Stop jobs or tasks."),
+    "hold": ("jobs:hold", "Give out no more tasks of jobs."),
+    "release": ("jobs:release", "Let held jobs go on."),
     "retry": ("jobs:retry", "Run failed and killed tasks again."),
 }
 SITE = {

@@ -23,7 +23,7 @@ from .images import Ended, Shelf, users
 from .isolation import is_below
 from .launch import Launcher, inputs_of, user_env
 from .outbox import Speaker
-from .protocol import INPUT, NODE, NOT_STARTED, OutputFile, PilotConfig, TaskResult
+from .protocol import INPUT, NODE, NOT_STARTED, PREEMPTED, OutputFile, PilotConfig, TaskResult
 from .sampling import Sampler, read_processes
 from .spawnlink import SpawnerLink
 from .talker import Talker
@@ -208,7 +208,7 @@ class Agent:
         grace = _NOW_DEADLINE_S if self._stop_now else _END_DEADLINE_S
         self._deadline = now + grace
         for task in list(self.core.active.values()):
-            self._signal(self.core.stop(task, NODE, _STOPPED, now).signals)
+            self._signal(self.core.stop(task, PREEMPTED, _STOPPED, now).signals)
 
     def _go_on_ending(self, now: float) -> None:
         is_refused = self.talker.refusal is not None
