@@ -73,6 +73,8 @@ SITE = {
     "import": ("site_admin:import_sites", "Import the EGI federation's sites."),
     "update": ("site_admin:update", "Make a site what its file now says."),
     "remove": ("site_admin:remove", "Forget a site."),
+    "env": ("site_openstack:env", "What a shell must know to use the OpenStack client there."),
+    "openstack": ("site_openstack:run", "Run the OpenStack client there, or at all sites."),
     "login": ("site_login:login", "Sign in anew at a cluster of your own."),
     "probe": ("site_login:probe", "Look at a site now."),
     "health": ("site_health:site_health", "How a site is and was: availability, reliability."),
