@@ -15,11 +15,11 @@ PARALLEL = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=targ
 OPENAPI ?= $(if $(wildcard src/hansa/server/app.py),check-openapi)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench docs clean
+.PHONY: help install demo test test-openstack check bench docs clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 install: ## Hansa for use, in .venv of this checkout
 	@$(BOOTSTRAP) --extra all
@@ -31,7 +31,13 @@ demo: ## train 200 classifiers on this computer and collect the results (under t
 test: ## every test, on SQLite and on a PostgreSQL that it starts itself (minutes)
 	@$(DEVELOP) --group postgres --extra demo
 	@$(BIN)/python -m tests.support.postgres
+	@$(BIN)/python -m tests.support.openstack
 	@$(PYTEST) -n $(WORKERS) -rs --durations=10 tests
+
+test-openstack: ## the tests that need a real OpenStack, which they start themselves (two minutes)
+	@$(DEVELOP)
+	@$(BIN)/python -m tests.support.openstack
+	@$(PYTEST) -rs --durations=10 -m openstack tests/contract tests/integration
 
 check: ## what a reviewer asks first: style, types, layers, unit tests, docs (under a minute)
 	@$(DEVELOP)

@@ -28,6 +28,8 @@ LIMITS_S = {
     "submit": 240,
     "node_noop": 300,
     "tasks": 1200,
+    "simulate": 600,
+    "matching": 3600,
 }
 """The benchmarks, in their order, and how long each may take at most."""
 PATIENCE_S = 60

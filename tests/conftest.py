@@ -1,3 +1,3 @@
 """What all tests share."""
 
-pytest_plugins = ["tests.support.leftovers", "tests.support.postgres"]
+pytest_plugins = ["tests.support.leftovers", "tests.support.postgres", "tests.support.openstack.fixtures"]

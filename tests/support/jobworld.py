@@ -29,6 +29,7 @@ from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
 from hansa.jobs.service import JobService
 from hansa.jobs.tables import attempts, pilots, results
+from hansa.jobs.timers import Timers
 from hansa.jobs.wire import Job, JobSpec, Requirements, Selection
 from hansa.kernel.clock import Clock, ManualClock
 from hansa.kernel.database import Database
@@ -89,6 +90,7 @@ class World:
         )
         self.batch = FakeBatch()
         self.demand = Demand(database, self.events, self.clock)
+        self.timers = Timers(database, self.events, self.clock)
         self.room = PilotRoom({"local": self.batch}, self.identity, self.events, self.clock, pilot, job)
         self.engine: Engine[str, Any, Any, Any] = Engine(database, self.clock, self.room, chance=lambda: 0.0)
         self.owner = OWNER

@@ -61,6 +61,8 @@ JOB = {
     "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),
     "explain": ("jobs:explain", "Say why a job or task is where it is."),
     "kill": ("jobs:kill", "Stop jobs or tasks."),
+    "hold": ("jobs:hold", "Give out no more tasks of jobs."),
+    "release": ("jobs:release", "Let held jobs go on."),
     "retry": ("jobs:retry", "Run failed and killed tasks again."),
 }
 SITE = {
@@ -71,6 +73,8 @@ SITE = {
     "import": ("site_admin:import_sites", "Import the EGI federation's sites."),
     "update": ("site_admin:update", "Make a site what its file now says."),
     "remove": ("site_admin:remove", "Forget a site."),
+    "env": ("site_openstack:env", "What a shell must know to use the OpenStack client there."),
+    "openstack": ("site_openstack:run", "Run the OpenStack client there, or at all sites."),
     "login": ("site_login:login", "Sign in anew at a cluster of your own."),
     "probe": ("site_login:probe", "Look at a site now."),
     "health": ("site_health:site_health", "How a site is and was: availability, reliability."),

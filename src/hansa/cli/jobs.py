@@ -77,6 +77,8 @@ def _job_details(job: Job) -> dict[str, Any]:
         "group": job.group,
         "labels": " ".join(f"{name}={value}" if value else name for name, value in job.labels.items()) or None,
         "comment": job.comment,
+        "after": ", ".join(f"{one.job} ({one.how})" for one in job.after) or None,
+        "deadline": job.deadline,
         "sites": ", ".join(job.sites) or None,
         "submitted": job.created,
         "started": job.started,
@@ -348,6 +350,22 @@ def kill(jobs: tuple[str, ...], *, form: str) -> None:
 def retry(jobs: tuple[str, ...], *, form: str) -> None:
     """Run failed and killed tasks again: all of a job, or those named."""
     _act(jobs, form, api.retry)
+
+
+@click.command(epilog=examples("hansa job hold 12"))
+@_job_argument(many=True)
+@output_option(default="id")
+def hold(jobs: tuple[str, ...], *, form: str) -> None:
+    """Give out no more tasks of jobs until they are released. What runs goes on."""
+    _act(jobs, form, lambda number, _: api.hold(number))
+
+
+@click.command(epilog=examples("hansa job release 12"))
+@_job_argument(many=True)
+@output_option(default="id")
+def release(jobs: tuple[str, ...], *, form: str) -> None:
+    """Let held jobs go on."""
+    _act(jobs, form, lambda number, _: api.release(number))
 
 
 def _act(jobs: Sequence[str], form: str, act: Callable[[int, list[int] | None], Any]) -> None:

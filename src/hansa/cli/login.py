@@ -13,6 +13,7 @@ from hansa.cli.session import note, open_session
 from hansa.client import api, logins, oidc
 from hansa.client.connect import Endpoint, configured
 from hansa.client.errors import NO_LOGIN, USAGE, HansaError
+from hansa.client.openstack import SCOPE as SITE_SCOPE
 from hansa.client.transport import Transport
 
 _OTHER_SOURCES = ("HANSA_TOKEN", "HANSA_TOKEN_FILE", "HANSA_OIDC_AGENT")
@@ -83,9 +84,13 @@ def logout(server: str | None) -> None:
 
 @click.command(epilog=examples('curl -H "Authorization: Bearer $(hansa token)" https://hansa.example.org/api/v1/jobs'))
 @click.argument("server", required=False)
-def token(server: str | None) -> None:
+@click.option("--for-sites", is_flag=True, help="One that says who you are, and is not good for Hansa itself.")
+def token(server: str | None, *, for_sites: bool) -> None:
     """Print a fresh access token, and nothing else. Whoever has it may do what you may, for up to an hour."""
-    fresh = _login(server).token()
+    found = _login(server)
+    fresh = found.token()
+    if for_sites:
+        fresh = oidc.narrowed(found.token_endpoint, fresh, SITE_SCOPE, found.ca_file)
     if sys.stdout.isatty():
         note("this is a secret")
     click.echo(fresh)

@@ -25,6 +25,7 @@ DECORATORS = (
         type=click.Path(path_type=Path, dir_okay=False),
         help="Run a task for each row of a .csv, .tsv or .jsonl file. {NAME} is the value of column NAME.",
     ),
+    click.option("--per-file", metavar="GLOB", help="Run a task for each file that matches; {file} is its path."),
     click.option("--cores", type=int, metavar="N", help="Cores of each task. [default: 1]"),
     click.option("--memory", metavar="SIZE", help="Memory of each task: 512M, 2G, 1024 (MiB). [default: 1G]"),
     click.option(
@@ -95,12 +96,23 @@ DECORATORS = (
         metavar="CMD",
         help="A shell command, run once per node before the tasks; {node} is its directory.",
     ),
+    click.option("--retries", "--retry", type=int, default=0, metavar="N", help="Run a failed task again, so often."),
+    click.option("--retry-on", default="", metavar="CODES", help="Only after these exit codes: 75,137."),
+    click.option("--backoff", metavar="TIME", help="Wait before a retry, each time twice as long: 30s."),
+    click.option("--crash-limit", type=int, metavar="N", help="Stop a task under which N pilots died. [default: 3]"),
+    click.option("--hold", is_flag=True, help="Wait for: hansa job release."),
+    click.option("--after", type=int, multiple=True, metavar="JOB", help="Wait until JOB has begun."),
+    click.option("--after-ok", type=int, multiple=True, metavar="JOB", help="Wait until JOB is done."),
+    click.option("--after-any", type=int, multiple=True, metavar="JOB", help="Wait until JOB has ended."),
+    click.option("--deadline", metavar="WHEN", help="Kill it if it has not ended by then: 6h, 2026-12-01T08:00."),
+    click.option(
+        "--signal", "warn", metavar="SIG@S", help="Send a signal S seconds before the wall time is over: USR1@60."
+    ),
     click.option(
         "--image",
         metavar="IMAGE",
         help="Run in a container of this image: docker://python:3.12-slim, any OCI or Docker registry.",
     ),
-    click.option("--retries", type=int, default=0, metavar="N", help="Run a failed task again, so often."),
     click.option(
         "--priority",
         type=int,
@@ -153,5 +165,15 @@ _NAMES = (
     "setup",
     "image",
     "retries",
+    "retry_on",
+    "backoff",
+    "crash_limit",
+    "hold",
+    "after",
+    "after_ok",
+    "after_any",
+    "deadline",
+    "warn",
+    "per_file",
     "priority",
 )

@@ -293,6 +293,14 @@ def retry(number: int, tasks: list[int] | None = None) -> Operation[Job]:
     return (yield from post(Job, f"/jobs/{number}/retry", Selection(tasks), {"Idempotency-Key": uuid.uuid4().hex}))
 
 
+def hold(number: int) -> Operation[Job]:
+    return (yield from post(Job, f"/jobs/{number}/hold", {}))
+
+
+def release(number: int) -> Operation[Job]:
+    return (yield from send(Job, "POST", f"/jobs/{number}/release", repeatable=False))
+
+
 def explain(number: int, task: int | None = None) -> Operation[Explanation]:
     return (yield from get(Explanation, f"/jobs/{number}/explain", task=task))
 

@@ -84,6 +84,14 @@ def _part(text: str, part: str) -> range:
     return range(first, last + 1, step)
 
 
+def per_file(glob: str, base: Path) -> Array:
+    """One task per file that matches; ``{file}`` is its path."""
+    found = sorted(str(path.relative_to(base)) for path in base.glob(glob) if path.is_file())
+    if not found:
+        raise HansaError(INPUT, f"No file matches {glob}.", hint=_nearby(base / glob.rsplit("/", 1)[0]))
+    return Array(len(found), 0, ["file"], [[name] for name in found])
+
+
 def read_params(path: Path) -> Array:
     """One task per row of a CSV, TSV (header: names) or JSON lines file.
 

@@ -56,6 +56,16 @@ class AsyncJobHandle(KnownJob):
         self._job = await self._transport.run(verbs.kill(self.number, tasks))
         return self
 
+    async def hold(self) -> AsyncJobHandle:
+        """Give out no more tasks of it until it is released."""
+        self._job = await self._transport.run(verbs.hold(self.number))
+        return self
+
+    async def release(self) -> AsyncJobHandle:
+        """Let a held job go on."""
+        self._job = await self._transport.run(verbs.release(self.number))
+        return self
+
     async def retry(self, tasks: Sequence[int] | None = None) -> AsyncJobHandle:
         """Run failed and killed tasks again: all, or those named."""
         self._job = await self._transport.run(verbs.retry(self.number, tasks))

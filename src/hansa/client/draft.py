@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hansa.client.arrays import Array, parse_array, read_params, unknown_words
+from hansa.client.arrays import Array, parse_array, per_file, read_params, unknown_words
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.files import Source, tree
 from hansa.client.scan import Found, add_inputs, merge_found, scan_command
 from hansa.client.units import parse_memory, parse_time, show_bytes, show_count
-from hansa.jobs.wire import JobSpec, Requirements
+from hansa.jobs.wire import After, JobSpec, Notice, Requirements
 from hansa.node.protocol import File, TaskRow
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -27,6 +29,7 @@ class Options:
     name: str | None = None
     array: str | Array | None = None
     params: Path | None = None
+    per_file: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
@@ -52,6 +55,15 @@ class Options:
     comment: str | None = None
     vo_group: str | None = None
     retries: int = 0
+    retry_on: str | Sequence[int] = ()
+    backoff: str | int | float | None = None
+    crash_limit: int | None = None
+    hold: bool = False
+    after: Sequence[int] = ()
+    after_ok: Sequence[int] = ()
+    after_any: Sequence[int] = ()
+    deadline: str | datetime | None = None
+    warn: str | None = None
     priority: int = 5
     vo: str | None = None
     scan: bool = True
@@ -122,6 +134,17 @@ def prepare(command: Sequence[str], options: Options, base: Path | None = None) 
         requirements=_requirements(options),
         retries=_between("retries", options.retries, 0, 100),
         priority=_between("priority", options.priority, 0, 10),
+        retry_on=_codes(options.retry_on),
+        backoff_s=0.0 if options.backoff is None else float(parse_time(str(options.backoff))),
+        crash_limit=options.crash_limit,
+        hold=options.hold,
+        after=[
+            *(After(number, "started") for number in options.after),
+            *(After(number, "any") for number in options.after_any),
+            *(After(number, "ok") for number in options.after_ok),
+        ],
+        deadline=parse_deadline(options.deadline),
+        warning=parse_warning(options.warn),
         vo_group=options.vo_group,
         group=options.group,
         labels=parse_labels(options.labels),
@@ -139,7 +162,48 @@ def _command(command: Sequence[str]) -> list[str]:
     return words
 
 
+def _codes(given: str | Sequence[int]) -> list[int]:
+    """Exit codes from ``75,137``."""
+    words = given.split(",") if isinstance(given, str) else list(given)
+    try:
+        return [int(word) for word in words if word != ""]
+    except ValueError as error:
+        raise HansaError(USAGE, f"{given!r} are no exit codes.", hint="Write them as 75,137.") from error
+
+
+def parse_deadline(given: str | datetime | None) -> datetime | None:
+    """A moment, or so long from now: ``2026-12-01T08:00`` (local time, unless it says), ``6h``."""
+    if given is None or isinstance(given, datetime):
+        return given.astimezone() if given is not None and given.tzinfo is None else given
+    try:
+        return datetime.fromisoformat(given).astimezone()
+    except ValueError:
+        return datetime.now(UTC) + timedelta(seconds=parse_time(given))
+
+
+def parse_warning(given: str | None) -> Notice | None:
+    """A signal before the end of the wall time, as in Slurm: ``USR1@60``.
+
+    >>> parse_warning("TERM@120")
+    Notice(signal=15, before_s=120)
+    """
+    if given is None:
+        return None
+    name, _, before = given.partition("@")
+    try:
+        number = signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"] if not name.isdecimal() else int(name)
+        return Notice(int(number), int(before or 60))
+    except (KeyError, ValueError) as error:
+        raise HansaError(USAGE, f"{given!r} is no signal.", hint="Write it as USR1@60: 60 seconds before.") from error
+
+
 def _array(options: Options) -> Array | None:
+    if options.per_file is not None:
+        if options.array is not None or options.params is not None:
+            raise HansaError(
+                USAGE, "An array has a task per file, or comes from --array or --params.", hint="Take one of them."
+            )
+        return per_file(options.per_file, Path.cwd())
     if options.array is not None and options.params is not None:
         raise HansaError(
             USAGE,

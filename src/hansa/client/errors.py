@@ -21,6 +21,7 @@ UNSAFE_PATH = register("client.unsafe_path", 502, Exit.REFUSED, "The server name
 JOB_FAILED = register("client.job_failed", 409, Exit.FAILED, "The job failed.")
 TIMED_OUT = register("client.timed_out", 408, Exit.AWAY, "The job did not end in the time given.")
 NO_LOGIN = register("client.no_login", 401, Exit.SIGN_IN, "You are not signed in, or not any more.")
+SITE = register("client.site", 404, Exit.NOT_FOUND, "The site, or a program for it, is not there for you.")
 FUNCTION = register("client.function", 422, Exit.USAGE, "The function or a value cannot be sent.")
 
 

@@ -55,6 +55,16 @@ class JobHandle(KnownJob):
         self._job = self._transport.run(verbs.kill(self.number, tasks))
         return self
 
+    def hold(self) -> JobHandle:
+        """Give out no more tasks of it until it is released."""
+        self._job = self._transport.run(verbs.hold(self.number))
+        return self
+
+    def release(self) -> JobHandle:
+        """Let a held job go on."""
+        self._job = self._transport.run(verbs.release(self.number))
+        return self
+
     def retry(self, tasks: Sequence[int] | None = None) -> JobHandle:
         """Run failed and killed tasks again: all, or those named."""
         self._job = self._transport.run(verbs.retry(self.number, tasks))

@@ -56,6 +56,14 @@ class Login:
     def url(self) -> str:
         return self._stored.url
 
+    @property
+    def token_endpoint(self) -> str:
+        return self._stored.token_endpoint
+
+    @property
+    def ca_file(self) -> str | None:
+        return self._stored.ca_file
+
     def token(self) -> str:
         """An access token that is good for another minute. Raises HansaError ``client.no_login``."""
         if not self._is_stale(self._stored):

@@ -20,6 +20,7 @@ SCOPE = "openid profile offline_access voperson_id eduperson_entitlement entitle
 REALM = "/auth/realms/hansa"
 TIMEOUT_S = 30.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
@@ -119,6 +120,18 @@ def refresh(token_endpoint: str, token: str, ca_file: str | None) -> Tokens:
     """Fresh tokens. The old refresh token is void from then on. Raises Refused."""
     fields = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "refresh_token": token}
     return _tokens(token_endpoint, fields, ca_file)
+
+
+def narrowed(token_endpoint: str, token: str, scope: str, ca_file: str | None) -> str:
+    """An access token that is good for no more than ``scope`` (RFC 8693). Raises Refused."""
+    fields = {
+        "grant_type": _EXCHANGE,
+        "client_id": CLIENT_ID,
+        "subject_token": token,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        "scope": scope,
+    }
+    return _tokens(token_endpoint, fields, ca_file).access
 
 
 def revoke(endpoint: str, token: str, ca_file: str | None) -> None:

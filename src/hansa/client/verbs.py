@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -59,6 +60,19 @@ class JobOptions(TypedDict, total=False):
     comment: str | None
     vo_group: str | None
     retries: int
+    retry_on: Sequence[int]
+    backoff: str | int | float | None
+    crash_limit: int | None
+    hold: bool
+    after: Sequence[int]
+    """Jobs that must have begun; ``after_ok``: that must be done; ``after_any``: that must have ended."""
+    after_ok: Sequence[int]
+    after_any: Sequence[int]
+    deadline: str | datetime | None
+    warn: str | None
+    """``USR1@60``: this signal so many seconds before the wall time is over."""
+    per_file: str | None
+    """A task for each file that matches; ``{file}`` is its path."""
     priority: int
     vo: str | None
 
@@ -149,6 +163,14 @@ def kill(number: int, tasks: Sequence[int] | None) -> Operation[Job]:
 
 def retry(number: int, tasks: Sequence[int] | None) -> Operation[Job]:
     return (yield from api.retry(number, None if tasks is None else list(tasks)))
+
+
+def hold(number: int) -> Operation[Job]:
+    return (yield from api.hold(number))
+
+
+def release(number: int) -> Operation[Job]:
+    return (yield from api.release(number))
 
 
 def fetch_files(job: Job, folder: str | Path | None, server: str) -> Operation[Path | None]:

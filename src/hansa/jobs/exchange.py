@@ -14,7 +14,7 @@ import structlog
 
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
-from hansa.jobs import errors, leases, store, store_pilots, store_shares
+from hansa.jobs import errors, leases, links, store, store_pilots, store_shares
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
@@ -240,7 +240,9 @@ class ExchangeService:
         self, books: _Books, pilot: Any, job: Any, lease: Any, result: TaskResult, retry: Any, now: datetime
     ) -> None:
         history = history_of(retry, lease.attempt)
-        verdict = judge(result.outcome, result.exit_code, result.message, history, limits_of(job, self._settings))
+        verdict = judge(
+            result.outcome, result.exit_code, result.message, history, limits_of(job, self._settings), result.signal
+        )
         if (job.kill_requested or result.index in lease.kill) and isinstance(verdict, Again):
             verdict = Final(Phase.KILLED, "Killed on request.")
         elif pilot.stop and result.outcome == protocol.NODE:  # we stopped it: that is nobody's fault
@@ -393,6 +395,7 @@ class ExchangeService:
                     f"pilot/{pilot.id}", f"job/{job.number}", "running", "jobs.running", message, job.owner_id, job.vo
                 ),
             )
+            await links.progress(tx, self._events, job.number, Phase.RUNNING, now)
             tx.ring(f"job/{job.number}")
             tx.ring(f"jobs/{job.owner_id}")
 
@@ -414,6 +417,8 @@ class ExchangeService:
             output_limit_bytes=self._file_settings.limit_bytes,
             log_limit_bytes=self._settings.log_limit_bytes,
             array=spec["array"],
+            signal=(spec.get("warning") or {}).get("signal", 0),
+            signal_before_s=(spec.get("warning") or {}).get("before_s", 0),
             image=spec.get("image"),
         )
 

@@ -15,12 +15,14 @@ import sqlalchemy as sa
 from hansa.jobs import store
 from hansa.jobs.model import ranges, split_range
 from hansa.jobs.needs import Needs, Room, lacks, needs_of_queue, place_of_pilot, room_left, tasks_wanted, weight
-from hansa.jobs.store import MAY_RUN
+from hansa.jobs.store import MAY_RUN, OPEN
 from hansa.jobs.tables import jobs, leases, queues, retries
 from hansa.kernel.database import Tx
 
 _MOST_IN_ONE_LEASE = 1024
 _HEADS_PER_QUEUE = 64
+_SLACK = 32
+"""How many more jobs are looked at than are wanted: others may have locked what is next."""
 _NO_END_S = 2**31 - 1
 
 # Built once: to build a statement costs as much as to execute it.
@@ -31,18 +33,33 @@ _ELIGIBLE = sa.select(queues).where(
     queues.c.gpus <= sa.bindparam("has_gpus"),
     queues.c.wall_time_s <= sa.bindparam("has_s"),
     (queues.c.site == "") | (queues.c.site == sa.bindparam("has_site")),
-    sa.exists().where(jobs.c.queue_id == queues.c.id, jobs.c.open),
+    sa.exists().where(jobs.c.queue_id == queues.c.id, OPEN),
     MAY_RUN,
 )
-_WAITS_IN_QUEUE = sa.and_(jobs.c.queue_id == sa.bindparam("queue"), jobs.c.open)
+_WAITS_IN_QUEUE = sa.and_(jobs.c.queue_id == sa.bindparam("queue"), OPEN)
 _IN_ORDER = (jobs.c.rank, jobs.c.number)
 _MOST: sa.BindParameter[int] = sa.bindparam("most", type_=sa.Integer)
 _HEADS = sa.select(jobs).where(_WAITS_IN_QUEUE).order_by(*_IN_ORDER).limit(_MOST).with_for_update(skip_locked=True)
 _KEYS = sa.select(jobs.c.rank, jobs.c.number).where(_WAITS_IN_QUEUE).order_by(*_IN_ORDER).limit(_MOST)
+_IN_EACH = (
+    sa.select(jobs.c.rank, jobs.c.number)
+    .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(*_IN_ORDER)
+    .limit(_MOST)
+    .lateral("heads")
+)
+_KEYS_OF_ALL = (  # for PostgreSQL, where every statement is a way to the server and back
+    sa.select(_IN_EACH.c.rank, _IN_EACH.c.number)
+    .select_from(queues.join(_IN_EACH, sa.true()))
+    .where(queues.c.id.in_(sa.bindparam("queues", expanding=True)))
+    .order_by(_IN_EACH.c.rank, _IN_EACH.c.number)
+    .limit(_MOST)
+)
 _NAMED = (
     sa.select(jobs)
-    .where(jobs.c.number.in_(sa.bindparam("numbers", expanding=True)), jobs.c.open)
+    .where(jobs.c.number.in_(sa.bindparam("numbers", expanding=True)), OPEN)
     .order_by(*_IN_ORDER)
+    .limit(_MOST)
     .with_for_update(skip_locked=True)
 )
 _INSERT = sa.insert(leases).returning(leases.c.id, sort_by_parameter_order=True)
@@ -96,20 +113,28 @@ async def _heads(tx: Tx, queue_id: int, limit: int) -> Sequence[Any]:
 async def _candidates(tx: Tx, fit: Sequence[tuple[int, Needs]], limit: int) -> list[tuple[Any, Needs]]:
     """The next jobs of these queues, locked, in order of priority and age.
 
-    Of several queues only the keys are read at first: rows are large. Where others have locked what is next, each
+    Of several queues only the keys are read at first: rows are large. Where others have locked all that is next, each
     queue gives what it has.
     """
     needs = dict(fit)
     rows: list[Any] = []
     if len(fit) > 1:
-        keys = [tuple(row) for queue, _ in fit for row in (await tx.execute(_KEYS, {"queue": queue, "most": limit}))]
-        numbers = [number for _, number in sorted(keys)[:limit]]
-        rows = list((await tx.execute(_NAMED, {"numbers": numbers})).all()) if numbers else []
-        if len(rows) == len(numbers):
-            return [(row, needs[row.queue_id]) for row in rows]
-    rows = [row for queue, _ in fit for row in await _heads(tx, queue, limit)]
-    rows.sort(key=lambda row: (row.rank, row.number))
+        numbers = await _next_numbers(tx, list(needs), limit + _SLACK)
+        rows = list((await tx.execute(_NAMED, {"numbers": numbers, "most": limit})).all()) if numbers else []
+    if not rows:
+        rows = [row for queue in needs for row in await _heads(tx, queue, limit)]
+        rows.sort(key=lambda row: (row.rank, row.number))
     return [(row, needs[row.queue_id]) for row in rows]
+
+
+async def _next_numbers(tx: Tx, ids: Sequence[int], limit: int) -> list[int]:
+    """The numbers of the jobs that are next in these queues, in order, whoever has locked them."""
+    if tx.dialect == "postgresql":
+        rows: Sequence[Any] = (await tx.execute(_KEYS_OF_ALL, {"queues": ids, "most": limit})).all()
+    else:
+        found = [(await tx.execute(_KEYS, {"queue": queue, "most": limit})).all() for queue in ids]
+        rows = sorted(tuple(row) for some in found for row in some)[:limit]
+    return [row[1] for row in rows]
 
 
 async def take(tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: bool = False) -> list[dict[str, Any]]:
@@ -117,8 +142,9 @@ async def take(tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: 
 
     ``has_backlog``: it holds tasks that it has not started.
     """
-    await wake(tx, pilot.owner_id, now)
     fit = await eligible_queues(tx, pilot, request)
+    if not fit and await wake(tx, pilot.owner_id, now):  # else the timers do it
+        fit = await eligible_queues(tx, pilot, request)
     want, taken, moves = request.want, [], []
     room = Room(
         pilot.cores,

@@ -57,6 +57,10 @@ class Limits:
     retries: int
     node_retries: int
     crash_limit: int
+    retry_on: tuple[int, ...] = ()
+    """Exit codes (as ``hansa run`` gives them) after which a task is run again. None: all."""
+    backoff_s: float = 0.0
+    """The wait before the first retry; twice as long before each further one, at most an hour."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,17 @@ class Again:
     message: str
 
 
-def judge(outcome: str, exit_code: int | None, message: str, history: History, limits: Limits) -> Final | Again:
+_LONGEST_BACKOFF_S = 3600.0
+
+
+def judge(
+    outcome: str,
+    exit_code: int | None,
+    message: str,
+    history: History,
+    limits: Limits,
+    signal: int | None = None,
+) -> Final | Again:
     """What an attempt's end means for its task."""
     if outcome == protocol.EXITED and exit_code == 0:
         return Final(Phase.DONE, message)
@@ -93,10 +107,14 @@ def judge(outcome: str, exit_code: int | None, message: str, history: History, l
         if faults > limits.node_retries:
             return Final(Phase.FAILED, f"{message} (after {faults} faults of nodes)")
         return Again(_next(history, node_faults=faults), min(60.0, 2.0 ** (faults - 1)), message)
+    if outcome == protocol.PREEMPTED:  # the place was taken away: nobody's fault, and no reason ever to give up
+        return Again(_next(history), 0.0, message)
     failures = history.failures + 1
-    if failures > limits.retries:
+    wanted = not limits.retry_on or exit_code_of(outcome, exit_code, signal) in limits.retry_on
+    if failures > limits.retries or not wanted:
         return Final(Phase.FAILED, message)
-    return Again(_next(history, failures=failures), 0.0, message)
+    delay_s = min(_LONGEST_BACKOFF_S, limits.backoff_s * 2.0 ** min(failures - 1, 30))
+    return Again(_next(history, failures=failures), delay_s, message)
 
 
 def _next(history: History, **changed: int) -> History:
@@ -129,6 +147,12 @@ def phase_of(counts: Counts, *, was_leased: bool) -> Phase:
             return Phase.FAILED
         return Phase.KILLED if counts.killed else Phase.DONE
     return Phase.RUNNING if was_leased else Phase.WAITING
+
+
+def has_more(job: Any) -> bool:
+    """Whether a job has tasks that no pilot has and that have not ended."""
+    end = job.killed_from if job.killed_from is not None else job.first + job.count
+    return bool(job.next_index < end or job.again)
 
 
 def ending_message(counts: Counts, seconds: float, how: str = "") -> str:

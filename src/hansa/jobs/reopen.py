@@ -92,6 +92,7 @@ def _reopened(count: int, now: datetime) -> dict[str, Any]:
         "message": f"{count:,} tasks wait to run again.",
         "waiting_on": Party.HANSA.value,
         "since": now,
+        "deadline": None,
         "started": None,
         "ended": None,
         "exit_code": None,

@@ -140,6 +140,18 @@ async def kill_job(job: Number, body: Selection, who: Writer, jobs: Jobs) -> Job
     return await jobs.kill(who, job, body)
 
 
+@router.post("/jobs/{job}/hold")
+async def hold_job(job: Number, who: Writer, jobs: Jobs) -> Job:
+    """Give out no more tasks of a job until it is released."""
+    return await jobs.hold(who, job)
+
+
+@router.post("/jobs/{job}/release")
+async def release_job(job: Number, who: Writer, jobs: Jobs) -> Job:
+    """Let a held job go on."""
+    return await jobs.release(who, job)
+
+
 @router.post("/jobs/{job}/retry")
 async def retry_job(job: Number, body: Selection, who: Writer, jobs: Jobs) -> Job:
     """Run tasks again that failed or were killed."""

@@ -11,17 +11,17 @@ from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
-from hansa.jobs import errors, leases, overview, search, store, store_pilots
+from hansa.jobs import errors, leases, links, overview, search, store, store_pilots
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
+from hansa.jobs.kills import kill_all, kill_some
 from hansa.jobs.logs import LogStore
-from hansa.jobs.model import NEVER_RAN
+from hansa.jobs.model import has_more
 from hansa.jobs.needs import fill_needs, misfit
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
-from hansa.jobs.settle import Change, apply_change
-from hansa.jobs.submission import check_spec, plain_spec
+from hansa.jobs.submission import begin, check_spec, plain_spec
 from hansa.jobs.views import job_view, pilot_view, result_view, waiting_view
 from hansa.jobs.wire import (
     Explanation,
@@ -81,7 +81,7 @@ class JobService:
         ``jobs.file_missing``, ``kernel.idempotency_reused``, and for its VO ``identity.no_vo``,
         ``identity.vo_ambiguous`` or ``identity.vo_suspended``. Nothing is changed then.
         """
-        check_spec(spec, self._settings.array_limit)
+        check_spec(spec, self._settings.array_limit, self._clock.now())
         needs = fill_needs(
             spec.requirements,
             cores=self._settings.cores,
@@ -102,7 +102,9 @@ class JobService:
             vo = await self._vos.check_may_start(tx, caller, spec.vo)
             await self._check_group(tx, caller, vo, spec.vo_group)
             await self._check_inputs(tx, caller, inputs)
-            message = f"{spec.count:,} tasks wait for a pilot." if spec.array else "It waits for a pilot."
+            needed = await links.check(tx, caller, spec.after)
+            beginning = begin(spec, [link["needs"] for link in needed if not link["met"]])
+            reason, message = beginning.reason, beginning.message
             values: dict[str, Any] = {
                 "id": new_id("job"),
                 "owner_id": caller.user_id,
@@ -118,15 +120,15 @@ class JobService:
                 "next_index": spec.first,
                 "ahead": 0,
                 "again": 0,
-                "open": True,
+                "open": beginning.is_open,
                 "done": 0,
                 "failed": 0,
                 "killed": 0,
                 "kill_requested": False,
                 "phase": Phase.WAITING.value,
-                "reason": "jobs.queued",
+                "reason": reason,
                 "message": message,
-                "waiting_on": Party.HANSA.value,
+                "waiting_on": beginning.waiting_on.value,
                 "since": now,
                 "version": 1,
                 "input_files": len(inputs),
@@ -138,11 +140,15 @@ class JobService:
                 "labels": spec.labels,
                 "comment": spec.comment,
                 "sites": [],
+                "held": spec.hold,
+                "blockers": sum(not link["met"] for link in needed),
+                "deadline": spec.deadline,
             }
             number = await store.insert_job(tx, values, rows)
             await store.mark(tx, caller.user_id, number, "label", spec.labels)
+            await links.insert(tx, number, needed)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
-            event = Event(caller.actor, f"job/{number}", "waiting", "jobs.queued", message, caller.user_id, vo)
+            event = Event(caller.actor, f"job/{number}", "waiting", reason, message, caller.user_id, vo)
             await self._events.record(tx, event)
             tx.ring(f"work/{caller.user_id}")
             tx.ring("demand")
@@ -328,72 +334,53 @@ class JobService:
                 raise Fault(errors.ENDED, f"Job {number} has ended: {job.phase}.", job=number)
             if selection.tasks is None:
                 if not job.kill_requested:
-                    await self._kill_all(tx, caller, job, now)
+                    message = f"{caller.name} asked to kill it; running tasks are being stopped."
+                    await kill_all(tx, self._events, job, caller.actor, message, now)
             else:
                 for index in selection.tasks:
                     self._check_index(job, index)
-                await self._kill_some(tx, caller, job, sorted(set(selection.tasks)), now)
+                await kill_some(tx, self._events, job, caller, sorted(set(selection.tasks)), now)
             await self._ring_pilots(tx, number)
             return await self._view(tx, await self._own(tx, caller, number))
 
-    async def _kill_all(self, tx: Tx, caller: Caller, job: Any, now: Any) -> None:
-        message = f"{caller.name} asked to kill it; running tasks are being stopped."
+    async def hold(self, caller: Caller, number: int) -> Job:
+        """Give out no more tasks of a job until it is released; what runs goes on."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            job = await self._own(tx, caller, number, change=True)
+            if Phase(job.phase).is_final or job.kill_requested:
+                raise Fault(errors.ENDED, f"Job {number} has ended: {job.phase}.", job=number)
+            if not job.held:
+                message = f"{caller.name} holds it."
+                await self._say(tx, caller, job, "jobs.held", message, now, Party.USER, held=True, open=False)
+            return await self._view(tx, await self._own(tx, caller, number))
+
+    async def release(self, caller: Caller, number: int) -> Job:
+        """Let a held job go on."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            job = await self._own(tx, caller, number, change=True)
+            if not job.held:
+                raise Fault(errors.NOT_HELD, f"Job {number} is not held: it is {job.phase}.", job=number)
+            if job.vo is not None:
+                await self._vos.check_may_start(tx, caller, job.vo)
+            reason = "jobs.blocked" if job.blockers else "jobs.queued"
+            message = f"{caller.name} released it; it waits for {'other jobs' if job.blockers else 'a pilot'}."
+            values = {"held": False, "wake_at": None, "open": has_more(job) and not job.blockers}
+            await self._say(tx, caller, job, reason, message, now, Party.HANSA, **values)
+            tx.ring(f"work/{job.owner_id}")
+            tx.ring("demand")
+            return await self._view(tx, await self._own(tx, caller, number))
+
+    async def _say(
+        self, tx: Tx, caller: Caller, job: Any, reason: str, message: str, now: Any, party: Party, **values: Any
+    ) -> None:
+        values |= {"reason": reason, "message": message, "waiting_on": party.value, "since": now}
+        await store.update_job(tx, job.number, **values)
         await self._events.record(
-            tx, Event(caller.actor, f"job/{job.number}", job.phase, "jobs.killing", message, job.owner_id, job.vo)
+            tx, Event(caller.actor, f"job/{job.number}", job.phase, reason, message, job.owner_id, job.vo)
         )
-        again = await store.waiting_again(tx, job.number)
-        ends = [_never_ran(job.number, row.index, now, row.attempt - 1) for row in again]
-        fresh = await store.insert_results(tx, ends)
-        await store.delete_retries(tx, job.number, [row.index for row in again])
-        is_first = job.killed_from is None
-        never = job.first + job.count - job.next_index - job.ahead if is_first else 0
-        await store.update_job(
-            tx,
-            job.number,
-            kill_requested=True,
-            killed_from=job.next_index,
-            ahead=0,
-            again=0,
-            open=False,
-            wake_at=None,
-            reason="jobs.killing",
-            message=message,
-            since=now,
-        )
-        job = await store.get_job(tx, job.number)
-        await apply_change(tx, self._events, job, Change(killed=never + len(fresh)), now, caller.actor)
-
-    async def _kill_some(self, tx: Tx, caller: Caller, job: Any, indices: Sequence[int], now: Any) -> None:
-        """What waits has ended at once; what a pilot has ends when the pilot says so."""
-        with_pilot = await self._mark_leased(tx, job, indices)
-        end = job.killed_from if job.killed_from is not None else job.first + job.count
-        again = await store.retries_of(tx, job.number, [index for index in indices if index not in with_pilot])
-        waiting = [index for index in indices if (index < end or index in again) and index not in with_pilot]
-        before = {index: row.attempt - 1 for index, row in again.items()}
-        ends = [_never_ran(job.number, index, now, before.get(index, 0)) for index in waiting]
-        killed = sorted(index for _, index in await store.insert_results(tx, ends))
-        await store.delete_retries(tx, job.number, sorted(again))
-        ahead = sum(index >= job.next_index and index not in again for index in killed)
-        await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - len(again))
-        if count := len(killed) + len(with_pilot):
-            message = f"{caller.name} killed {count:,} {'tasks' if count > 1 else 'task'}."
-            await self._events.record(
-                tx,
-                Event(caller.actor, f"job/{job.number}", job.phase, "jobs.tasks_killed", message, job.owner_id, job.vo),
-            )
-        job = await store.get_job(tx, job.number)
-        await apply_change(tx, self._events, job, Change(killed=len(killed)), now, caller.actor)
-
-    async def _mark_leased(self, tx: Tx, job: Any, indices: Sequence[int]) -> set[int]:
-        """Tell pilots to stop those of the tasks that they have; which these are."""
-        found: set[int] = set()
-        for lease in await leases.of_job(tx, job.number):
-            mine = {index for index in indices if lease.first <= index <= lease.last}
-            mine &= set(await leases.outstanding(tx, lease)) if mine else set()
-            if mine - set(lease.kill):
-                await leases.update(tx, lease.id, kill=sorted({*lease.kill, *mine}))
-            found |= mine
-        return found
+        tx.ring(f"job/{job.number}")
 
     async def retry(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Run tasks again that failed or were killed (None: all of them). Their earlier ends are kept.
@@ -501,24 +488,3 @@ class JobService:
     async def _ring_pilots(self, tx: Tx, number: int) -> None:
         for lease in await leases.of_job(tx, number):
             tx.ring(f"pilot/{lease.pilot_id}")
-
-
-def _never_ran(job: int, index: int, now: Any, attempts: int) -> dict[str, Any]:
-    """The end of a task that waited, after so many attempts."""
-    return {
-        "job": job,
-        "index": index,
-        "attempt": attempts,
-        "lease": None,
-        "phase": Phase.KILLED.value,
-        "outcome": NEVER_RAN,
-        "exit_code": None,
-        "signal": None,
-        "message": "Killed on request.",
-        "pilot_id": None,
-        "ended": now,
-        "wall_s": 0.0,
-        "cpu_s": 0.0,
-        "memory_mib": 0.0,
-        "fields": None,
-    }

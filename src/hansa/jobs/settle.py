@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.jobs import leases, store, store_pilots
+from hansa.jobs import leases, links, store, store_pilots
 from hansa.jobs.model import (
     LOST,
     NEVER_RAN,
@@ -27,6 +27,8 @@ from hansa.kernel.events import Event, EventLog
 from hansa.kernel.settings import JobSettings
 from hansa.kernel.status import Party
 
+_SAYS_WHY = ("jobs.deadline", links.DOOMED)
+"""Reasons of jobs that are being killed whose message is worth keeping."""
 _NO_USE = {"wall_s": 0.0, "cpu_s": 0.0, "memory_mib": 0.0, "exit_code": None, "signal": None}
 
 
@@ -52,7 +54,14 @@ def counts_of(job: Any, running: int) -> Counts:
 
 
 def limits_of(job: Any, settings: JobSettings) -> Limits:
-    return Limits(job.spec.get("retries", 0), settings.node_retries, settings.crash_limit)
+    spec = job.spec
+    return Limits(
+        retries=spec.get("retries", 0),
+        node_retries=settings.node_retries,
+        crash_limit=spec.get("crash_limit") or settings.crash_limit,
+        retry_on=tuple(spec.get("retry_on", ())),
+        backoff_s=spec.get("backoff_s", 0.0),
+    )
 
 
 async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: datetime, actor: str) -> None:
@@ -79,11 +88,14 @@ async def _ending(tx: Tx, events: EventLog, job: Any, counts: Counts, now: datet
             exit_code = exit_code_of(row.outcome, row.exit_code, row.signal)
             how = "" if phase is Phase.DONE else how_it_ended(row.outcome, row.exit_code, row.signal, row.message)
     message = ending_message(counts, (now - job.created).total_seconds(), how)
+    if job.reason in _SAYS_WHY and phase is not Phase.DONE:
+        message = f"{job.message} {message}"
     reason = f"jobs.{phase.value}"
     await events.record(
         tx,
         Event(actor, f"job/{job.number}", phase.value, reason, message, job.owner_id, job.vo, _plain(counts)),
     )
+    await links.progress(tx, events, job.number, phase, now)
     return {
         "phase": phase.value,
         "reason": reason,

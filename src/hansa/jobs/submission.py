@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from hansa.jobs import errors
 from hansa.jobs.needs import Needs, version_key
 from hansa.jobs.wire import JobSpec
 from hansa.kernel.errors import Fault
+from hansa.kernel.status import Party
 from hansa.node.containers.errors import ContainerError
 from hansa.node.containers.model import Reference
 
@@ -17,7 +19,30 @@ _COMMAND_BYTES = 128 * 1024
 _RESERVED_NAMES = {"job", "node"}
 
 
-def check_spec(spec: JobSpec, array_limit: int) -> None:
+@dataclass(frozen=True)
+class Beginning:
+    """How a job begins: whether its tasks may be given out, and what is said of it."""
+
+    is_open: bool
+    reason: str
+    message: str
+    waiting_on: Party
+
+
+def begin(spec: JobSpec, unmet: Sequence[int]) -> Beginning:
+    """How a job begins that waits for these other jobs."""
+    named = ", ".join(map(str, unmet[:5])) + (", …" if unmet[5:] else "")
+    if spec.hold:
+        message = "It was submitted held, and waits to be released."
+        return Beginning(False, "jobs.held", message, Party.USER)
+    if unmet:
+        message = f"It waits for {'jobs' if len(unmet) > 1 else 'job'} {named}."
+        return Beginning(False, "jobs.blocked", message, Party.HANSA)
+    message = f"{spec.count:,} tasks wait for a pilot." if spec.array else "It waits for a pilot."
+    return Beginning(True, "jobs.queued", message, Party.HANSA)
+
+
+def check_spec(spec: JobSpec, array_limit: int, now: datetime | None = None) -> None:
     """Raise Fault ``jobs.bad_spec`` or ``jobs.array_limit`` naming what is wrong with a job."""
     if spec.count > array_limit:
         raise Fault(
@@ -38,6 +63,12 @@ def check_spec(spec: JobSpec, array_limit: int) -> None:
     for name in spec.env:
         if not name or "=" in name:
             raise _bad(f"{name!r} cannot be the name of an environment variable")
+    if spec.deadline is not None and spec.deadline.tzinfo is None:
+        raise _bad("the deadline has no time zone")
+    if spec.deadline is not None and now is not None and spec.deadline <= now:
+        raise _bad(f"its deadline, {spec.deadline.isoformat()}, has passed")
+    if spec.retry_on and not spec.retries:
+        raise _bad("there are exit codes to retry on, but no retries")
     _check_image(spec.image)
     _check_rows(spec)
     _check_needs(spec)
@@ -126,5 +157,6 @@ def plain_spec(spec: JobSpec, needs: Needs) -> dict[str, Any]:
     """What the database keeps of a spec: all but the rows, with the needs filled in."""
     plain = asdict(spec)
     del plain["rows"]
+    plain["deadline"] = spec.deadline.isoformat() if spec.deadline is not None else None
     plain["requirements"] = asdict(needs)
     return plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.jobs.settle import counts_of
-from hansa.jobs.wire import Job, Phase, PilotView, Requirements, Task
+from hansa.jobs.wire import After, Job, Phase, PilotView, Requirements, Task
 from hansa.kernel.status import Party, Status
 
 
@@ -44,6 +44,9 @@ def job_view(row: Any, running: int) -> Job:
         vo_group=row.vo_group,
         labels=row.labels or {},
         comment=row.comment,
+        held=row.held,
+        after=[After(**one) for one in spec.get("after", ())],
+        deadline=row.deadline,
         sites=row.sites or [],
         exit_code=row.exit_code,
     )

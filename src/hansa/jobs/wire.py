@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 
@@ -75,6 +75,28 @@ class Requirements:
 
 
 @dataclass(frozen=True)
+class After:
+    """A job that must come first: ``ok`` until it is done, ``any`` until it has ended, ``started`` until it began."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    job: Annotated[int, Ge(1), Le(2**53)]
+    how: Literal["ok", "any", "started"] = "ok"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A signal that tasks get some time before their wall time is over."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    signal: Annotated[int, Ge(1), Le(64)]
+    """Its number: 10 is USR1."""
+    before_s: Annotated[int, Ge(1), Le(86_400)] = 60
+    """Seconds before the end."""
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """A job to submit. In command, env, outputs: ``{i}`` and ``{NAME}`` as in hansa.node.protocol.JobOrder."""
 
@@ -112,6 +134,20 @@ class JobSpec:
     """How often a task that failed is run again. Faults of nodes do not count."""
     priority: Annotated[int, Ge(0), Le(10)] = 5
     """0 to 10, among the owner's own jobs; more is earlier."""
+    retry_on: Annotated[list[Annotated[int, Ge(0), Le(255)]], MaxLen(100)] = field(default_factory=list)
+    """Exit codes after which a task is run again, as ``hansa run`` gives them: 137 for a limit. Default: all."""
+    backoff_s: Annotated[float, Ge(0), Le(86_400)] = 0.0
+    """Seconds to wait before the first retry, twice as long before each further one, at most an hour."""
+    crash_limit: Annotated[int, Ge(1), Le(100)] | None = None
+    """A task under which so many pilots died is stopped. Default: the server's setting job.crash_limit."""
+    hold: bool = False
+    """Whether it waits until it is released."""
+    after: Annotated[list[After], MaxLen(1000)] = field(default_factory=list)
+    """Jobs that must come first."""
+    deadline: datetime | None = None
+    """When it is killed if it has not ended."""
+    warning: Notice | None = None
+    """A signal before the end of the wall time."""
     vo_group: Name | None = None
     """The group of the VO for whose share it runs. Default: none."""
     group: Name | None = None
@@ -167,6 +203,9 @@ class Job:
     vo_group: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     comment: str | None = None
+    held: bool = False
+    after: list[After] = field(default_factory=list)
+    deadline: datetime | None = None
     sites: list[str] = field(default_factory=list)
     """Where tasks of it have run."""
     exit_code: int | None = None

@@ -19,11 +19,11 @@ from .containers.settings import read_only_roots, store_root
 from .core import Arrivals, Core, Job, Refusal, SetupPhase, Signal, Task
 from .files import Cache, InputError
 from .finish import basic_result, collect, left_nothing, tail_of, upload_file, with_problem
-from .images import Ended, Shelf, users
+from .images import Ended, Shelf, share_of_disk, users
 from .isolation import is_below
 from .launch import Launcher, inputs_of, user_env
 from .outbox import Speaker
-from .protocol import INPUT, NODE, NOT_STARTED, OutputFile, PilotConfig, TaskResult
+from .protocol import INPUT, NODE, NOT_STARTED, PREEMPTED, OutputFile, PilotConfig, TaskResult
 from .sampling import Sampler, read_processes
 from .spawnlink import SpawnerLink
 from .talker import Talker
@@ -71,6 +71,7 @@ class Agent:
         self._cache = Cache(places.cache, lambda digest: self._endpoint.path(f"files/{digest}"))
         self._store, below = store_root(os.environ), read_only_roots(os.environ)
         self._keep = [places.tasks, *self._store_places(config, below)]
+        self._cache_limit_bytes = config.cache_limit_bytes or share_of_disk(places.root)
         self._shelf = Shelf(self._store, below, places.runtime, config.cache_limit_bytes)
         self._launcher = Launcher(config, places, self._cache, user_env(os.environ), self._shelf, is_bound=is_bound)
         self._mail: Deque[Callable[[], None]] = deque()
@@ -169,6 +170,7 @@ class Agent:
             for number in self.core.prune():
                 self._launcher.forget(number)
             self._shelf.keep_only(users(self.core.jobs.values()))
+            self._make_room()
         self.talker.tick(now)
         if self.core.tasks or self.core.active or self._finishing or len(self.talker.outbox):
             self._busy_at = now
@@ -178,6 +180,20 @@ class Agent:
                 self._begin_to_end(reason, now)
         else:
             self._go_on_ending(now)
+
+    def _make_room(self) -> None:
+        """Keep the input cache within its limit."""
+
+        def needed() -> Set[str]:
+            return {file.digest for task in self.core.tasks.values() for file in inputs_of(task)}
+
+        try:
+            gone = self._cache.make_room(self._cache_limit_bytes, needed)
+        except OSError as error:
+            _log.warning("the cache of input files cannot be looked through: %s", error)
+            return
+        if gone:
+            _log.info("removed %d bytes of input files that were not used for the longest time", gone)
 
     def _reason_to_end(self, now: float) -> Optional[str]:
         if self.talker.refusal is not None:
@@ -208,7 +224,7 @@ class Agent:
         grace = _NOW_DEADLINE_S if self._stop_now else _END_DEADLINE_S
         self._deadline = now + grace
         for task in list(self.core.active.values()):
-            self._signal(self.core.stop(task, NODE, _STOPPED, now).signals)
+            self._signal(self.core.stop(task, PREEMPTED, _STOPPED, now).signals)
 
     def _go_on_ending(self, now: float) -> None:
         is_refused = self.talker.refusal is not None

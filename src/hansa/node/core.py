@@ -117,6 +117,7 @@ class Task:
         "stop_message",
         "stop_outcome",
         "told",
+        "warned",
     )  # fmt: skip
 
     def __init__(self, serial: int, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow]) -> None:
@@ -137,6 +138,7 @@ class Task:
         self.stop_message = ""
         self.kill_at: Optional[float] = None
         self.drop = False  # the server does not want to hear of it any more
+        self.warned = False  # its signal before the end was sent
         self.told = False  # the server knows that it runs
         self.memory_mib = 0.0
         self.peak_mib = 0.0
@@ -484,9 +486,17 @@ class Core:
                 if now >= task.kill_at:
                     task.kill_at = now + 1.0
                     arrivals.signals.append(Signal(task, SIGKILL))
+            elif not task.is_setup and not task.warned and self._is_near_its_end(task, now):
+                task.warned = True
+                arrivals.signals.append(Signal(task, task.job.order.signal))
             elif now - task.started >= limit:
                 self._stop(task, WALL_TIME, f"ran longer than its wall time of {limit:,} s", now, arrivals)
         return arrivals.signals
+
+    @staticmethod
+    def _is_near_its_end(task: Task, now: float) -> bool:
+        order = task.job.order
+        return bool(order.signal) and now - task.started >= order.wall_time_s - order.signal_before_s
 
     def over_memory(self, task: Task, used_mib: float, now: float) -> List[Signal]:
         """A sample of a task's memory: a SIGKILL if it is over what it asked for."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import threading
-from typing import Callable, Dict, Iterable, Optional, Protocol, Tuple
+from typing import Callable, Dict, Iterable, Optional, Protocol, Set, Tuple
 
 from . import linux
 from .backoff import Backoff
@@ -45,6 +46,31 @@ class Cache:
     def place(self, digest: str) -> str:
         """Where the file is, or would be."""
         return os.path.join(self._directory, digest.partition(":")[2])
+
+    def make_room(self, limit_bytes: int, needed: Callable[[], Set[str]]) -> int:
+        """Where more than ``limit_bytes`` are kept: remove files, the longest unused first, but none that is needed.
+
+        Returns the bytes that went. Call it from the thread that decides what is needed.
+        """
+        with os.scandir(self._directory) as entries:
+            found = [(entry.stat(), entry.path) for entry in entries if not entry.name.endswith(".part")]
+        over = sum(status.st_size for status, _ in found) - limit_bytes
+        if over <= 0:
+            return 0
+        kept = {self.place(digest) for digest in needed()}
+        gone = 0
+        for status, path in sorted(found, key=lambda one: one[0].st_mtime_ns):
+            if gone >= over:
+                break
+            if path not in kept:
+                os.unlink(path)
+                gone += status.st_size
+        return gone
+
+    def used(self, file: File) -> None:
+        """Note that a file was used now."""
+        with contextlib.suppress(OSError):
+            os.utime(self.place(file.digest))
 
     def missing(self, files: Iterable[File]) -> bool:
         """True if a fetch is needed for one of them."""
@@ -139,6 +165,7 @@ def lay_out(cache: Cache, files: Iterable[File], directory: str) -> Dict[str, St
             target = os.path.join(directory, checked(file.path))
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             copy(cache.place(file.digest), target, 0o700 if file.executable else 0o600)
+            cache.used(file)
         except ValueError as error:
             raise InputError(f"input {file.path!r}: {error}") from error
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:

@@ -109,7 +109,7 @@ class Shelf:
     def _bring_once(self, image: str, auth: Optional[Dict[str, str]], changed: Callable[[], None]) -> Any:
         """A Ready, or what failed."""
         order: Dict[str, Any] = {"store": self._store, "below": self._below, "image": image, "auth": auth}
-        order["limit_bytes"] = self._limit_bytes
+        order["limit_bytes"] = self._limit_bytes or share_of_disk(self._store)
         problem = {"message": "the process that brings it died", "is_retryable": True}
         with contextlib.suppress(OSError, ValueError):
             for document in self._talk(json.dumps(order).encode("ascii")):
@@ -152,6 +152,14 @@ class Shelf:
         from .containers.store import Store
 
         return pin(Store(self._store), image_id)
+
+
+def share_of_disk(path: str) -> int:
+    """A quarter of the file system of a path that need not be there yet: what may be kept where nobody says."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path) or "/"
+    status = os.statvfs(path)
+    return status.f_frsize * status.f_blocks // 4
 
 
 def prepare_runtime(target: str) -> None:

@@ -46,6 +46,8 @@ INPUT = "input"  # an input file could not be brought here
 OUTPUT = "output"  # ran, but its outputs break a limit or could not be sent: message says which and what to do
 NODE = "node"  # a fault of the node (spawner died, disk full): the task is innocent and may run again
 
+PREEMPTED = "preempted"  # its pilot was stopped, or its wall time is over: nobody's fault, the task runs again
+
 OUTCOMES = (EXITED, WALL_TIME, MEMORY, KILLED, NOT_STARTED, SETUP, IMAGE, INPUT, OUTPUT, NODE)
 
 
@@ -102,6 +104,8 @@ class JobOrder:
     output_limit_files: int = 10_000  # of one task
     log_limit_bytes: int = 64 * 1024**2  # of one stream of one task; the rest is dropped and counted
     array: bool = False  # False: a single job; ``{i}`` is then not replaced
+    signal: int = 0  # sent once, ``signal_before_s`` before the wall time is over; 0: none
+    signal_before_s: int = 0
     image: Optional[str] = None
     """A container image (``docker://python:3.12-slim``): setup and command run in it. Its entry point is not used."""
     registry_auth: Optional[Dict[str, str]] = None
@@ -242,5 +246,5 @@ class PilotConfig:
     hide: List[str] = field(default_factory=list)
     ca_file: Optional[str] = None
     cache_limit_bytes: Optional[int] = None
-    """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: no
-    limit."""
+    """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: a
+    quarter of the file system, each."""

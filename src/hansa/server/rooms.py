@@ -44,6 +44,7 @@ from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
 from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.service import JobService
+from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock, SystemClock
 from hansa.kernel.database import Database
@@ -101,6 +102,7 @@ class Rooms:
     exchange: ExchangeService
     program: NodeProgram
     demand: Demand
+    timers: Timers
     images: ImageService
     endorsing: EndorsementService
     engines: dict[str, Engine[Any, Any, Any, Any]]
@@ -119,6 +121,7 @@ class Rooms:
                     await engine.queue.take_over(tx, self.clock.now())
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
+            ("timers", self.timers.run),
             *((name, engine.run) for name, engine in self.engines.items()),
             ("ends", self._look_at_ends),
             ("sequencer", self.events.run_sequencer),
@@ -267,6 +270,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         program=program,
         demand=Demand(database, events, clock),
+        timers=Timers(database, events, clock),
         images=images,
         endorsing=EndorsementService(database, events, clock, images, home.url),
         engines={engine.queue.name: engine for engine in engines},

@@ -11,6 +11,7 @@ from hansa.kernel.database import Tx
 from hansa.kernel.status import Party, Status
 from hansa.kernel.wire import decode
 from hansa.sites import store
+from hansa.sites.kinds.base import sign_in_of
 from hansa.sites.model import Ban, Downtime, EndpointView, Health, Severity, SiteView, Visibility, VoAccess
 from hansa.sites.wire import (
     Access,
@@ -143,6 +144,7 @@ def _shown_endpoint(rows: Rows, row: Any, vos: Collection[str] | None) -> Endpoi
         health=status_of(row),
         vos=[Access(one.vo, one.project, one.settings) for one in served],
         settings=row.settings if vos is None else None,
+        sign_in=sign_in_of(row.kind, row.settings),
         has_credential=row.credential is not None,
         discovered=row.facts_at,
     )

@@ -229,6 +229,8 @@ class Endpoint:
     health: Status
     vos: list[Access] = field(default_factory=list)
     settings: dict[str, Any] | None = None
+    sign_in: dict[str, Any] = field(default_factory=dict)
+    """How its users sign in, where they can: settings of its kind that are no business of administrators alone."""
     has_credential: bool = False
     discovered: datetime | None = None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from hansa.identity.wire import NewVo
 from hansa.jobs import leases, store
@@ -60,6 +62,7 @@ async def test_tags_and_platform(world: World) -> None:
 
 async def test_what_waits_for_a_suspended_vo_or_member_is_not_given_out(world: World) -> None:
     await world.vos.create(world.owner, NewVo("sky"))
+    await world.vos.create(world.owner, NewVo("sea"))
     job = await world.submit(3, vo="sky")
     pilot = await world.pilot()
     await world.vos.suspend(world.owner, "sky", "quota", suspended=True)
@@ -92,3 +95,17 @@ async def test_a_wide_queue_is_read_by_its_keys(world: World) -> None:
     one, two = await world.pilot(), await world.pilot()
     assert [lease.job for lease in await one.take(4)] == numbers[:4]
     assert [lease.job for lease in await two.take(9)] == numbers[4:]
+
+
+async def test_what_waits_is_found_in_an_index(world: World) -> None:
+    """However much waits: a look at the plan, as time says nothing in a test."""
+    await world.submit()
+    if world.database.dialect != "sqlite":
+        return  # its planner needs many rows to care
+    for statement in (leases._KEYS, leases._HEADS):
+        words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
+        async with world.database.read() as tx:
+            plan = sa.text(f"EXPLAIN QUERY PLAN {words.replace('?', '1')}")
+            rows = (await tx.execute(plan)).all()
+        assert "ix_jobs_open" in str(rows)
+        assert "TEMP B-TREE" not in str(rows)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hansa.jobs.wire import Counts, Job, Phase, Selection
+from hansa.jobs.wire import After, Counts, Job, Phase, Selection
 from hansa.kernel.database import Database, open_database
 from hansa.kernel.errors import Fault
 from hansa.kernel.settings import JobSettings
@@ -26,7 +26,7 @@ T = TypeVar("T")
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Every step commits: where that costs nothing, more histories fit into the time."""
 PILOTS = st.integers(0, 2)
-FINAL_OUTCOMES = (protocol.EXITED, protocol.KILLED, protocol.NODE, protocol.WALL_TIME)
+FINAL_OUTCOMES = (protocol.EXITED, protocol.KILLED, protocol.NODE, protocol.WALL_TIME, protocol.PREEMPTED)
 
 
 class Histories(RuleBasedStateMachine):
@@ -43,17 +43,34 @@ class Histories(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
 
-    @initialize(count=st.integers(1, 12), first=st.integers(0, 3), retries=st.integers(0, 2))
-    def submit(self, count: int, first: int, retries: int) -> None:
-        self.job, self.world, self.database = self.run(self._open(count, first, retries))
+    @initialize(
+        count=st.integers(1, 12),
+        first=st.integers(0, 3),
+        retries=st.integers(0, 2),
+        backs_off=st.booleans(),
+        is_blocked=st.booleans(),
+    )
+    def submit(self, count: int, first: int, retries: int, backs_off: bool, is_blocked: bool) -> None:
+        self.job, self.world, self.database = self.run(self._open(count, first, retries, backs_off, is_blocked))
 
-    async def _open(self, count: int, first: int, retries: int) -> tuple[Job, World, Database]:
+    async def _open(
+        self, count: int, first: int, retries: int, backs_off: bool, is_blocked: bool
+    ) -> tuple[Job, World, Database]:
         folder = Path(self.folder.name)
         database = await open_database(f"sqlite:///{folder}/hansa.db")
         await create_schema(database)
         world = await World(database, folder, job=JobSettings(crash_limit=2, node_retries=1)).open()
         self.pilots = [await world.pilot() for _ in range(3)]
-        return await world.submit(count, first=first, retries=retries), world, database
+        before = await world.submit()
+        job = await world.submit(
+            count,
+            first=first,
+            retries=retries,
+            backoff_s=3.0 if backs_off else 0.0,
+            after=[After(before.number, "any")] if is_blocked else [],
+        )
+        self.before = before.number
+        return job, world, database
 
     # --- what pilots do ---------------------------------------------------------------------------------------
 
@@ -148,6 +165,18 @@ class Histories(RuleBasedStateMachine):
         except Fault as fault:
             assert fault.code.code in may_refuse  # noqa: PT017
 
+    @rule(is_hold=st.booleans())
+    def hold_or_release(self, is_hold: bool) -> None:
+        act = self.world.jobs.hold if is_hold else self.world.jobs.release
+        try:
+            self.run(act(self.world.owner, self.job.number))
+        except Fault as fault:
+            assert fault.code.code in {"jobs.ended", "jobs.not_held"}  # noqa: PT017
+
+    @rule()
+    def tick(self) -> None:
+        self.run(self.world.timers.tick())
+
     @rule(seconds=st.sampled_from([0.5, 2.0, 5.0]))
     def wait(self, seconds: float) -> None:
         self.world.manual.advance(seconds)
@@ -177,7 +206,9 @@ class Histories(RuleBasedStateMachine):
         for pilot in self.pilots:
             await self.world.lose(pilot)
         last = await self.world.pilot()
-        for _ in range(3):
+        if (await self.world.get(self.job.number)).held:
+            await self.world.jobs.release(self.world.owner, self.job.number)
+        for _ in range(5):
             self.world.manual.advance(100)
             await last.take(100)
             await last.finish()
@@ -187,7 +218,8 @@ class Histories(RuleBasedStateMachine):
         rows = await self.world.result_rows(self.job.number)
         earlier = await self.world.attempt_rows(self.job.number)
         assert len({(row.index, row.attempt) for row in earlier}) == len(earlier)
-        ran = [row for row in [*rows.values(), *earlier] if row.wall_s > 0]
+        others = [*(await self.world.result_rows(self.before)).values(), *await self.world.attempt_rows(self.before)]
+        ran = [row for row in [*rows.values(), *earlier, *others] if row.wall_s > 0]
         assert await self.world.charged() == (len(ran), float(len(ran)))
 
 

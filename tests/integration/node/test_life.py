@@ -160,8 +160,8 @@ def test_stop_now_gives_back_what_never_started(server: FakeServer, pilot: Pilot
         assert terminate(pilot) == 0
     assert not any(alive(pid) for pid in pids)
     assert {key: result["outcome"] for key, result in server.results.items()} == {
-        (1, 0): "node",
-        (1, 1): "node",
+        (1, 0): "preempted",
+        (1, 1): "preempted",
     }
     assert server.results[1, 0]["message"] == "the pilot was stopped"
     assert server.returned == [(1, 2), (1, 3)]

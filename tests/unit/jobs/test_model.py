@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -67,6 +68,7 @@ def test_an_attempt_that_ends_its_task(outcome: str, exit_code: int | None, hist
         (protocol.NODE, History(), History(2, node_faults=1), 1.0),
         (protocol.NODE, History(2, node_faults=1), History(3, node_faults=2), 2.0),
         (protocol.INPUT, History(3, node_faults=2), History(4, node_faults=3), 4.0),
+        (protocol.PREEMPTED, History(9, 1, 3, 2), History(10, 1, 3, 2), 0.0),
         (LOST, History(), History(2, crashes=1), 0.0),
         (LOST, History(5, 1, 2, 1), History(6, 1, 2, 2), 0.0),
     ],
@@ -75,6 +77,25 @@ def test_an_attempt_after_which_its_task_runs_again(
     outcome: str, history: History, following: History, delay_s: float
 ) -> None:
     assert judge(outcome, 1, "said", history, LIMITS) == Again(following, delay_s, "said")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "outcome", "delay_s"),
+    [
+        (75, None, protocol.EXITED, 60.0),
+        (None, 9, protocol.EXITED, 60.0),
+        (None, 9, protocol.WALL_TIME, 60.0),
+        (1, None, protocol.EXITED, None),
+        (None, 15, protocol.EXITED, None),
+    ],
+)
+def test_retries_by_exit_code(exit_code: int | None, signal: int | None, outcome: str, delay_s: float | None) -> None:
+    limits = Limits(3, 0, 1, retry_on=(75, 137), backoff_s=30.0)
+    verdict = judge(outcome, exit_code, "", History(2, failures=1), limits, signal)
+    assert (verdict.delay_s if isinstance(verdict, Again) else None) == delay_s
+    longest = judge(protocol.EXITED, 75, "", History(90, failures=90), replace(limits, retries=100))
+    assert isinstance(longest, Again)
+    assert longest.delay_s == 3600.0
 
 
 @given(st.sampled_from([*protocol.OUTCOMES, *SERVER_ONLY]), st.sampled_from([0, 1, None]))

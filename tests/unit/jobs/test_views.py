@@ -49,6 +49,8 @@ def row(**more: Any) -> SimpleNamespace:
         "version": 4,
         "started": NOW,
         "ended": None,
+        "held": False,
+        "deadline": None,
         "group_name": None,
         "vo_group": None,
         "labels": {"a": "b"},

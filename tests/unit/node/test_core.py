@@ -100,6 +100,16 @@ def test_failed_setup_ends_all_its_tasks_also_later_ones() -> None:
     assert core.is_idle
 
 
+def test_a_signal_before_the_wall_time_is_over_comes_once() -> None:
+    core = make()
+    core.accept(reply(order(wall_time_s=100, signal=10, signal_before_s=60)), 0.0)
+    (task,) = running(core)
+    assert core.due(39.0) == []
+    assert core.due(40.0) == [(task, 10)]
+    assert core.due(41.0) == []
+    assert task.stop_outcome is None
+
+
 def test_wall_time_is_a_term_and_ten_seconds_later_a_kill() -> None:
     core = make()
     core.accept(reply(order(wall_time_s=5)), 0.0)

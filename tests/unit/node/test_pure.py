@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 
 from hansa.node.backlog import Rate, free_soon, wanted
 from hansa.node.backoff import Backoff
+from hansa.node.files import Cache
 from hansa.node.isolation import make_plan
 from hansa.node.outputs import parse_fields, select
 from hansa.node.pack import build_node_zipapp
 from hansa.node.paths import UnsafePathError, checked, glob_pattern, matcher
+from hansa.node.protocol import File
 from hansa.node.sampling import Process, Sampler, parse_stat
 from hansa.node.template import placeholders, render, values_of
 from hansa.node.wire import WireError, clean_text, parse_reply
@@ -224,3 +227,17 @@ def test_plan_of_hidden_directories(tmp_path: Path) -> None:
 
 def test_zipapp_is_the_same_every_time() -> None:
     assert build_node_zipapp() == build_node_zipapp()
+
+
+def test_the_cache_of_inputs_makes_room_by_age_and_need(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path), lambda digest: digest)
+    digests = ["sha256:" + str(number) * 64 for number in range(4)]
+    for age, digest in enumerate(digests):
+        path = Path(cache.place(digest))
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1000 - age, 1000 - age))
+    (tmp_path / "coming.part").write_bytes(b"x" * 1000)
+    assert cache.make_room(400, set) == 0
+    cache.used(File("a", digests[2], 100))
+    assert cache.make_room(150, lambda: {digests[3]}) == 300
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([digests[3].partition(":")[2], "coming.part"])

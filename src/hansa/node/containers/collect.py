@@ -125,7 +125,8 @@ def _pin_path(store: Store, image_id: str) -> str:
 def make_room(store: Store, limit_bytes: Optional[int], wait_s: float = GC_WAIT_S) -> List[str]:
     """Where a store holds more than ``limit_bytes``: remove images, the longest unused first, until it does not.
 
-    What is pinned, protected or has containers stays. Returns the ids that went. A store in use is left for later.
+    Only images that jobs have used: what a person has pulled stays, and so does what is pinned, protected or has
+    containers. Returns the ids that went. A store in use is left for later.
     """
     if limit_bytes is None or not store.layout.exists() or usage(store).total <= limit_bytes:
         return []
@@ -154,6 +155,8 @@ def _used_at(store: Store, image: Image) -> float:
 
 
 def _is_free(store: Store, image: Image) -> bool:
+    if not os.path.exists(_pin_path(store, image.id)):
+        return False  # no job has ever used it
     if image.is_protected or image.is_read_only or any(one.image_id == image.id for one in store.containers()):
         return False
     fd = os.open(_pin_path(store, image.id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,6 +25,9 @@ class KindSettings(BaseModel):
     """Base of the settings of a kind. A field's docstring is its meaning, and makes the reference."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Settings that every user of the site sees: how to sign in there."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +149,12 @@ def parse_settings(kind: str, settings: Mapping[str, Any]) -> Any:
             f"The setting {place} of an endpoint of kind {kind} is not valid: {first['msg']}.",
             hint=f"Its settings are: {names}. The reference of the site file says what each means.",
         ) from error
+
+
+def sign_in_of(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an endpoint that every user of its site sees; empty where its kind is gone."""
+    try:
+        parsed = parse_settings(kind, settings)
+    except Fault:
+        return {}
+    return {name: getattr(parsed, name) for name in parsed.shown}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
+from hansa.engines.openstack import ApplicationCredential, Cloud, Clouds, Credential
+from hansa.engines.web import Web
+from hansa.kernel.errors import Permanent, Temporary
+from hansa.sites.kinds import openstack_look as look
 from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
 from hansa.sites.wire import Facts
 
 
 class OpenstackSettings(KindSettings):
     """How Hansa signs in at a keystone. The conventions of the EGI federation are the defaults."""
+
+    shown: ClassVar[tuple[str, ...]] = (*("auth", "identity_provider", "protocol", "region", "project_property", "ca"),)
 
     auth: str = Field(
         default="v3oidcaccesstoken", pattern="^(v3oidcaccesstoken|v3applicationcredential|v3password|v3token)$"
@@ -67,8 +75,56 @@ class OpenstackKind:
             round(3 * 3600 / probe_s + 6 * vos * 3600 / discover_s),
         )
 
-    async def probe(self, target: Target) -> Finding:  # noqa: ARG002
-        return Finding(Answer.UNKNOWN, Stage.REACH, "This server cannot look at OpenStack yet.")
+    def __init__(self) -> None:
+        self._clouds: Clouds | None = None
 
-    async def discover(self, target: Target, vo: str | None) -> Facts:  # noqa: ARG002
-        return Facts()
+    async def probe(self, target: Target) -> Finding:
+        """Its keystone answers; it lets us in; the images of the first VO can be listed."""
+        if (problem := await self._reach(target)) is not None:
+            return problem
+        vo = next(iter(target.vos), None)
+        credential = look.credential(target, vo)
+        if credential is None:
+            return Finding(Answer.UP, Stage.REACH, "It answers; there is no credential to sign in with.")
+        try:
+            cloud = await self._project(target, vo, credential)
+            await cloud.call(lambda connection: connection.session.get_token())
+        except Permanent as error:
+            return Finding(Answer.DOWN, Stage.SIGN_IN, str(error), "sites.sign_in")
+        try:
+            await cloud.call(lambda connection: next(iter(connection.image.images(limit=1)), None))
+        except (Permanent, Temporary) as error:
+            return Finding(Answer.DOWN, Stage.LIST, str(error), "sites.list")
+        return Finding(Answer.UP, Stage.LIST, "It lets us in and lists its VM images.")
+
+    async def discover(self, target: Target, vo: str | None) -> Facts:
+        credential = look.credential(target, vo)
+        if credential is None:
+            return Facts(notes=["There is no credential to look with."])
+        cloud = await self._project(target, vo, credential)
+        return await cloud.call(look.look)
+
+    async def _reach(self, target: Target) -> Finding | None:
+        """What is wrong with its address; None: an identity service answers there."""
+        try:
+            async with Web(target.egress, target.settings.ca) as web:
+                _, body = await web.ask("GET", (target.url or "").rstrip("/") + "/")
+        except (Permanent, Temporary) as error:
+            return Finding(Answer.DOWN, Stage.REACH, str(error), "sites.unreachable")
+        if not look.is_keystone(body):
+            message = "What answers there is no keystone of version 3."
+            return Finding(Answer.DOWN, Stage.REACH, message, "sites.garbage")
+        return None
+
+    async def _project(self, target: Target, vo: str | None, credential: Credential) -> Cloud:
+        """The cloud in the project of a VO. An application credential has its project in it."""
+        if self._clouds is None:
+            self._clouds = Clouds()
+        if isinstance(credential, ApplicationCredential):
+            return self._clouds.at(look.place(target, None), credential, target.egress)
+        projects = await self._clouds.at(look.place(target, None), credential, target.egress).projects()
+        found = look.project_of(projects, target, vo)
+        if found is None:
+            names = ", ".join(sorted(one.name for one in projects)) or "none"
+            raise Permanent(f"{target.site} has no project of {vo} for this credential; it has: {names}.")
+        return self._clouds.at(look.place(target, found.id), credential, target.egress)

@@ -54,6 +54,26 @@ def test_quota(person: Any, registry: Any) -> None:
     person.do(FETCH, name=f"{registry.host}/two")
 
 
+def test_room_is_made_by_what_jobs_used_longest_ago(person: Any, registry: Any) -> None:
+    """Neither what a person has pulled, nor what is in use."""
+    old, new = f"{registry.host}/two", f"{registry.host}/two:many"
+    person.do(FETCH, name=old)
+    code = """
+import os
+from hansa.node.containers.collect import make_room, pin, usage
+image = store.find_image(name)
+result = [make_room(store, 1)]
+fd = pin(store, image.id)
+result.append(make_room(store, 1))
+os.close(fd)
+result.append(make_room(store, usage(store).total))
+result.append(make_room(store, 1) == [image.id])
+result.append(usage(store).total)
+"""
+    assert person.do(code, name=old) == [[], [], [], True, 0]
+    person.do(FETCH, name=new)
+
+
 def test_containers(person: Any, registry: Any) -> None:
     name = f"{registry.host}/two"
     person.do(FETCH, name=name)

@@ -1,0 +1,95 @@
+"""The real OpenStack client through Hansa, and the stock client of the EGI federation at a site that trusts Hansa."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hansa.client import openstack
+from tests.support.openstack import packages
+from tests.support.openstack.contents import IMAGE
+from tests.support.openstack.fixtures import VO, Federation
+
+HANSA = str(Path(sys.executable).with_name("hansa"))
+pytestmark = [pytest.mark.openstack, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def clients() -> Path:
+    try:
+        return packages.ensure_clients()
+    except packages.UnavailableError as error:
+        pytest.skip(f"no OpenStack clients here: {error}")
+
+
+@pytest.fixture
+def environ(clients: Path, tmp_path: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{clients}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "HANSA_TEST_RUN": os.environ["HANSA_TEST_RUN"],
+    }
+
+
+@pytest.fixture
+def site(federation: Federation) -> Iterator[Any]:
+    """The OpenStack as a site of the server."""
+    endpoint = {"kind": "openstack", "url": federation.auth_url}
+    with federation.server.operator() as api:
+        body = {"name": "NEBULA", "endpoints": [endpoint], "vos": [{"vo": VO}]}
+        answer = api.post("/sites", json=body)
+        assert answer.status_code == 201, answer.text
+        yield answer.json()
+        api.delete("/sites/NEBULA").raise_for_status()
+
+
+def run(environ: dict[str, str], *command: str) -> str:
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def hansa_environ(federation: Federation, environ: dict[str, str], token: str) -> dict[str, str]:
+    return environ | {"HANSA_SERVER": federation.server.url, "HANSA_TOKEN": token}
+
+
+def test_the_real_client_at_all_sites(federation: Federation, site: Any, environ: dict[str, str]) -> None:
+    token = federation.ada.tokens()["access_token"]
+    mine = hansa_environ(federation, environ, token)
+    words = ["openstack", "--all-sites", "--vo", VO, "-o", "json", "--", "image", "list"]
+    (row,) = json.loads(run(mine, HANSA, "site", *words))
+    assert (row["site"], row["Name"]) == ("NEBULA", IMAGE)
+    told = run(mine, HANSA, "site", "env", "NEBULA", "--vo", VO)
+    assert "OS_PROJECT_ID=" in told
+    assert token not in told
+
+
+def test_what_env_prints_works_in_a_shell(federation: Federation, environ: dict[str, str]) -> None:
+    token = federation.ada.tokens()["access_token"]
+    access = openstack.SiteAccess("NEBULA", federation.auth_url, VO, None, region="RegionOne")
+    text = openstack.exports(access, openstack.find_project(access, token))
+    script = f"hansa() {{ echo {token}; }}; {text}; openstack image list -f value -c Name"
+    assert run(environ, "bash", "-c", script).split() == [IMAGE]
+
+
+def test_the_federations_own_client(federation: Federation, environ: dict[str, str], tmp_path: Path) -> None:
+    """`fedcloud`, as it is on PyPI, with a token of ours and the site in its own site format."""
+    sites = tmp_path / ".config" / "fedcloud" / "site-config"
+    sites.mkdir(parents=True)
+    token = federation.ada.tokens()["access_token"]
+    access = openstack.SiteAccess("NEBULA", federation.auth_url, VO, None)
+    project = openstack.find_project(access, token)
+    (sites / "NEBULA.yaml").write_text(
+        f"gocdb: NEBULA\nendpoint: {federation.auth_url}\nprotocol: openid\nvos:\n- name: {VO}\n  auth:\n"
+        f"    project_id: {project}\n"
+    )
+    mine = environ | {"FEDCLOUD_OIDC_ACCESS_TOKEN": token}
+    words = ["openstack", "image", "list", "--site", "NEBULA", "--vo", VO]
+    assert IMAGE in run(mine, "fedcloud", *words)
