@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hansa.client import openstack
+from hansa.client import oidc, openstack
 from tests.support.openstack import packages
 from tests.support.openstack.contents import IMAGE
 from tests.support.openstack.fixtures import VO, Federation
@@ -43,7 +43,7 @@ def site(federation: Federation) -> Iterator[Any]:
     """The OpenStack as a site of the server."""
     endpoint = {"kind": "openstack", "url": federation.auth_url}
     with federation.server.operator() as api:
-        body = {"name": "NEBULA", "endpoints": [endpoint], "vos": [{"vo": VO}]}
+        body = {"name": "NEBULA", "endpoints": [endpoint], "vos": {VO: {}}}
         answer = api.post("/sites", json=body)
         assert answer.status_code == 201, answer.text
         yield answer.json()
@@ -69,6 +69,16 @@ def test_the_real_client_at_all_sites(federation: Federation, site: Any, environ
     told = run(mine, HANSA, "site", "env", "NEBULA", "--vo", VO)
     assert "OS_PROJECT_ID=" in told
     assert token not in told
+
+
+def test_a_token_for_sites_is_good_for_them_and_not_for_hansa(federation: Federation) -> None:
+    mine = federation.ada.tokens(scope=f"{openstack.SCOPE} hansa")["access_token"]
+    endpoint = f"{federation.server.protocol}/token"
+    narrowed = oidc.narrowed(endpoint, mine, openstack.SCOPE, None)
+    access = openstack.SiteAccess("NEBULA", federation.auth_url, VO, None)
+    assert openstack.find_project(access, narrowed)
+    assert federation.server.whoami(mine) == 200
+    assert federation.server.whoami(narrowed) in (401, 403)
 
 
 def test_what_env_prints_works_in_a_shell(federation: Federation, environ: dict[str, str]) -> None:
