@@ -164,7 +164,7 @@ def test_a_hidden_directory_stays_hidden(home: Home) -> None:
     (secret / "token").chmod(0o644)
     code = (
         "import os, sys; from hansa.node import isolation\n"
-        "state = isolation.isolate(isolation.make_plan(sys.argv[1], [sys.argv[2]], []))\n"
+        "state = isolation.isolate(isolation.make_plan([sys.argv[1]], [sys.argv[2]], []))\n"
         "assert state.kind == 'user+mount', state\n"
         "os.execv(sys.argv[3], sys.argv[3:])"
     )
