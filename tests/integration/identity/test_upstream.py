@@ -276,7 +276,7 @@ def test_an_answer_of_another_issuer_is_refused(server: Server, upstream: Upstre
 def test_the_login_leads_to_our_own_pages_only(server: Server, upstream: Upstream, target: str) -> None:
     browser = Browser(server)
     url, _ = begun(server, browser, f"?{urlencode({'next': target})}")
-    assert come_back(server, upstream, "maria", browser, url).headers["location"] == f"{server.issuer}/account"
+    assert come_back(server, upstream, "maria", browser, url).headers["location"] == f"{server.url}/"
 
 
 def test_the_session_is_new_and_links_need_our_own_form(server: Server, upstream: Upstream) -> None:
