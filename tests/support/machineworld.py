@@ -50,10 +50,6 @@ class FakeDrivers:
         self.asked: list[tuple[str, Holder]] = []
 
     @property
-    def kinds(self) -> frozenset[str]:
-        return frozenset({"openstack"})
-
-    @property
     def local(self) -> Mapping[str, Machines]:
         return {"fake": self.driver("local/fake")}
 

@@ -17,9 +17,6 @@ from hansa.sites.kinds.base import Target
 from hansa.sites.model import VoAccess
 from hansa.sites.service import LOCAL
 
-KEPT = 500
-"""Drivers that are kept."""
-
 
 @dataclass(frozen=True)
 class Holder:
@@ -39,10 +36,6 @@ Credentials = Callable[[str, str], Awaitable[Mapping[str, str]]]
 
 class Drivers(Protocol):
     """Finds drivers."""
-
-    @property
-    def kinds(self) -> frozenset[str]:
-        """Kinds of endpoints that machines can be started at."""
 
     @property
     def local(self) -> Mapping[str, Machines]:
@@ -72,10 +65,6 @@ class SiteDrivers:
         self._local = local
         self._tokens = tokens
         self._credentials = credentials
-
-    @property
-    def kinds(self) -> frozenset[str]:
-        return frozenset(self._builders)
 
     @property
     def local(self) -> Mapping[str, Machines]:

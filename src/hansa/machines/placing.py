@@ -14,14 +14,13 @@ from hansa.machines import errors, store
 from hansa.machines.wire import NewMachine
 from hansa.placement import choose as placement
 from hansa.placement import filter as fits
-from hansa.placement.model import Candidate, Choice, Flavour, Gpu, GrantLeft, Quota, Refusal, Request, Work
+from hansa.placement import views
+from hansa.placement.model import Candidate, Choice, Refusal, Request, Work
 from hansa.sites import capacity
-from hansa.sites.capacity_model import NoGrant
-from hansa.sites.model import EndpointView, SiteView, allows_image, endpoint_refusals, is_at_risk, site_refusals
-from hansa.sites.model import Refusal as SiteRefusal
+from hansa.sites.capacity_model import Left, NoGrant
+from hansa.sites.model import SiteView, allows_image
 from hansa.sites.model import Work as SiteWork
 from hansa.sites.service import LOCAL
-from hansa.sites.wire import Facts
 
 NAMED: Mapping[str, tuple[int, int]] = {
     "tiny": (1, 512),
@@ -101,31 +100,19 @@ class Asking:
 
 
 async def candidates(
-    tx: Tx, sites: Sequence[SiteView], kinds: frozenset[str], local: Mapping[str, bool], asking: Asking, now: datetime
+    tx: Tx, sites: Sequence[SiteView], local: Sequence[str], asking: Asking, now: datetime
 ) -> list[Candidate]:
-    """Every endpoint that has machines, with all that speaks for it and against it.
-
-    ``kinds``: of endpoints that machines can be started at; ``local``: the drivers of this computer, and whether
-    others than its owner may use each.
-    """
+    """Every place for machines, with all that speaks for it and against it. ``local``: drivers of this computer."""
+    grants = {site.name: await _grant(tx, site.name, asking, now) for site in sites if site.policy.demands_grant}
+    own = {site.name: await _by_policy(tx, site, asking) for site in sites}
     found: list[Candidate] = []
-    for site in sites:
-        against = [_refusal(one) for one in site_refusals(site, asking.vo, SiteWork.MACHINES)]
-        against += await _by_policy(tx, site, asking)
-        if site.name == LOCAL:
-            found += [_local(site, driver, against) for driver in local]
-            continue
-        ends = [end for end in site.endpoints if end.kind in kinds]
-        grant, why = await _grant(tx, site, asking, now) if ends else (None, "")
-        for end in ends:
-            more = [_refusal(one) for one in endpoint_refusals(site, end, asking.vo, now)]
-            here = _candidate(site, end, asking.vo, now)
-            found.append(replace(here, refusals=(*against, *more), grant=grant, no_grant=why))
+    for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants):
+        here = replace(one, refusals=(*one.refusals, *own[one.site]))
+        if one.site == LOCAL:
+            found += _local(here, local)
+        else:
+            found.append(here)
     return found
-
-
-def _refusal(one: SiteRefusal) -> Refusal:
-    return Refusal(one.reason, one.message, waiting_on=one.waiting_on)
 
 
 async def _by_policy(tx: Tx, site: SiteView, asking: Asking) -> list[Refusal]:
@@ -142,68 +129,20 @@ async def _by_policy(tx: Tx, site: SiteView, asking: Asking) -> list[Refusal]:
     return found
 
 
-async def _grant(tx: Tx, site: SiteView, asking: Asking, now: datetime) -> tuple[GrantLeft | None, str]:
+async def _grant(tx: Tx, site: str, asking: Asking, now: datetime) -> Left | NoGrant:
     if asking.vo is None:
-        return None, ""
-    who = capacity.Who(
-        asking.vo, site.name, asking.user_id, asking.user_name, f"machine/{asking.machine_id}", asking.vo_group
-    )
-    left = await capacity.left(tx, who, now)
-    if isinstance(left, NoGrant):
-        return None, left.message
-    core_s = None if left.core_ms is None else left.core_ms / 1000
-    return GrantLeft(core_s, left.share, left.cores, left.memory_mib, left.gpus, left.storage_gib, left.limited_by), ""
+        return NoGrant("capacity.none", f"{site} wants a VO with a capacity grant.", Party.USER)
+    thing = f"machine/{asking.machine_id}"
+    who = capacity.Who(asking.vo, site, asking.user_id, asking.user_name, thing, asking.vo_group)
+    return await capacity.left(tx, who, now)
 
 
-def _local(site: SiteView, driver: str, refusals: Sequence[Refusal]) -> Candidate:
-    return Candidate(
-        LOCAL,
-        driver,
-        "local",
-        is_own=True,
-        cores=site.capacity.cores,
-        memory_mib=site.capacity.memory_mib,
-        gpus=(),
-        has_public_addresses=driver == "fake",
-        refusals=tuple(refusals),
-        measured=None,
-    )
-
-
-def _candidate(site: SiteView, end: EndpointView, vo: str | None, now: datetime) -> Candidate:
-    facts = end.facts_of(vo)
-    risk = is_at_risk(site, end, now)
-    plain = Candidate(
-        site.name,
-        end.name,
-        end.kind,
-        is_own=site.visibility == "owner",
-        demands_grant=site.policy.demands_grant,
-        at_risk=f"It may fail until {risk.ends:%Y-%m-%d %H:%M} UTC: {risk.description}" if risk else "",
-        price=site.policy.price_per_core_hour,
-    )
-    return plain if facts is None else replace(plain, **_known(facts))
-
-
-def _known(facts: Facts) -> dict[str, Any]:
-    """What discovery found, in placement's words."""
-    images = {name for one in facts.vm_images for name in (one.name, one.id, one.digest) if name}
-    external = any(one.is_external for one in facts.networks)
-    quotas = {name: quota.free for name, quota in facts.quotas.items()}
-    names = ("machines", "cores", "memory_mib", "gpus", "storage_gib")
-    return {
-        "flavours": tuple(
-            Flavour(
-                one.name, one.vcpus, one.memory_mib, one.disk_gib * 1024 or None,
-                (Gpu(one.gpu_model, one.gpus),) if one.gpus else (),
-            )
-            for one in facts.flavours
-        ),
-        "vm_images": frozenset(images),
-        "networks": frozenset(name for one in facts.networks for name in (one.name, one.id)),
-        "has_public_addresses": external if facts.networks else None,
-        "quota": Quota(**{name: quotas.get(name) for name in names}),
-    }  # fmt: skip
+def _local(computer: Candidate, drivers: Sequence[str]) -> list[Candidate]:
+    """This computer, once for each way in which it runs machines."""
+    if not drivers:
+        lacks = Refusal("machines.no_driver", "This computer cannot run machines.", "hansa doctor says what it lacks.")
+        return [replace(computer, refusals=(*computer.refusals, lacks))]
+    return [replace(computer, endpoint=name, gpus=(), has_public_addresses=name == "fake") for name in drivers]
 
 
 def choose(request: Request, found: Sequence[Candidate]) -> Choice:
@@ -212,15 +151,17 @@ def choose(request: Request, found: Sequence[Candidate]) -> Choice:
     if choice.order:
         return choice
     if not found:
-        raise Fault(
-            errors.NO_SITE,
-            "No site that serves you has machines.",
-            hint="hansa site list shows what there is; hansa doctor says what this computer lacks for machines.",
-        )
+        raise Fault(errors.NO_SITE, "No site serves you.", hint="hansa site list shows what there is.")
     verdicts = placement.explain_all(choice)
     said = "; ".join(f"{one.site}: {' '.join(two.message for two in one.findings)}" for one in verdicts[:10])
     remedies = dict.fromkeys(two.remedy for one in verdicts for two in one.findings if two.remedy)
     raise Fault(errors.NO_SITE, f"No site can run it. {said}", hint=" ".join(list(remedies)[:3]))
+
+
+def order(choice: Choice, local: Sequence[str]) -> list[str]:
+    """The places, the best first. Of the ways of this computer the one that its settings prefer comes first."""
+    ways = iter(sorted((one for one in choice.order if one.site == LOCAL), key=lambda one: local.index(one.endpoint)))
+    return [place_of(next(ways) if one.site == LOCAL else one) for one in choice.order]
 
 
 def sizes(choice: Choice, wish: Wish) -> dict[str, dict[str, Any]]:

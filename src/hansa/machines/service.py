@@ -147,10 +147,10 @@ class MachineService:
         """The places in their order, and what it gets at each. Raises Fault ``machines.no_site``."""
         vos = [one.vo for one in await vo_store.memberships(tx, asking.user_id)]
         sites = await self._sites.serving(tx, asking.user_id, vos)
-        local = {name: driver.capabilities().is_isolated for name, driver in self._drivers.local.items()}
-        found = await placing.candidates(tx, sites, self._drivers.kinds, local, asking, now)
+        local = list(self._drivers.local)
+        found = await placing.candidates(tx, sites, local, asking, now)
         choice = placing.choose(asked, found)
-        return [placing.place_of(one) for one in choice.order], placing.sizes(choice, wish)
+        return placing.order(choice, local), placing.sizes(choice, wish)
 
     async def _image(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
         """What it is started of: a pinned version of the catalogue, or where the VO allows it an image of the site."""
