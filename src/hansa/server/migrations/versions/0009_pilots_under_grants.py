@@ -7,7 +7,7 @@ from alembic import op
 
 from hansa.kernel.database import Moment
 
-revision = "0011"
+revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
