@@ -57,6 +57,7 @@ class SiteDrivers:
         local: Mapping[str, Machines],
         tokens: Tokens,
         credentials: Credentials,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._vault = vault
@@ -65,6 +66,7 @@ class SiteDrivers:
         self._local = local
         self._tokens = tokens
         self._credentials = credentials
+        self._close = close
 
     @property
     def local(self) -> Mapping[str, Machines]:
@@ -83,6 +85,7 @@ class SiteDrivers:
     async def close(self) -> None:
         for driver in self._local.values():
             await driver.close()
+        self._close()
 
     async def _target(self, site: str, endpoint: str, holder: Holder) -> Target:
         async with self._database.read() as tx:

@@ -22,6 +22,7 @@ from hansa.identity.provider.browser import Browser
 from hansa.identity.provider.service import REALM, ProviderService
 from hansa.identity.service import IdentityService
 from hansa.identity.services import ServiceAccounts
+from hansa.identity.site_tokens import SiteTokens
 from hansa.identity.upstream.bearer import BearerService
 from hansa.identity.upstream.issuers import read_issuers
 from hansa.identity.upstream.people import People
@@ -56,7 +57,8 @@ from hansa.kernel.settings import Settings
 from hansa.machines import local as local_machines
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
-from hansa.machines.places import Holder, SiteDrivers
+from hansa.machines.openstack_site import OpenstackSites
+from hansa.machines.places import Credentials, Holder, SiteDrivers, Tokens
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
 from hansa.server.home import Home
@@ -245,14 +247,16 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
+    openstack_sites = OpenstackSites()
     machine_drivers = SiteDrivers(
         database,
         vault,
         egress,
-        {},
+        {"openstack": openstack_sites.build},
         local_machines.drivers(settings.machines),
-        _no_token,
+        _tokens(SiteTokens(database, clock, keys, authority, provider.issuer, f"{home.url}/sites")),
         _vo_credentials(database, authority),
+        openstack_sites.close,
     )
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
@@ -314,13 +318,14 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
 
 
-async def _no_token(_holder: Holder, _site: str) -> str | None:
-    return None
+def _tokens(tokens: SiteTokens) -> Tokens:
+    async def find(holder: Holder, site: str) -> str | None:
+        return await tokens.of(holder.owner_id, holder.vo, site)
+
+    return find
 
 
-def _vo_credentials(
-    database: Database, authority: AuthorityService
-) -> Callable[[str, str], Awaitable[Mapping[str, str]]]:
+def _vo_credentials(database: Database, authority: AuthorityService) -> Credentials:
     async def find(vo: str, site: str) -> Mapping[str, str]:
         async with database.read() as tx:
             return await authority.site_credential(tx, vo, site) or {}

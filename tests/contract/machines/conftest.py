@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hansa.engines.openstack import Clouds, Password
+from hansa.engines.openstack import Place as OpenstackPlace
 from hansa.kernel.database import Database
 from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
+from hansa.machines.drivers.openstack import OpenstackMachines
 from tests.support.machineworld import MachineWorld
+from tests.support.openstack.cloud import Cloud
+from tests.support.openstack.contents import IMAGE as OS_IMAGE
+from tests.support.openstack.layout import PASSWORD
 
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OJRCZQcMvJ4Kt1VWb6zF0Qf3FT1cB6JbSrTBtsGyC test"
 IMAGE = Image(f"sha256:{'0' * 64}", provider_id="fake-image")
 
 
@@ -45,8 +53,33 @@ async def fake_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     yield Place(FakeMachines(cloud), FakeMachines(cloud), spec, Size(2, 1024), 10.0, leftovers)
 
 
+async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """The administrator's own project."""
+    cloud: Cloud = request.getfixturevalue("openstack_cloud")
+    clouds = Clouds()
+    password = Password("admin", PASSWORD)
+    place = OpenstackPlace(cloud.auth_url)
+    (project,) = [one for one in await clouds.at(place, password).projects() if one.name == "admin"]
+    here = clouds.at(replace(place, project_id=project.id), password)
+
+    def look(api: Any) -> list[str]:
+        made = [*api.compute.servers(), *api.network.security_groups(project_id=project.id), *api.compute.keypairs()]
+        images = [one for one in api.image.images() if (one.properties or {}).get("hansa_key")]
+        nets = [one for one in api.network.networks() if one.name.startswith("hansa-")]
+        return [one.name for one in [*made, *images, *nets] if one.name != "default"] + [
+            one.floating_ip_address for one in api.network.ips()
+        ]
+
+    spec = MachineSpec("contract", Image("sha256:", provider_id=OS_IMAGE), Size(1, 512, flavour="m1.tiny"))
+    spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
+    first, second = OpenstackMachines(here), OpenstackMachines(here)
+    yield Place(first, second, spec, Size(1, 2048, flavour="m1.small"), 180.0, lambda: here.call(look))
+    clouds.close()
+
+
 PLACES: dict[str, tuple[Callable[[pytest.FixtureRequest], AsyncIterator[Place]], list[pytest.MarkDecorator]]] = {
     "fake": (fake_place, []),
+    "openstack": (openstack_place, [pytest.mark.openstack, pytest.mark.timeout(900)]),
 }
 """By name of driver: how its place is made, and the marks of its tests (``pytest.mark.root``)."""
 
