@@ -120,7 +120,7 @@ def test_ten_at_once_and_the_eleventh_meets_the_quota(ada: Desk) -> None:
 def test_who_is_in_no_vo_is_refused(ada: Desk, federation: Federation) -> None:
     bob = federation.server.api(federation.bob.tokens()["access_token"])
     answer = bob.post("/machines", json={"image": "tools", "vo": VO})
-    assert (answer.status_code, answer.json()["code"]) == (403, "identity.no_vo")
+    assert answer.json()["code"] == "identity.no_vo"
     answer = bob.post("/machines", json={"image": "tools"})
     assert answer.json()["code"] == "images.not_found"
     assert ada.api.get("/machines").json()["items"] == []

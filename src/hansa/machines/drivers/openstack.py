@@ -124,7 +124,7 @@ class OpenstackMachines:
         def work(api: Any) -> Progress:
             server = _server(api, key)
             if server.status == "VERIFY_RESIZE":
-                api.compute.confirm_server_resize(server)
+                _confirm(api, server)
                 return Progress.PENDING
             if server.flavor.get("original_name") == size.flavour and not server.task_state:
                 return Progress.DONE
@@ -152,7 +152,7 @@ class OpenstackMachines:
     async def delete_snapshot(self, snapshot_key: Key) -> Progress:
         def work(api: Any) -> Progress:
             for image in api.image.images(hansa_key=snapshot_key):
-                if (image.properties or {}).get("hansa_key", snapshot_key) == snapshot_key:
+                if (image.properties or {}).get("hansa_key") == snapshot_key:  # a cloud may not filter by properties
                     api.image.delete_image(image, ignore_missing=True)
             return Progress.DONE
 
@@ -264,9 +264,12 @@ def _observed(server: Any) -> Observed:
         life = Life.CHANGING
     addresses = [one for network in (server.addresses or {}).values() for one in network]
     addresses.sort(key=lambda one: one["version"])
+    about = server.metadata or {}
     public = tuple(one["addr"] for one in addresses if one.get("OS-EXT-IPS:type") == "floating")
+    if not public and about.get("hansa_address"):  # Nova learns of an address some time after Neutron
+        public = (about["hansa_address"],)
     private = tuple(one["addr"] for one in addresses if one.get("OS-EXT-IPS:type") != "floating")
-    login = (server.metadata or {}).get("hansa_login", "root")
+    login = about.get("hansa_login", "root")
     host = next(iter((*public, *private)), None)
     flavour = server.flavor or {}
     size = Size(
@@ -311,6 +314,15 @@ def _create(api: Any, spec: MachineSpec, key: Key, network_id: str) -> Observed:
     return Observed(made.id, Life.BUILDING, "ordered")
 
 
+def _confirm(api: Any, server: Any) -> None:
+    """Say that the new size is good, once: while Nova is at it, it says that there is nothing to confirm."""
+    try:
+        api.compute.confirm_server_resize(server)
+    except Exception as error:
+        if "has not been resized" not in str(error) and "confirmResize" not in str(error):
+            raise
+
+
 def _flavour(api: Any, size: Size) -> Any:
     found = api.compute.find_flavor(size.flavour, ignore_missing=True) if size.flavour else _smallest(api, size)
     if found is None:
@@ -339,7 +351,8 @@ def _key_pair(api: Any, key: Key, public: str) -> str:
 
 
 def _delete(api: Any, key: Key) -> Progress:
-    _release(api, key)
+    for one in _addresses(api, key):
+        api.network.delete_ip(one, ignore_missing=True)
     found = _servers(api, key)
     for server in found:
         if server.task_state != "deleting":
@@ -359,6 +372,9 @@ def _addresses(api: Any, key: Key) -> list[Any]:
 def _release(api: Any, key: Key) -> Progress:
     for one in _addresses(api, key):
         api.network.delete_ip(one, ignore_missing=True)
+    for server in _servers(api, key):
+        if "hansa_address" in (server.metadata or {}) and server.task_state != "deleting":
+            api.compute.delete_server_metadata(server, ["hansa_address"])
     return Progress.DONE
 
 
@@ -371,13 +387,21 @@ def _ensure_address(api: Any, key: Key, external: str | None) -> str:
     if found:
         address = found[0]
         if address.port_id != port.id:
-            api.network.update_ip(address, port_id=port.id)
-        return str(address.floating_ip_address)
+            address = api.network.update_ip(address, port_id=port.id)
+        return _has_address(api, server, address)
     outside = _outside(api, external)
     if outside is None:
         raise Refused(Why.NETWORK, "It has no network from which public addresses come.")
     made = api.network.create_ip(floating_network_id=outside.id, port_id=port.id, description=tag_of(key))
-    return str(made.floating_ip_address)
+    return _has_address(api, server, made)
+
+
+def _has_address(api: Any, server: Any, address: Any) -> str:
+    """Write the address on its machine, for :func:`_observed`."""
+    found = str(address.floating_ip_address)
+    if (server.metadata or {}).get("hansa_address") != found:
+        api.compute.set_server_metadata(server, hansa_address=found)
+    return found
 
 
 def _outside(api: Any, name: str | None) -> Any | None:
