@@ -130,7 +130,7 @@ def kind_of(name: str) -> EndpointKind:
         raise Fault(
             errors.KIND,
             f"There is no kind of endpoint {name!r} here.",
-            hint=f"There are: {', '.join(sorted(kinds()))}. Another comes with a package that brings it.",
+            hint=f"There are: {', '.join(sorted(set(kinds()) - {'local'}))}. A package may bring another.",
         )
     return found
 
