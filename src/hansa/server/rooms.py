@@ -64,6 +64,7 @@ from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
 from hansa.sites.steering import SteeringService
+from hansa.sites.tokens import SiteTokens
 
 log = structlog.get_logger(__name__)
 _HOUSE_KEEPING_S = 3600.0
@@ -216,6 +217,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sites = SiteService(database, events, clock, vault)
     sockets = home.run / "ssh"
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    tokens = SiteTokens(database, clock, authority, provider)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
@@ -238,7 +240,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets, tokens)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
     ]
@@ -264,7 +266,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         grants=CapacityService(database, events, clock),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress, sockets),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
         own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
