@@ -43,6 +43,7 @@ from hansa.jobs.drivers.local import LocalBatch
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
+from hansa.jobs.measured import measured
 from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
@@ -53,6 +54,7 @@ from hansa.kernel.errors import Fault
 from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
+from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
@@ -92,6 +94,7 @@ class Rooms:
     sites: SiteService
     registry: SiteRegistry
     grants: CapacityService
+    plans: PlanService
     steering: SteeringService
     reports: ReportService
     checks: CheckService
@@ -264,6 +267,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
+        plans=PlanService(database, clock, sites, vos, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
         checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
