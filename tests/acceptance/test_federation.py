@@ -14,9 +14,9 @@ from hansa import AsyncHansa, Hansa
 from tests.support.cli import Desk
 from tests.support.identity import Server
 
-VO, SITE = "vo.example.org", "NEBULA"
+VO, SITE, GRANTED = "vo.example.org", "NEBULA", "ORION"
 SITE_FILE = f"""\
-name: {SITE}
+name: SITE
 admins: [adam]
 endpoints:
 - kind: ssh
@@ -28,7 +28,7 @@ policy: {{demands_grant: true, price_per_core_hour: 0.01}}
 
 @dataclass
 class Community:
-    """A server with a VO (manager vera, member mia) and a site of adam's that demands a grant."""
+    """A server with a VO (manager vera, member mia) and two sites of adam's that demand a grant; one has given it."""
 
     server: Server
     folder: Path
@@ -53,8 +53,14 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
             mia.post("/vos/join", json={"token": invited.json()["link"].partition("=")[2]}).raise_for_status()
         tokens["root"] = str(server.info["token"])
         found = Community(server, folder, tokens)
-        (folder / "site.yaml").write_text(SITE_FILE)
-        found.desk("root").hansa("site", "add", "site.yaml")
+        for site in (SITE, GRANTED):
+            (folder / f"{site}.yaml").write_text(SITE_FILE.replace("SITE", site))
+            found.desk("root").hansa("site", "add", f"{site}.yaml")
+        with server.api(tokens["vera"]) as vera, server.api(tokens["adam"]) as adam:
+            terms = {"core_hours": 500}
+            vera.post("/grants", json={"vo": VO, "site": GRANTED, "terms": terms}).raise_for_status()
+            adam.post(f"/grants/{VO}/{GRANTED}/agree", json={}).raise_for_status()
+            vera.put(f"/grants/{VO}/{GRANTED}/caps", json={"users": {"mia": 5}}).raise_for_status()
         yield found
     finally:
         server.close()
@@ -62,7 +68,8 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
 
 def test_a_grant_from_the_question_to_the_caps(community: Community) -> None:
     vera, adam, mia = (community.desk(name) for name in ("vera", "adam", "mia"))
-    assert "no capacity grant" in vera.hansa("grant", "list").err
+    assert SITE not in vera.hansa("grant", "list").out
+    assert "has no grant at NEBULA that you can see" in vera.hansa("grant", "show", SITE, "--vo", VO, code=4).err
     until = f"{datetime.now(UTC) + timedelta(days=400):%Y-%m-%d}"
     asked = vera.hansa(
         *("grant", "ask", SITE, "--vo", VO, "--core-hours", "1000", "--cores", "64", "--until", until),
@@ -85,19 +92,19 @@ def test_a_grant_from_the_question_to_the_caps(community: Community) -> None:
 
 def test_a_plan_says_where_it_would_run_and_what_would_change_a_refusal(community: Community) -> None:
     mia = community.desk("mia")
-    table = mia.hansa("plan", "--cores", "2", "--time", "2h").out
-    assert SITE in table
-    assert mia.hansa("plan", "--cores", "2", "--time", "2h", "-o", "json").json()[0]["rank"] == 1
-    none = mia.hansa("plan", "--cores", "2", "--time", "10h", "--why", code=5)
+    table = mia.hansa("plan", "--site", GRANTED, "--cores", "2", "--time", "2h").out
+    assert GRANTED in table
+    assert mia.hansa("plan", "--site", GRANTED, "--cores", "2", "--time", "2h", "-o", "json").json()[0]["rank"] == 1
+    none = mia.hansa("plan", "--site", GRANTED, "--cores", "2", "--time", "10h", "--why", code=5)
     assert "Your cap does not suffice: 20.0 core hours asked, 5.0 left." in none.out
     assert f"ask a manager of {VO} for more" in none.out
     assert "It can run nowhere now" in none.err
     other = mia.hansa("plan", "--site", "elsewhere", code=5)
     assert "Only elsewhere will do." in other.out
     assert "cannot run" not in mia.hansa("plan", "--machine", "--cores", "1", code=5).out  # it has no cloud
-    community.desk("adam").hansa("site", "drain", SITE, "--why", "New switches")
-    assert "New switches" in mia.hansa("plan", code=5).out
-    community.desk("adam").hansa("site", "resume", SITE)
+    community.desk("adam").hansa("site", "drain", GRANTED, "--why", "New switches")
+    assert "New switches" in mia.hansa("plan", "--site", GRANTED, code=5).out
+    community.desk("adam").hansa("site", "resume", GRANTED)
 
 
 def test_usage_in_every_form(community: Community) -> None:
@@ -112,19 +119,20 @@ def test_usage_in_every_form(community: Community) -> None:
 def test_the_same_in_python(community: Community) -> None:
     with Hansa(community.server.url, community.tokens["mia"]) as hansa:
         assert [vo.name for vo in hansa.vos()] == [VO]
-        assert hansa.site(SITE).policy.demands_grant
-        assert [grant.site for grant in hansa.grants()] == [SITE]
-        assert hansa.grant(VO, SITE).terms.core_hours == 500
+        assert hansa.site(GRANTED).policy.demands_grant
+        assert GRANTED in [grant.site for grant in hansa.grants()]
+        assert hansa.grant(VO, GRANTED).terms.core_hours == 500
         assert hansa.usage("site,month", everybody=True) == []
-        plan = hansa.plan(cores=2)
-        assert plan.message == f"It would run at {SITE}."
-        assert (plan.items[0].site, plan.items[0].rank) == (SITE, 1)
+        plan = hansa.plan(cores=2, sites=[GRANTED])
+        assert plan.message == f"It would run at {GRANTED}."
+        assert (plan.items[0].site, plan.items[0].rank) == (GRANTED, 1)
 
 
 async def test_the_same_in_async_python(community: Community) -> None:
     async with AsyncHansa(community.server.url, community.tokens["mia"]) as hansa:
         assert [vo.name for vo in await hansa.vos()] == [VO]
-        assert (await hansa.site(SITE)).name == SITE
-        assert (await hansa.grant(VO, SITE)).site == (await hansa.grants())[0].site
+        assert (await hansa.site(GRANTED)).name == GRANTED
+        assert (await hansa.grant(VO, GRANTED)).site in [grant.site for grant in await hansa.grants()]
         assert await hansa.usage() == []
-        assert (await hansa.plan(wall_time_s=36_000)).items[0].findings[0].reason == "placement.grant_used_up"
+        plan = await hansa.plan(wall_time_s=36_000, sites=[GRANTED])
+        assert (plan.items[0].site, plan.items[0].findings[0].reason) == (GRANTED, "placement.grant_used_up")

@@ -50,9 +50,9 @@ class PlanService:
         work = SiteWork.PILOTS if asked.work == "job" else SiteWork.MACHINES
         found = candidates(sites, vo, work, now, grants=grants, measured=seen)
         choice = choose(request_of(asked, vo, self._settings), found)
-        verdicts = explain_all(choice)
-        items = [_item(*one) for one in zip((*choice.order, *choice.rejected), verdicts, strict=True)]
-        return Plan(_sentence(verdicts), vo, items)
+        pairs = list(zip((*choice.order, *choice.rejected), explain_all(choice), strict=True))
+        pairs.sort(key=lambda one: _nearness(one[1]))
+        return Plan(_sentence([verdict for _, verdict in pairs]), vo, [_item(*one) for one in pairs])
 
 
 async def grants_left(
@@ -100,6 +100,15 @@ def request_of(asked: PlanRequest, vo: str | None, settings: JobSettings) -> Req
     )
 
 
+_OWN_CHOICE = frozenset({"placement.not_asked", "placement.not_wanted"})
+
+
+def _nearness(verdict: Verdict) -> tuple[int, bool, int]:
+    """The possible ones in their order; then those that lack least, last those that the caller did not want."""
+    is_unwanted = any(one.reason in _OWN_CHOICE for one in verdict.findings)
+    return verdict.rank or 2**31, is_unwanted, len(verdict.findings)
+
+
 def _sentence(verdicts: Sequence[Verdict]) -> str:
     possible = [one for one in verdicts if one.is_possible]
     if possible:
@@ -109,7 +118,7 @@ def _sentence(verdicts: Sequence[Verdict]) -> str:
         return f"It would run at {first.site}{size}{more}."
     if not verdicts:
         return "No site serves you: hansa site list"
-    near = min(verdicts, key=lambda one: len(one.findings))
+    near = verdicts[0]
     finding = near.findings[0]
     return f"It can run nowhere now. Nearest to it is {near.site}: {finding.message} {finding.remedy}".rstrip()
 
