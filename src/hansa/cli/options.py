@@ -106,6 +106,12 @@ DECORATORS = (
     click.option("--after-any", type=int, multiple=True, metavar="JOB", help="Wait until JOB has ended."),
     click.option("--deadline", metavar="WHEN", help="Kill it if it has not ended by then: 6h, 2026-12-01T08:00."),
     click.option(
+        "--notify", multiple=True, metavar="WHO", help="Tell ada@example.org, or POST to https://…, when it has ended."
+    ),
+    click.option(
+        "--notify-on", default="ended", metavar="WHEN", help="started, done, failed, killed. [default: ended]"
+    ),
+    click.option(
         "--signal", "warn", metavar="SIG@S", help="Send a signal S seconds before the wall time is over: USR1@60."
     ),
     click.option(
@@ -174,6 +180,8 @@ _NAMES = (
     "after_any",
     "deadline",
     "warn",
+    "notify",
+    "notify_on",
     "per_file",
     "priority",
 )

@@ -14,7 +14,7 @@ import structlog
 
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
-from hansa.jobs import errors, leases, links, store, store_channels, store_pilots, store_shares
+from hansa.jobs import errors, leases, links, notices, store, store_channels, store_pilots, store_shares
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
@@ -398,6 +398,7 @@ class ExchangeService:
                 ),
             )
             await links.progress(tx, self._events, job.number, Phase.RUNNING, now)
+            await notices.note(tx, job, Phase.RUNNING, message, None, now)
             tx.ring(f"job/{job.number}")
             tx.ring(f"jobs/{job.owner_id}")
 

@@ -262,6 +262,20 @@ log_chunks = sa.Table(  # where the object store has log bytes; never the bytes 
     sqlite_autoincrement=True,
 )
 
+notices = sa.Table(  # that somebody is to be told of a job, and whether it was done: see jobs/notices.py
+    "notices",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("job", sa.BigInteger, nullable=False, index=True),
+    sa.Column("address", sa.Text, nullable=False),  # a URL, or mailto:…
+    sa.Column("body", Document, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),  # "waiting", "sent", "failed"
+    sa.Column("message", sa.Text, nullable=False),  # why it was not told
+    sa.Column("created", Moment, nullable=False),
+    *reconcile_columns(),
+)
+
 channels = sa.Table(  # shells and forwards beside running tasks, while they are open and a little longer
     "channels",
     metadata,
