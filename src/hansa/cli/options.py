@@ -100,6 +100,10 @@ DECORATORS = (
     click.option("--retry-on", default="", metavar="CODES", help="Only after these exit codes: 75,137."),
     click.option("--backoff", metavar="TIME", help="Wait before a retry, each time twice as long: 30s."),
     click.option("--crash-limit", type=int, metavar="N", help="Stop a task under which N pilots died. [default: 3]"),
+    click.option(
+        "--checkpoint", metavar="DIR", help="A folder that is kept across attempts; HANSA_CHECKPOINT is its path."
+    ),
+    click.option("--checkpoint-every", metavar="TIME", help="How often it is saved meanwhile. [default: 5m]"),
     click.option("--hold", is_flag=True, help="Wait for: hansa job release."),
     click.option("--after", type=int, multiple=True, metavar="JOB", help="Wait until JOB has begun."),
     click.option("--after-ok", type=int, multiple=True, metavar="JOB", help="Wait until JOB is done."),
@@ -180,6 +184,8 @@ _NAMES = (
     "after_any",
     "deadline",
     "warn",
+    "checkpoint",
+    "checkpoint_every",
     "notify",
     "notify_on",
     "per_file",

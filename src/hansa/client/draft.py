@@ -64,6 +64,8 @@ class Options:
     after_any: Sequence[int] = ()
     deadline: str | datetime | None = None
     warn: str | None = None
+    checkpoint: str | None = None
+    checkpoint_every: str | int | float | None = None
     notify: Sequence[str] = ()
     notify_on: str = "ended"
     priority: int = 5
@@ -151,6 +153,8 @@ def prepare(command: Sequence[str], options: Options, base: Path | None = None) 
         group=options.group,
         labels=parse_labels(options.labels),
         comment=options.comment,
+        checkpoint=options.checkpoint.rstrip("/") if options.checkpoint is not None else None,
+        checkpoint_every_s=parse_time(str(options.checkpoint_every)) if options.checkpoint_every is not None else 300.0,
         notify=parse_notify(options.notify, options.notify_on),
     )
     return Draft(spec, found.shared, found.per_task, found.notes, array)

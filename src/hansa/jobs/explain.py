@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from hansa.jobs import notices, store, store_pilots
+from hansa.jobs import notices, store, store_checkpoints, store_pilots
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import duration, how_it_ended
 from hansa.jobs.needs import Needs, misfit, needs_of
@@ -119,10 +119,13 @@ async def _explain_task(database: Database, logs: LogStore, job: Any, index: int
         row = await store.get_result(tx, job.number, index)
         again = (await store.retries_of(tx, job.number, [index])).get(index)
         earlier = await store_pilots.attempts_of(tx, job.number, index)
+        kept = (await store_checkpoints.of_tasks(tx, job.number, index, index)).get(index, [])
     lines = [
         f"Attempt {one.attempt} ended {one.ended:%Y-%m-%d %H:%M:%S}: {one.outcome}. {one.message}".rstrip()
         for one in earlier
     ]
+    if kept:
+        lines.append(f"Its checkpoint has {len(kept):,} files, {sum(file.size for file in kept):,} bytes.")
     subject = f"job/{job.number}.{index}"
     if row is not None:
         status = Status(row.phase, f"jobs.task_{row.phase}", row.message or row.outcome, Party.NOBODY, row.ended)

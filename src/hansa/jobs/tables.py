@@ -262,6 +262,18 @@ log_chunks = sa.Table(  # where the object store has log bytes; never the bytes 
     sqlite_autoincrement=True,
 )
 
+task_checkpoints = sa.Table(  # what tasks that are not done keep across attempts
+    "task_checkpoints",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False, index=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("executable", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 notices = sa.Table(  # that somebody is to be told of a job, and whether it was done: see jobs/notices.py
     "notices",
     metadata,

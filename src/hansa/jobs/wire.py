@@ -170,6 +170,11 @@ class JobSpec:
     """Words of your own to find the job by."""
     comment: Annotated[str, MaxLen(2000)] | None = None
     """A remark for people."""
+    checkpoint: Annotated[str, MinLen(1), MaxLen(200)] | None = None
+    """A folder in the task's directory that is kept across attempts: an attempt finds there what the one before has
+    left. It is no output. ``HANSA_CHECKPOINT`` is its path."""
+    checkpoint_every_s: Annotated[float, Ge(1), Le(86_400)] = 300.0
+    """Seconds between two looks at it while a task runs: what a lost pilot's task can lose."""
     notify: Annotated[list[Notify], MaxLen(10)] = field(default_factory=list)
     """Who is told when it starts or ends."""
 
