@@ -1,4 +1,4 @@
-"""Notices of jobs."""
+"""Notices of jobs; folders that tasks keep across attempts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from alembic import op
 
 from hansa.kernel.database import Document, Moment
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
@@ -35,3 +35,15 @@ def upgrade() -> None:
     )
     op.create_index("ix_notices_due_at", "notices", ["due_at"], unique=False)
     op.create_index("ix_notices_job", "notices", ["job"], unique=False)
+    op.create_table(
+        "task_checkpoints",
+        sa.Column("job", sa.BigInteger(), nullable=False),
+        sa.Column("index", sa.BigInteger(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("executable", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("job", "index", "path", name=op.f("pk_task_checkpoints")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_task_checkpoints_digest", "task_checkpoints", ["digest"], unique=False)
