@@ -82,6 +82,7 @@ from hansa.jobs.wire import (
 )
 from hansa.kernel.wire import decode, encode
 from hansa.node.protocol import ChannelReply, ChannelRequest
+from hansa.placement.wire import Plan, PlanRequest
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
@@ -356,6 +357,11 @@ def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
 
 def remove_site(name: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
+
+
+def plan(request: PlanRequest) -> Operation[Plan]:
+    """Where something would run now; nothing is started."""
+    return (yield from send(Plan, "POST", "/plan", request))
 
 
 def grants(after: str | None = None) -> Operation[GrantPage]:

@@ -44,6 +44,9 @@ from hansa.jobs.drivers.local import LocalBatch
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
+from hansa.jobs.measured import measured
+from hansa.jobs.notices import NoticePolicy, NoticeRoom
+from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
@@ -61,6 +64,7 @@ from hansa.machines.openstack_site import OpenstackSites
 from hansa.machines.places import Credentials, Holder, SiteDrivers, Tokens
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
+from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
@@ -72,6 +76,7 @@ from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
 from hansa.sites.steering import SteeringService
+from hansa.sites.tokens import SiteTokens
 
 log = structlog.get_logger(__name__)
 _HOUSE_KEEPING_S = 3600.0
@@ -99,6 +104,7 @@ class Rooms:
     sites: SiteService
     registry: SiteRegistry
     grants: CapacityService
+    plans: PlanService
     steering: SteeringService
     reports: ReportService
     checks: CheckService
@@ -176,6 +182,7 @@ class Rooms:
             await self.grants.forget_expired()
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
+                await forget_notices(tx, self.clock.now() - timedelta(days=retention.events_days))
                 await forget_deleted(tx, self.clock.now() - timedelta(days=self.settings.machines.history_days))
             await self.reports.forget()
             await self.channels.forget()
@@ -228,6 +235,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sites = SiteService(database, events, clock, vault)
     sockets = home.run / "ssh"
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    tokens = SiteTokens(database, clock, authority, provider)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects)
@@ -261,9 +269,10 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets, tokens)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
+        Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
         Engine(database, clock, MachineRoom(machine_drivers, events, clock, depot, authority), MACHINE_TUNING),
     ]
     return Rooms(
@@ -286,14 +295,17 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
+        plans=PlanService(database, clock, sites, vos, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress, sockets),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
         own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
         logs=logs,
-        jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
+        jobs=JobService(
+            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress)
+        ),
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         channels=ChannelService(database, events, clock),
         program=program,
