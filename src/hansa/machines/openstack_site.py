@@ -70,18 +70,9 @@ def _for_vo(target: Target, vo: str | None) -> Target:
 
 def _credential(target: Target, holder: Holder) -> Credential:
     found = look.credential(target, holder.vo)
-    if found is None and target.credential:  # a VO's own credential, whatever the site's users sign in with
-        kind = "v3applicationcredential" if "id" in target.credential else "v3password"
-        settings = target.settings.model_copy(update={"auth": kind})
-        found = look.credential(replace(target, settings=settings), holder.vo)
     if found is None:
         raise Refused(Why.SIGN_IN, f"There is nothing to sign in with at {target.site} for {holder.vo or 'you'}.")
-    return found if target.token is None else _of_holder(found, holder)
-
-
-def _of_holder(credential: Credential, holder: Holder) -> Credential:
-    """A token is its user's: two users of one VO have two connections."""
-    return replace(credential, holder=f"{holder.owner_id}:{holder.vo or ''}")  # type: ignore[type-var]
+    return found
 
 
 def _remember(kept: dict[K, V], key: K, value: V) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +22,6 @@ from hansa.identity.provider.browser import Browser
 from hansa.identity.provider.service import REALM, ProviderService
 from hansa.identity.service import IdentityService
 from hansa.identity.services import ServiceAccounts
-from hansa.identity.site_tokens import SiteTokens
 from hansa.identity.upstream.bearer import BearerService
 from hansa.identity.upstream.issuers import read_issuers
 from hansa.identity.upstream.people import People
@@ -61,7 +60,7 @@ from hansa.machines import local as local_machines
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
 from hansa.machines.openstack_site import OpenstackSites
-from hansa.machines.places import Credentials, Holder, SiteDrivers, Tokens
+from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
 from hansa.placement.service import PlanService
@@ -69,7 +68,7 @@ from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
-from hansa.sites.kinds.base import kind_of
+from hansa.sites.kinds.base import Target, kind_of
 from hansa.sites.local import discover
 from hansa.sites.own import OwnSiteService
 from hansa.sites.registry import SiteRegistry
@@ -262,8 +261,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         egress,
         {"openstack": openstack_sites.build},
         local_machines.drivers(settings.machines),
-        _tokens(SiteTokens(database, clock, keys, authority, provider.issuer, f"{home.url}/sites")),
-        _vo_credentials(database, authority),
+        _equip(tokens),
         openstack_sites.close,
     )
     engines: list[Engine[Any, Any, Any, Any]] = [
@@ -330,19 +328,13 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
 
 
-def _tokens(tokens: SiteTokens) -> Tokens:
-    async def find(holder: Holder, site: str) -> str | None:
-        return await tokens.of(holder.owner_id, holder.vo, site)
+def _equip(tokens: SiteTokens) -> Equip:
+    """Machines sign in as their owner, or as the owner's VO."""
 
-    return find
+    async def equip(target: Target, holder: Holder) -> Target:
+        return await tokens.equip(target, holder.vo, [holder.owner_id])
 
-
-def _vo_credentials(database: Database, authority: AuthorityService) -> Credentials:
-    async def find(vo: str, site: str) -> Mapping[str, str]:
-        async with database.read() as tx:
-            return await authority.site_credential(tx, vo, site) or {}
-
-    return find
+    return equip
 
 
 @asynccontextmanager

@@ -52,11 +52,13 @@ class Desk:
 def ada(federation: Federation) -> Iterator[Desk]:
     """A member of the VO that has a project there; her VO has endorsed an image that she has brought."""
     operator = federation.server.operator()
-    site = {
-        "name": SITE,
-        "endpoints": [{"kind": "openstack", "name": "cloud", "url": federation.auth_url, "vos": {VO: VO}}],
-    }
-    operator.post("/sites", json=site).raise_for_status()
+    settings = {"issuer": federation.server.issuer}
+    end = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "vos": {VO: None}, "settings": settings}
+    operator.post("/sites", json={"name": SITE, "endpoints": [end]}).raise_for_status()
+    eventually(
+        lambda: operator.get(f"/sites/{SITE}").raise_for_status().json()["endpoints"][0],
+        lambda one: one.get("discovered") is not None and one["health"]["phase"] == "up",
+    )
     desk = Desk(federation.server.api(federation.ada.tokens()["access_token"]))
     new = {"name": "tools", "vo": VO, "visibility": "vo", "login": "debian", "source": {"version": "1", "upload": True}}
     desk.post("/vm-images", new, 201)
