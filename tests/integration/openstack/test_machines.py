@@ -30,6 +30,7 @@ class Desk:
 
     def __init__(self, api: httpx.Client) -> None:
         self.api = api
+        api.timeout = httpx.Timeout(DEADLINE_S)
 
     def post(self, path: str, body: Any, status: int = 202) -> Any:
         answer = self.api.post(path, json=body)
@@ -52,6 +53,7 @@ class Desk:
 def ada(federation: Federation) -> Iterator[Desk]:
     """A member of the VO that has a project there; her VO has endorsed an image that she has brought."""
     operator = federation.server.operator()
+    operator.timeout = httpx.Timeout(DEADLINE_S)
     settings = {"issuer": federation.server.issuer}
     end = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "vos": {VO: None}, "settings": settings}
     operator.post("/sites", json={"name": SITE, "endpoints": [end]}).raise_for_status()
