@@ -74,6 +74,7 @@ from hansa.jobs.wire import (
     JobSpec,
     MissingFiles,
     PilotPage,
+    Received,
     Selection,
     TaskFilePage,
     TaskPage,
@@ -105,6 +106,10 @@ PATIENCE_S = 10.0
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 5.0
 LONG_POLL_SLACK_S = 15.0
+RESUME_BYTES = 8 * 1024**2
+"""Of larger files the server keeps what came when an upload breaks off."""
+OFFSET = "jobs.offset"
+NOT_FOUND = "kernel.not_found"
 
 Note = Callable[[str], None]
 
@@ -141,7 +146,7 @@ def call(request: Request, trying: Trying | None = None) -> Operation[Response]:
         if left <= 0 or (arrived and not request.repeatable):
             raise _away(request, cause, response if cause is None else None) from cause
         _tell(how)
-        if request.restart is not None:
+        if request.restart is not None and request.repeatable:
             request.restart()
         if cause is not None:
             yield Reconnect()
@@ -265,11 +270,47 @@ def task_files(
 
 
 def download(
-    number: int, index: int, path: str, sink: Callable[[bytes], None], restart: Callable[[], object]
+    number: int, index: int, path: str, sink: Callable[[bytes], None], restart: Callable[[], object], start: int = 0
 ) -> Operation[None]:
-    """The content of an output file, piece by piece; ``restart`` is called when it begins anew."""
-    address = f"/jobs/{number}/tasks/{index}/files/{quote(path)}"
-    yield from call(Request("GET", address, sink=sink, restart=restart))
+    """The content of an output file from ``start`` on, piece by piece; where the connection breaks it goes on there.
+
+    ``restart`` is called where it begins anew after all.
+    """
+    at = _Position(start, sink, restart)
+    moved: float = yield Now()
+    delay = FIRST_DELAY_S
+    while True:
+        before = at.bytes
+        headers = {"Range": f"bytes={before}-"} if before else {}
+        address = f"/jobs/{number}/tasks/{index}/files/{quote(path)}"
+        try:
+            yield from call(Request("GET", address, {}, None, headers, None, False, at.add, at.restart))
+            return
+        except ServerAway:
+            now: float = yield Now()
+            moved = now if at.bytes > before else moved
+            if now - moved > PATIENCE_S:
+                raise
+        yield Reconnect()
+        yield Pause(delay)
+        delay = min(delay * 2, LAST_DELAY_S)
+
+
+class _Position:
+    """How far a download has come."""
+
+    def __init__(self, start: int, sink: Callable[[bytes], None], restart: Callable[[], object]) -> None:
+        self.bytes = start
+        self._sink = sink
+        self._restart = restart
+
+    def add(self, piece: bytes) -> None:
+        self._sink(piece)
+        self.bytes += len(piece)
+
+    def restart(self) -> None:
+        self._restart()
+        self.bytes = 0
 
 
 def log(
@@ -313,7 +354,51 @@ def missing(keys: list[FileKey]) -> Operation[list[str]]:
 
 def upload(digest: str, body: FileBody | bytes) -> Operation[None]:
     """Send one content. Repeating it does no harm: it is named by its digest."""
-    yield from call(Request("PUT", f"/files/{digest}", body=body, timeout_s=300.0))
+    query = {"offset": body.offset or None} if isinstance(body, FileBody) else {}
+    yield from call(Request("PUT", f"/files/{digest}", query, body=body, timeout_s=300.0))
+
+
+def upload_file(digest: str, body: FileBody) -> Operation[None]:
+    """Send one file; a large one goes on where an earlier upload of it, or this one, broke off."""
+    sent = 0
+
+    def count(number: int) -> None:
+        nonlocal sent
+        sent += number
+        if body.progress is not None:
+            body.progress(number)
+
+    best = -1
+    moved: float = yield Now()
+    while True:
+        offset = (yield from _received(digest, body.size)) if body.size > RESUME_BYTES else 0
+        count(offset - sent)
+        now: float = yield Now()
+        moved, best = (now, offset) if offset > best else (moved, best)
+        rest = FileBody(body.path, body.size, count, offset)
+        query = {"offset": offset or None}
+        try:
+            yield from call(Request("PUT", f"/files/{digest}", query, rest, timeout_s=300.0, repeatable=False))
+            return
+        except ServerAway:
+            now = yield Now()
+            if now - moved > PATIENCE_S:
+                raise
+            yield Reconnect()
+            yield Pause(FIRST_DELAY_S * 5)
+        except HansaError as error:
+            if error.code.code != OFFSET or offset == best == 0:
+                raise
+
+
+def _received(digest: str, size: int) -> Operation[int]:
+    """How much of it the server has; 0 where it does not know that question."""
+    try:
+        return (yield from get(Received, f"/files/{digest}/received", size=size)).received
+    except HansaError as error:
+        if error.code.code != NOT_FOUND:
+            raise
+        return 0
 
 
 def sites(after: str | None = None) -> Operation[SitePage]:

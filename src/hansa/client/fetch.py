@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -135,14 +136,18 @@ def is_there(target: Path, file: TaskFile) -> bool:
 
 
 def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
-    """Download beside the target, check the digest, then rename: what has the name is whole."""
-    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+    """Download beside the target, check the digest, then rename: what has the name is whole.
+
+    What has come stays when it breaks off, and whoever fetches again goes on there.
+    """
     try:
         yield Work(lambda: _mkdir(target.parent))
-        with part.open("wb") as stream:
-            whole = _Whole(stream)
-            yield from api.download(number, file.index, file.path, whole.add, whole.restart)
+        stream, part = yield Work(lambda: _open_part(target, file))
+        with stream:
+            whole = yield Work(lambda: _Whole(stream))
+            yield from api.download(number, file.index, file.path, whole.add, whole.restart, whole.size)
         if f"sha256:{whole.digest()}" != file.digest:
+            part.unlink(missing_ok=True)
             raise HansaError(
                 NOT_HANSA, f"{file.path} did not arrive as it was sent; it was not kept.", hint="Fetch again."
             )
@@ -155,8 +160,22 @@ def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
             f"{target} cannot be written: {error.strerror}.",
             hint="Free some space, or choose --to DIR.",
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _open_part(target: Path, file: TaskFile) -> tuple[BinaryIO, Path]:
+    """Where a file arrives: what an earlier fetch left, unless another one is writing to it."""
+    name = f".{target.name[:150]}.{file.digest[-16:]}"
+    part = target.with_name(f"{name}.part")
+    stream = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if part.exists() and part.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+            return stream, part
+    except BlockingIOError:
+        pass
+    stream.close()
+    part = target.with_name(f"{name}.{secrets.token_hex(4)}.part")
+    return part.open("x+b"), part
 
 
 def _mkdir(folder: Path) -> None:
@@ -164,11 +183,15 @@ def _mkdir(folder: Path) -> None:
 
 
 class _Whole:
-    """A file as it arrives, and the hash of what has arrived."""
+    """A file as it arrives, behind what is there of it, and the hash of all of that."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._hasher = hashlib.sha256()
+        self.size = 0
+        while piece := stream.read(1 << 20):
+            self._hasher.update(piece)
+            self.size += len(piece)
 
     def add(self, piece: bytes) -> None:
         self._hasher.update(piece)

@@ -74,7 +74,7 @@ def _send(sources: list[Source], digests: dict[Path, str], progress: Progress | 
 def _send_one(name: str, found: Source, count: _Counter) -> Operation[None]:
     yield Work(lambda: files.check_unchanged(found))
     try:
-        yield from api.upload(name, FileBody(found.path, found.size, count.add))
+        yield from api.upload_file(name, FileBody(found.path, found.size, count.add))
     except HansaError:
         yield Work(lambda: files.check_unchanged(found))  # the likelier story, if it is so
         raise

@@ -14,8 +14,8 @@ import structlog
 
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
-from hansa.jobs import errors, leases, links, store, store_pilots, store_shares
-from hansa.jobs.files import FileService, key_of
+from hansa.jobs import errors, leases, links, store, store_files, store_pilots, store_shares
+from hansa.jobs.files import FileService, hex_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
 from hansa.jobs.settle import (
@@ -159,6 +159,8 @@ class ExchangeService:
 
     async def _store_content(self, pilot_id: str, request: ExchangeRequest) -> list[dict[str, Any]]:
         """Put outputs and logs into the object store, before the unit of work that mentions them."""
+        if named := [output.digest for result in request.results for output in result.outputs]:
+            await self._files.announce(named)
         for result in request.results:
             for output in result.outputs:
                 if output.data is not None:
@@ -301,7 +303,9 @@ class ExchangeService:
             else:
                 books.recount.add(row["lease"])
         self.counters.accepted += len(accepted)
-        await store.insert_task_files(tx, [f for f in books.files if (f["job"], f["index"]) in accepted])
+        outputs = [f for f in books.files if (f["job"], f["index"]) in accepted]
+        await store_files.touch(tx, [f["digest"] for f in outputs], now)
+        await store.insert_task_files(tx, outputs)
         for number, rows in used.items():
             repeated = [row["index"] for row in rows if "fields" in row and (number, row["index"]) in books.known]
             await store.delete_retries(tx, number, repeated)
@@ -444,7 +448,7 @@ class ExchangeService:
 
     async def check_download(self, pilot_id: str, digest: str) -> None:
         """Whether a pilot may read this content: its owner brought it. Raises Fault ``jobs.no_file``."""
-        key_of(digest)
+        hex_of(digest)
         async with self._database.read() as tx:
             pilot = await store_pilots.get(tx, pilot_id)
             owned = await store.owned_digests(tx, pilot.owner_id, [digest]) if pilot else {}

@@ -208,6 +208,10 @@ class Job:
     deadline: datetime | None = None
     sites: list[str] = field(default_factory=list)
     """Where tasks of it have run."""
+    files_gone: datetime | None = None
+    """Since when its files are not kept any more."""
+    logs_gone: datetime | None = None
+    """Since when its output is not kept any more."""
     exit_code: int | None = None
     """Of a single job that has ended: what ``hansa run`` exits with. A signal n is 128 + n; 137 also for a limit."""
 
@@ -325,6 +329,13 @@ class MissingFiles:
     """Digests that the server does not have from this user: upload them."""
 
     missing: list[str]
+
+
+@dataclass(frozen=True)
+class Received:
+    """How many bytes of an upload that broke off are here: the rest is sent with ``offset``."""
+
+    received: int
 
 
 @dataclass(frozen=True)
