@@ -35,6 +35,12 @@ for kind, port in zip(("account", "container", "object"), ports):
     builder.rebalance()
     builder.get_ring().save(f"{folder}/{kind}.ring.gz")
 """
+_COMMON = """[swift-hash]
+swift_hash_path_suffix = tests
+[storage-policy:0]
+name = one
+default = yes
+"""
 _NODE = """[DEFAULT]
 bind_ip = 127.0.0.1
 bind_port = {port}
@@ -102,7 +108,7 @@ def serving(folder: Path) -> Iterator[S3]:
     etc, devices = folder / "etc", folder / "devices"
     etc.mkdir(parents=True)
     (devices / "d1").mkdir(parents=True)
-    (etc / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = tests\n[storage-policy:0]\nname = one\ndefault = yes\n")
+    (etc / "swift.conf").write_text(_COMMON)
     Path("/etc/swift").mkdir(exist_ok=True)
     inside = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/swift && exec "$@"', str(etc)]
     rings = [*inside, "/usr/bin/python3", "-c", _RINGS, str(etc), *map(str, nodes)]
@@ -116,7 +122,8 @@ def serving(folder: Path) -> Iterator[S3]:
     with (folder / "log").open("wb") as log:
         try:
             for command in commands:
-                processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                processes.append(process)
             for port in (*nodes, proxy, cache):
                 _await(port, processes, folder / "log")
             yield S3(f"http://127.0.0.1:{proxy}")
