@@ -84,6 +84,8 @@ def _job_details(job: Job) -> dict[str, Any]:
         "started": job.started,
         "ended": job.ended,
         "took": show_time(took) if took is not None else None,
+        "files kept until": job.files_gone,
+        "output kept until": job.logs_gone,
     }
 
 
