@@ -11,8 +11,8 @@ from alembic import op
 
 from hansa.kernel.database import Document, Moment
 
-revision = "0009"
-down_revision = "0008"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
