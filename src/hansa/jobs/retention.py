@@ -13,7 +13,7 @@ import structlog
 from hansa.jobs import store, store_files
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
-from hansa.jobs.tables import attempts, job_inputs, jobs, log_chunks, task_files
+from hansa.jobs.tables import attempts, job_inputs, jobs, log_chunks, task_checkpoints, task_files
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
@@ -87,6 +87,7 @@ class Retention:
                 done = list((await tx.execute(marked.returning(jobs.c.number))).scalars())
                 if table is task_files:
                     await tx.execute(sa.delete(job_inputs).where(job_inputs.c.job.in_(done)))
+                    await tx.execute(sa.delete(task_checkpoints).where(task_checkpoints.c.job.in_(done)))
         self._swept[mark] = before
 
     async def _end_logs(self, number: int, before: datetime) -> None:

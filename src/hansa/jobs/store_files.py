@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs import errors
-from hansa.jobs.tables import contents, files, job_inputs, task_files
+from hansa.jobs.tables import contents, files, job_inputs, task_checkpoints, task_files
 from hansa.kernel.database import Tx, insert_for, insert_ignore
 from hansa.kernel.errors import Fault
 
@@ -82,7 +82,11 @@ async def add_inputs(tx: Tx, number: int, digests: Iterable[str]) -> None:
 
 async def forget_unused(tx: Tx, before: datetime, limit: int) -> int:
     """Uploads that were not used since, and that no job has, are nobody's any more; how many."""
-    idle = [files.c.time < before, ~sa.exists().where(job_inputs.c.digest == files.c.digest)]
+    idle = [
+        files.c.time < before,
+        ~sa.exists().where(job_inputs.c.digest == files.c.digest),
+        ~sa.exists().where(task_checkpoints.c.digest == files.c.digest),
+    ]
     chosen = sa.select(files.c.owner_id, files.c.digest).where(*idle).limit(limit)
     rows: Sequence[Any] = (await tx.execute(chosen)).all()
     for owner_id, digest in rows:
@@ -97,6 +101,7 @@ def _unclaimed(before: datetime) -> list[Any]:
         contents.c.used < before,
         ~sa.exists().where(files.c.digest == contents.c.digest),
         ~sa.exists().where(task_files.c.digest == contents.c.digest),
+        ~sa.exists().where(task_checkpoints.c.digest == contents.c.digest),
     ]
 
 
