@@ -246,10 +246,17 @@ def jobs(
 
 
 def follow(
-    number: int, cursor: str, wait_s: float, *, logs: bool, trying: Trying | None = None
+    number: int,
+    cursor: str,
+    wait_s: float,
+    *,
+    logs: bool,
+    trying: Trying | None = None,
+    since: datetime | None = None,
 ) -> Operation[Following]:
     """The job and what is new since the cursor; held by the server for up to ``wait_s``."""
-    query = {"cursor": cursor, "wait_s": f"{wait_s:.3f}", "logs": None if logs else "false"}
+    query = {"cursor": cursor or None, "wait_s": f"{wait_s:.3f}", "logs": None if logs else "false"}
+    query["since"] = since.isoformat() if since else None
     request = Request("GET", f"/jobs/{number}/follow", query, timeout_s=wait_s + LONG_POLL_SLACK_S)
     response = yield from call(request, trying)
     return _read(Following, response)
@@ -323,10 +330,15 @@ def log(
     sink: Callable[[bytes], None],
     tail_bytes: int | None = None,
     attempt: int | None = None,
-) -> Operation[None]:
-    """One stream of one task, piece by piece."""
-    query = {"task": task, "stream": stream, "tail_bytes": tail_bytes, "attempt": attempt}
-    yield from call(Request("GET", f"/jobs/{number}/logs", query, sink=sink, repeatable=False))
+    *,
+    tail_lines: int | None = None,
+    since: datetime | None = None,
+) -> Operation[tuple[int, int]]:
+    """One stream of one task, piece by piece; of which attempt that is, and at which offset it began."""
+    query = {"task": task, "stream": stream, "tail_bytes": tail_bytes, "attempt": attempt, "tail_lines": tail_lines}
+    moment = {"since": since.isoformat() if since else None}
+    response = yield from call(Request("GET", f"/jobs/{number}/logs", query | moment, sink=sink, repeatable=False))
+    return int(response.headers.get("x-log-attempt", 0)), int(response.headers.get("x-log-start", 0))
 
 
 def kill(number: int, tasks: list[int] | None = None) -> Operation[Job]:

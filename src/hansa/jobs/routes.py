@@ -134,11 +134,12 @@ async def read_log(
     tail_bytes: Annotated[int | None, Query(ge=1, le=64 * 1024**2)] = None,
     tail_lines: Annotated[int | None, Query(ge=1, le=100_000)] = None,
     since: datetime | None = None,
+    contains: Annotated[str | None, Query(min_length=1, max_length=500)] = None,
 ) -> StreamingResponse:
-    """One stream of one task, as plain text: all, its end, or what came since a moment."""
-    wanted = LogChoice(stream, attempt, tail_bytes, tail_lines, aware(since))
-    pieces = await jobs.log(who, job, task, wanted)
-    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+    """One stream of one task, as plain text: all, its end, what came since a moment, or lines with a text in them."""
+    found = await jobs.log(who, job, task, LogChoice(stream, attempt, tail_bytes, tail_lines, aware(since), contains))
+    headers = {"X-Log-Attempt": str(found.attempt), "X-Log-Start": str(found.start)}
+    return StreamingResponse(found.pieces, headers=headers, media_type="text/plain; charset=utf-8")
 
 
 @router.get("/jobs/{job}/tasks")

@@ -16,7 +16,7 @@ from hansa.jobs import errors, leases, links, overview, search, store, store_fil
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
-from hansa.jobs.logs import LogChoice, LogStore
+from hansa.jobs.logs import LogChoice, LogStore, OpenLog
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import fill_needs, misfit
 from hansa.jobs.query import Term
@@ -326,7 +326,7 @@ class JobService:
             )
         return row.size, self._files.open(row.digest, start)
 
-    async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> AsyncIterator[bytes]:
+    async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> OpenLog:
         """One stream of one task. Raises Fault ``jobs.no_task``, ``jobs.logs_gone``."""
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
@@ -339,17 +339,7 @@ class JobService:
                 hint="For how long is the operator's setting retention.logs_days.",
                 job=number,
             )
-        if wanted.tail_bytes is None and wanted.tail_lines is None:
-            return self._logs.read(number, index, wanted.stream, wanted.attempt, wanted.since)
-
-        async def ending() -> AsyncIterator[bytes]:
-            stream, attempt = wanted.stream, wanted.attempt
-            if wanted.tail_lines is not None:
-                yield await self._logs.tail_lines(number, index, stream, wanted.tail_lines, attempt)
-            elif wanted.tail_bytes is not None:
-                yield await self._logs.tail(number, index, stream, wanted.tail_bytes, attempt)
-
-        return ending()
+        return await self._logs.open(number, index, wanted)
 
     async def kill(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Kill a job, or some of its tasks. What has ended stays as it is."""
