@@ -20,7 +20,10 @@ from hansa.jobs.wire import (
     Explanation,
     FileKeys,
     Following,
+    History,
+    HistoryEntry,
     Job,
+    JobInputs,
     JobPage,
     JobSpec,
     MissingFiles,
@@ -48,6 +51,7 @@ TaskIndex = Annotated[int, Query(le=MOST)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Size = Annotated[int, Query(ge=0, le=MOST)]
 _RANGE = re.compile(r"bytes=(\d{1,18})-")
+_HISTORY = 1000
 Stream = Literal["stdout", "stderr", "setup"]
 
 
@@ -70,7 +74,9 @@ def range_start(value: str | None) -> int:
 
 def ranged(size: int, start: int) -> tuple[int, dict[str, str]]:
     """Status and headers of an answer with the bytes from ``start`` on."""
-    if start <= 0 or start > size:
+    if start > size:
+        return 416, {"Content-Length": "0", "Content-Range": f"bytes */{size}"}
+    if start <= 0:
         return 200, {"Content-Length": str(size), "Accept-Ranges": "bytes"}
     span = f"bytes {start}-{max(start, size - 1)}/{size}"
     return 206, {"Content-Length": str(size - start), "Content-Range": span, "Accept-Ranges": "bytes"}
@@ -181,6 +187,19 @@ async def read_file(
     return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
 
 
+@router.get("/jobs/{job}/inputs")
+async def list_inputs(job: Number, who: Reader, jobs: Jobs, task: TaskIndex | None = None) -> JobInputs:
+    """Input files that all tasks of a job have, and those of one of its tasks; contents are at GET /files/{digest}."""
+    return JobInputs(await jobs.inputs(who, job, task))
+
+
+@router.get("/jobs/{job}/history")
+async def job_history(job: Number, who: Reader, jobs: Jobs) -> History:
+    """What has happened to a job."""
+    found = await jobs.timeline(who, job, _HISTORY)
+    return History([HistoryEntry(e.time, e.phase, e.reason, e.message, e.actor) for e in found])
+
+
 @router.post("/jobs/{job}/kill")
 async def kill_job(job: Number, body: Selection, who: Writer, jobs: Jobs) -> Job:
     """Kill a job, or some of its tasks."""
@@ -233,6 +252,20 @@ async def missing_files(body: FileKeys, who: Uploader, files: Files) -> MissingF
 async def received_bytes(digest: str, size: Size, who: Uploader, files: Files) -> Received:
     """How much of an upload that broke off is here: it goes on there."""
     return await files.received(who, digest, size)
+
+
+@router.get("/files/{digest}", response_class=StreamingResponse)
+async def read_content(
+    digest: str,
+    who: Reader,
+    files: Files,
+    range_: Annotated[str | None, Header(alias="range", max_length=100)] = None,
+) -> StreamingResponse:
+    """Content that the caller has uploaded; with ``Range: bytes=N-`` from byte N on."""
+    start = range_start(range_)
+    size, pieces = await files.read(who, digest, start)
+    status, headers = ranged(size, start)
+    return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
 
 
 @router.put("/files/{digest}", status_code=204)

@@ -47,6 +47,7 @@ from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings
 from hansa.kernel.status import Party
+from hansa.node.protocol import File
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -310,6 +311,17 @@ class JobService:
         found = [TaskFile(row.index, row.path, row.digest, row.size, row.executable) for row in rows]
         following = encode_cursor(found[-1].index, found[-1].path) if len(found) == limit else None
         return TaskFilePage(found, following)
+
+    async def inputs(self, caller: Caller, number: int, index: int | None) -> list[File]:
+        """Input files of a job, with those of one of its tasks. Raises Fault ``jobs.files_gone``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+            if job.files_gone is not None:
+                raise gone(job)
+            rows = await store.rows_of(tx, job, index, index) if job.has_rows and index is not None else []
+        return [File(**file) for file in [*job.spec["inputs"], *(one for row in rows for one in row["inputs"])]]
 
     async def open_file(
         self, caller: Caller, number: int, index: int, path: str, start: int = 0
