@@ -69,7 +69,10 @@ from hansa.jobs.wire import (
     FileKey,
     FileKeys,
     Following,
+    History,
+    HistoryEntry,
     Job,
+    JobInputs,
     JobPage,
     JobSpec,
     MissingFiles,
@@ -82,7 +85,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
-from hansa.node.protocol import ChannelReply, ChannelRequest
+from hansa.node.protocol import ChannelReply, ChannelRequest, File
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
@@ -246,10 +249,17 @@ def jobs(
 
 
 def follow(
-    number: int, cursor: str, wait_s: float, *, logs: bool, trying: Trying | None = None
+    number: int,
+    cursor: str,
+    wait_s: float,
+    *,
+    logs: bool,
+    trying: Trying | None = None,
+    since: datetime | None = None,
 ) -> Operation[Following]:
     """The job and what is new since the cursor; held by the server for up to ``wait_s``."""
-    query = {"cursor": cursor, "wait_s": f"{wait_s:.3f}", "logs": None if logs else "false"}
+    query = {"cursor": cursor or None, "wait_s": f"{wait_s:.3f}", "logs": None if logs else "false"}
+    query["since"] = since.isoformat() if since else None
     request = Request("GET", f"/jobs/{number}/follow", query, timeout_s=wait_s + LONG_POLL_SLACK_S)
     response = yield from call(request, trying)
     return _read(Following, response)
@@ -275,7 +285,31 @@ def task_files(
 def download(
     number: int, index: int, path: str, sink: Callable[[bytes], None], restart: Callable[[], object], start: int = 0
 ) -> Operation[None]:
-    """The content of an output file from ``start`` on, piece by piece; where the connection breaks it goes on there.
+    """The content of an output file from ``start`` on; see :func:`download_from`."""
+    yield from download_from(f"/jobs/{number}/tasks/{index}/files/{quote(path)}", sink, restart, start)
+
+
+def content(
+    digest: str, sink: Callable[[bytes], None], restart: Callable[[], object], start: int = 0
+) -> Operation[None]:
+    """A content that the caller has uploaded, in the same way."""
+    yield from download_from(f"/files/{quote(digest)}", sink, restart, start)
+
+
+def inputs(number: int, task: int | None = None) -> Operation[list[File]]:
+    """The input files of a job; with those of one of its tasks."""
+    return (yield from get(JobInputs, f"/jobs/{number}/inputs", task=task)).items
+
+
+def history(number: int) -> Operation[list[HistoryEntry]]:
+    """What has happened to a job, the oldest first."""
+    return (yield from get(History, f"/jobs/{number}/history")).items
+
+
+def download_from(
+    address: str, sink: Callable[[bytes], None], restart: Callable[[], object], start: int
+) -> Operation[None]:
+    """A content from ``start`` on, piece by piece; where the connection breaks it goes on there.
 
     ``restart`` is called where it begins anew after all.
     """
@@ -285,7 +319,6 @@ def download(
     while True:
         before = at.bytes
         headers = {"Range": f"bytes={before}-"} if before else {}
-        address = f"/jobs/{number}/tasks/{index}/files/{quote(path)}"
         try:
             yield from call(Request("GET", address, {}, None, headers, None, False, at.add, at.restart))
             return
@@ -323,10 +356,15 @@ def log(
     sink: Callable[[bytes], None],
     tail_bytes: int | None = None,
     attempt: int | None = None,
-) -> Operation[None]:
-    """One stream of one task, piece by piece."""
-    query = {"task": task, "stream": stream, "tail_bytes": tail_bytes, "attempt": attempt}
-    yield from call(Request("GET", f"/jobs/{number}/logs", query, sink=sink, repeatable=False))
+    *,
+    tail_lines: int | None = None,
+    since: datetime | None = None,
+) -> Operation[tuple[int, int]]:
+    """One stream of one task, piece by piece; of which attempt that is, and at which offset it began."""
+    query: dict[str, str | int | None] = {"task": task, "stream": stream, "attempt": attempt}
+    query |= {"tail_bytes": tail_bytes, "tail_lines": tail_lines, "since": since.isoformat() if since else None}
+    response = yield from call(Request("GET", f"/jobs/{number}/logs", query, sink=sink, repeatable=False))
+    return int(response.headers.get("x-log-attempt", 0)), int(response.headers.get("x-log-start", 0))
 
 
 def kill(number: int, tasks: list[int] | None = None) -> Operation[Job]:

@@ -20,6 +20,8 @@ from hansa.jobs.wire import Job, TaskFile
 MARK = ".hansa-job"
 """The file in a folder of outputs that says whose they are."""
 PAGE = 1_000
+Download = Callable[[Callable[[bytes], None], Callable[[], object], int], Operation[None]]
+"""Asks for a content: where bytes go, what to do where it begins anew, and from which byte on."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def fetch(
             if (yield Work(_comparer(target, file))):
                 kept += 1
                 continue
-            yield from _bring(job.number, file, target)
+            yield from bring(output_of(job.number, file), file, target)
             number, size = number + 1, size + file.size
             if progress is not None:
                 progress(file)
@@ -135,7 +137,12 @@ def is_there(target: Path, file: TaskFile) -> bool:
     )
 
 
-def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
+def output_of(number: int, file: TaskFile) -> Download:
+    """How an output of a job is had."""
+    return lambda sink, restart, start: api.download(number, file.index, file.path, sink, restart, start)
+
+
+def bring(ask: Download, file: TaskFile, target: Path) -> Operation[None]:
     """Download beside the target, check the digest, then rename: what has the name is whole.
 
     What has come stays when it breaks off, and whoever fetches again goes on there.
@@ -145,7 +152,7 @@ def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
         stream, part = yield Work(lambda: _open_part(target, file))
         with stream:
             whole = yield Work(lambda: _Whole(stream))
-            yield from api.download(number, file.index, file.path, whole.add, whole.restart, whole.size)
+            yield from ask(whole.add, whole.restart, whole.size)
         if f"sha256:{whole.digest()}" != file.digest:
             part.unlink(missing_ok=True)
             raise HansaError(

@@ -164,6 +164,15 @@ class FileService:
         await self._contents.put(hex_of(digest), content)
         return content
 
+    async def read(self, caller: Caller, digest: str, start: int = 0) -> tuple[int, AsyncIterator[bytes]]:
+        """Size of a content that the caller has uploaded, and its bytes from ``start`` on."""
+        hex_of(digest)
+        async with self._database.read() as tx:
+            owned = await store.owned_digests(tx, caller.user_id, [digest])
+        if digest not in owned:
+            raise Fault(errors.NO_FILE, f"You have no content {digest} here.")
+        return owned[digest], self.open(digest, start)
+
     async def has(self, digest: str) -> bool:
         return await self._contents.has(hex_of(digest))
 

@@ -28,6 +28,8 @@ _INDEXED = 32
 _TAIL_LINE_BYTES = 4096
 """A line is guessed to be no longer, when the last ones are looked for; if they are, more is read."""
 
+_LONGEST_LINE_BYTES = 1024**2
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -61,6 +63,17 @@ class LogChoice:
     tail_bytes: int | None = None
     tail_lines: int | None = None
     since: datetime | None = None
+    contains: str | None = None
+    """Only lines with this text in them."""
+
+
+@dataclass(frozen=True)
+class OpenLog:
+    """What was asked for: of which attempt (0: nothing was written), from which offset on, and the bytes."""
+
+    attempt: int
+    start: int
+    pieces: AsyncIterator[bytes]
 
 
 class LogStore:
@@ -109,33 +122,50 @@ class LogStore:
         async with self._database.read() as tx:
             return await store.last_log_chunk(tx, job, before=moment)
 
-    async def read(
-        self, job: int, index: int, stream: str, attempt: int | None, since: datetime | None = None
-    ) -> AsyncIterator[bytes]:
+    async def open(self, job: int, index: int, wanted: LogChoice) -> OpenLog:
         """One stream of one task, in order; the latest attempt that wrote anything, unless one is named."""
-        places = await self._places(job, index, stream, attempt)
-        if since is not None:
-            places = [place for place in places if place.time is None or place.time >= since]
-        async for data in self._read(places, index, stream, places[0].offset if places else 0):
+        places = await self._places(job, index, wanted.stream, wanted.attempt)
+        if wanted.since is not None:
+            places = [place for place in places if place.time is None or place.time >= wanted.since]
+        start = places[0].offset if places else 0
+        pieces = self._read(places, index, wanted.stream, start)
+        if wanted.contains is not None:
+            pieces = _matching(pieces, wanted.contains.encode())
+        elif wanted.tail_lines is not None or wanted.tail_bytes is not None:
+            start, data = await self._ending(places, index, wanted)
+            pieces = _once(data)
+        return OpenLog(places[0].attempt if places else 0, start, pieces)
+
+    async def read(self, job: int, index: int, stream: str, attempt: int | None = None) -> AsyncIterator[bytes]:
+        """All of a stream."""
+        async for data in (await self.open(job, index, LogChoice(stream, attempt))).pieces:
             yield data
 
-    async def tail(self, job: int, index: int, stream: str, most_bytes: int, attempt: int | None = None) -> bytes:
+    async def tail(self, job: int, index: int, stream: str, most_bytes: int) -> bytes:
         """The last bytes of a stream."""
-        places = await self._places(job, index, stream, attempt)
-        end = max((place.offset + place.size for place in places), default=0)
-        start = max(0, end - most_bytes)
-        wanted = [place for place in places if place.offset + place.size > start]
-        return b"".join([data async for data in self._read(wanted, index, stream, start)])[-most_bytes:]
+        found = await self.open(job, index, LogChoice(stream, tail_bytes=most_bytes))
+        return b"".join([data async for data in found.pieces])
 
-    async def tail_lines(self, job: int, index: int, stream: str, lines: int, attempt: int | None = None) -> bytes:
-        """The last lines of a stream."""
+    async def _ending(self, places: list[_Place], index: int, wanted: LogChoice) -> tuple[int, bytes]:
+        """Offset and bytes of the last lines, or bytes, of these places."""
+        lines = wanted.tail_lines
+        if lines is None:
+            return await self._last_bytes(places, index, wanted.stream, wanted.tail_bytes or 0)
         most = lines * _TAIL_LINE_BYTES
         while True:
-            data = await self.tail(job, index, stream, most, attempt)
+            start, data = await self._last_bytes(places, index, wanted.stream, most)
             found = data.splitlines(keepends=True)
             if len(found) > lines or len(data) < most:
-                return b"".join(found[-lines:])
+                kept = b"".join(found[-lines:])
+                return start + len(data) - len(kept), kept
             most *= 8
+
+    async def _last_bytes(self, places: list[_Place], index: int, stream: str, most: int) -> tuple[int, bytes]:
+        end = max((place.offset + place.size for place in places), default=0)
+        start = max(0, end - most)
+        later = [place for place in places if place.offset + place.size > start]
+        data = b"".join([data async for data in self._read(later, index, stream, start)])
+        return max(start, end - len(data)), data[-most:]
 
     async def delete(self, key: str) -> None:
         """A chunk's object is not kept any more."""
@@ -187,6 +217,23 @@ class LogStore:
         except FileNotFoundError:  # it is just being deleted: logs are not kept for ever
             return []
         return list(_parse(body if body[:1] == b"[" else unpack(body)))
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _matching(pieces: AsyncIterator[bytes], text: bytes) -> AsyncIterator[bytes]:
+    """The lines that have the text in them; of a line without an end no more than a MiB is held."""
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        if found := [line + b"\n" for line in lines if text in line]:
+            yield b"".join(found)
+        if len(rest) > _LONGEST_LINE_BYTES:
+            rest = rest[-_LONGEST_LINE_BYTES:]
+    if text in rest:
+        yield rest
 
 
 def _heads(pieces: Iterable[Piece]) -> list[tuple[int, int, str, int, int]]:

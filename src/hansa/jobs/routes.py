@@ -20,7 +20,10 @@ from hansa.jobs.wire import (
     Explanation,
     FileKeys,
     Following,
+    History,
+    HistoryEntry,
     Job,
+    JobInputs,
     JobPage,
     JobSpec,
     MissingFiles,
@@ -48,6 +51,7 @@ TaskIndex = Annotated[int, Query(le=MOST)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Size = Annotated[int, Query(ge=0, le=MOST)]
 _RANGE = re.compile(r"bytes=(\d{1,18})-")
+_HISTORY = 1000
 Stream = Literal["stdout", "stderr", "setup"]
 
 
@@ -70,7 +74,9 @@ def range_start(value: str | None) -> int:
 
 def ranged(size: int, start: int) -> tuple[int, dict[str, str]]:
     """Status and headers of an answer with the bytes from ``start`` on."""
-    if start <= 0 or start > size:
+    if start > size:
+        return 416, {"Content-Length": "0", "Content-Range": f"bytes */{size}"}
+    if start <= 0:
         return 200, {"Content-Length": str(size), "Accept-Ranges": "bytes"}
     span = f"bytes {start}-{max(start, size - 1)}/{size}"
     return 206, {"Content-Length": str(size - start), "Content-Range": span, "Accept-Ranges": "bytes"}
@@ -134,11 +140,12 @@ async def read_log(
     tail_bytes: Annotated[int | None, Query(ge=1, le=64 * 1024**2)] = None,
     tail_lines: Annotated[int | None, Query(ge=1, le=100_000)] = None,
     since: datetime | None = None,
+    contains: Annotated[str | None, Query(min_length=1, max_length=500)] = None,
 ) -> StreamingResponse:
-    """One stream of one task, as plain text: all, its end, or what came since a moment."""
-    wanted = LogChoice(stream, attempt, tail_bytes, tail_lines, aware(since))
-    pieces = await jobs.log(who, job, task, wanted)
-    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+    """One stream of one task, as plain text: all, its end, what came since a moment, or lines with a text in them."""
+    found = await jobs.log(who, job, task, LogChoice(stream, attempt, tail_bytes, tail_lines, aware(since), contains))
+    headers = {"X-Log-Attempt": str(found.attempt), "X-Log-Start": str(found.start)}
+    return StreamingResponse(found.pieces, headers=headers, media_type="text/plain; charset=utf-8")
 
 
 @router.get("/jobs/{job}/tasks")
@@ -178,6 +185,19 @@ async def read_file(
     status, headers = ranged(size, start)
     headers |= {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
     return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
+
+
+@router.get("/jobs/{job}/inputs")
+async def list_inputs(job: Number, who: Reader, jobs: Jobs, task: TaskIndex | None = None) -> JobInputs:
+    """Input files that all tasks of a job have, and those of one of its tasks; contents are at GET /files/{digest}."""
+    return JobInputs(await jobs.inputs(who, job, task))
+
+
+@router.get("/jobs/{job}/history")
+async def job_history(job: Number, who: Reader, jobs: Jobs) -> History:
+    """What has happened to a job."""
+    found = await jobs.timeline(who, job, _HISTORY)
+    return History([HistoryEntry(e.time, e.phase, e.reason, e.message, e.actor) for e in found])
 
 
 @router.post("/jobs/{job}/kill")
@@ -232,6 +252,20 @@ async def missing_files(body: FileKeys, who: Uploader, files: Files) -> MissingF
 async def received_bytes(digest: str, size: Size, who: Uploader, files: Files) -> Received:
     """How much of an upload that broke off is here: it goes on there."""
     return await files.received(who, digest, size)
+
+
+@router.get("/files/{digest}", response_class=StreamingResponse)
+async def read_content(
+    digest: str,
+    who: Reader,
+    files: Files,
+    range_: Annotated[str | None, Header(alias="range", max_length=100)] = None,
+) -> StreamingResponse:
+    """Content that the caller has uploaded; with ``Range: bytes=N-`` from byte N on."""
+    start = range_start(range_)
+    size, pieces = await files.read(who, digest, start)
+    status, headers = ranged(size, start)
+    return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
 
 
 @router.put("/files/{digest}", status_code=204)

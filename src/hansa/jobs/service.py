@@ -17,7 +17,7 @@ from hansa.jobs import errors, leases, links, overview, search, store, store_fil
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
-from hansa.jobs.logs import LogChoice, LogStore
+from hansa.jobs.logs import LogChoice, LogStore, OpenLog
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import fill_needs, misfit
 from hansa.jobs.notices import NoticePolicy
@@ -49,6 +49,7 @@ from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
+from hansa.node.protocol import File
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -316,6 +317,17 @@ class JobService:
         following = encode_cursor(found[-1].index, found[-1].path) if len(found) == limit else None
         return TaskFilePage(found, following)
 
+    async def inputs(self, caller: Caller, number: int, index: int | None) -> list[File]:
+        """Input files of a job, with those of one of its tasks. Raises Fault ``jobs.files_gone``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+            if job.files_gone is not None:
+                raise gone(job)
+            rows = await store.rows_of(tx, job, index, index) if job.has_rows and index is not None else []
+        return [File(**file) for file in [*job.spec["inputs"], *(one for row in rows for one in row["inputs"])]]
+
     async def open_file(
         self, caller: Caller, number: int, index: int, path: str, start: int = 0
     ) -> tuple[int, AsyncIterator[bytes]]:
@@ -331,7 +343,7 @@ class JobService:
             )
         return row.size, self._files.open(row.digest, start)
 
-    async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> AsyncIterator[bytes]:
+    async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> OpenLog:
         """One stream of one task. Raises Fault ``jobs.no_task``, ``jobs.logs_gone``."""
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
@@ -344,17 +356,7 @@ class JobService:
                 hint="For how long is the operator's setting retention.logs_days.",
                 job=number,
             )
-        if wanted.tail_bytes is None and wanted.tail_lines is None:
-            return self._logs.read(number, index, wanted.stream, wanted.attempt, wanted.since)
-
-        async def ending() -> AsyncIterator[bytes]:
-            stream, attempt = wanted.stream, wanted.attempt
-            if wanted.tail_lines is not None:
-                yield await self._logs.tail_lines(number, index, stream, wanted.tail_lines, attempt)
-            elif wanted.tail_bytes is not None:
-                yield await self._logs.tail(number, index, stream, wanted.tail_bytes, attempt)
-
-        return ending()
+        return await self._logs.open(number, index, wanted)
 
     async def kill(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Kill a job, or some of its tasks. What has ended stays as it is."""

@@ -353,6 +353,31 @@ class MissingFiles:
 
 
 @dataclass(frozen=True)
+class JobInputs:
+    """Input files of a job, and of one of its tasks where one was named."""
+
+    items: list[File]
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One thing that happened to a job."""
+
+    time: datetime
+    phase: str
+    reason: str
+    message: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class History:
+    """What has happened to a job, the oldest first."""
+
+    items: list[HistoryEntry]
+
+
+@dataclass(frozen=True)
 class Received:
     """How many bytes of an upload that broke off are here: the rest is sent with ``offset``."""
 

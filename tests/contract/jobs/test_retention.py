@@ -269,7 +269,8 @@ async def test_what_is_gone_is_said(world: World) -> None:
 
 
 async def read_log(world: World, number: int) -> bytes:
-    return b"".join([piece async for piece in await world.jobs.log(world.owner, number, 0, LogChoice())])
+    found = await world.jobs.log(world.owner, number, 0, LogChoice())
+    return b"".join([piece async for piece in found.pieces])
 
 
 async def test_a_job_without_inputs_runs_again_and_is_kept_anew(world: World) -> None:

@@ -267,7 +267,7 @@ async def test_outputs_that_are_not_what_they_say_are_refused_whole(world: World
 
 
 async def log_of(world: World, number: int, index: int = 0, tail_bytes: int | None = None, **more: Any) -> bytes:
-    pieces = await world.jobs.log(world.owner, number, index, LogChoice(tail_bytes=tail_bytes, **more))
+    pieces = (await world.jobs.log(world.owner, number, index, LogChoice(tail_bytes=tail_bytes, **more))).pieces
     return b"".join([piece async for piece in pieces])
 
 
