@@ -9,8 +9,19 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from .cells import Cells
 from .errors import Ambiguous, BadReference, ImageNotFound, InUse, Protected
@@ -18,6 +29,9 @@ from .layout import Layout, disk_errors, read_json
 from .locks import locked
 from .model import ContainerRecord, Image, ImageConfig, Layer, Reference
 from .stack import Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path  # imported where it is used: every start of a container imports this module
 
 SHORTEST_ID = 4
 _HEX = frozenset("0123456789abcdef")
@@ -28,11 +42,16 @@ class Store:
 
     def __init__(self, root: Union[str, Path], read_only_roots: Sequence[Union[str, Path]] = ()) -> None:
         """Lookups of images go through ``root``, then the others in order."""
-        self.root = Path(root)
-        self.read_only_roots = tuple(Path(other) for other in read_only_roots)
         self.layout = Layout(str(root))
         self.below = tuple(Layout(str(other), is_writable=False) for other in read_only_roots)
         self._cells = Cells(self.layout)
+
+    @property
+    def root(self) -> Path:
+        """The store's directory."""
+        from pathlib import Path
+
+        return Path(self.layout.root)
 
     # Images.
 
@@ -110,7 +129,13 @@ class Store:
         May be fewer than the image has layers: empty ones are left out, and where whiteouts cannot be represented
         a directory that holds the merged result stands for a layer and all below it. Raises BadImage.
         """
-        return [Path(path) for path in Stack(self.layout, self.below).paths(of.layers)]
+        from pathlib import Path
+
+        return [Path(path) for path in self.layer_directories(of)]
+
+    def layer_directories(self, of: Union[Image, ContainerRecord]) -> List[str]:
+        """:meth:`layer_paths` as plain strings."""
+        return Stack(self.layout, self.below).paths(of.layers)
 
     def flatten(self, of: Union[Image, ContainerRecord], target: Union[str, Path]) -> None:
         """Write the merged tree of all layers (not the upper directory) into ``target``, a new or empty directory.
@@ -260,8 +285,15 @@ class Store:
 
     def container_dirs(self, record: ContainerRecord) -> Tuple[Path, Path, Path]:
         """``(upper, work, merged)``: overlay's two directories and a mount point. They exist."""
-        base = self.root.absolute() / "containers" / record.id
-        return base / "upper", base / "work", base / "merged"
+        from pathlib import Path
+
+        upper, work, merged = self.container_places(record)
+        return Path(upper), Path(work), Path(merged)
+
+    def container_places(self, record: ContainerRecord) -> Tuple[str, str, str]:
+        """:meth:`container_dirs` as plain strings."""
+        upper, work, merged = (self.layout.path("containers", record.id, name) for name in ("upper", "work", "merged"))
+        return upper, work, merged
 
     def set_options(self, record: ContainerRecord, options: Mapping[str, Any]) -> ContainerRecord:
         """Replace the container's options."""
@@ -310,10 +342,7 @@ def _own(image: Image) -> Tuple[str, ...]:
 
 def _by_name(names: Mapping[str, Mapping[str, Any]], text: str) -> Optional[str]:
     """The id of the image with that name, also where it was pulled by tag and is asked for by digest."""
-    try:
-        reference = Reference.parse(text)
-    except BadReference:
-        return None
+    reference = Reference.guess(text)
     entry = names.get(str(reference))
     if entry is not None:
         return str(entry["id"])
