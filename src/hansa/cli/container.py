@@ -20,3 +20,23 @@ def start(words: Sequence[str]) -> NoReturn:
     from hansa.node.containers.commands import start as node_start
 
     node_start(words, "hansa container")
+
+
+def __getattr__(name: str) -> object:
+    """``click_command``: for the help and the completion of ``hansa``, which run nothing."""
+    if name != "click_command":
+        raise AttributeError(name)
+    import click
+
+    from hansa.node.containers.commands import VERBS
+
+    def command(verb: str, what: str) -> click.Command:
+        @click.command(name=verb, help=what, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+        @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+        def run(words: tuple[str, ...]) -> int:
+            return main([verb, *words])
+
+        return run
+
+    commands = [command(verb, what) for verb, (_, _, what) in VERBS.items()]
+    return click.Group("container", commands=commands, help="Run Docker and OCI images: no Docker, no root, no server.")

@@ -18,6 +18,7 @@ from hansa.jobs import errors, leases, links, store, store_pilots, store_shares
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
+from hansa.jobs.registry_logins import RegistryKeys
 from hansa.jobs.settle import (
     Change,
     apply_change,
@@ -91,6 +92,7 @@ class ExchangeService:
         logs: LogStore,
         settings: JobSettings,
         file_settings: FileSettings,
+        registry_keys: RegistryKeys,
     ) -> None:
         self._database = database
         self._events = events
@@ -99,6 +101,7 @@ class ExchangeService:
         self._logs = logs
         self._settings = settings
         self._file_settings = file_settings
+        self._registry_keys = registry_keys
         self.counters = ExchangeCounters()
 
     async def exchange(self, pilot_id: str, request: ExchangeRequest) -> ExchangeReply:
@@ -369,7 +372,8 @@ class ExchangeService:
             await self._mark_site(tx, [lease["row"] for lease in given], pilot)
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
         orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
-        return ExchangeReply([await _lease(tx, lease) for lease in given], list(orders.values()), kill, dropped, stop)
+        complete = await self._registry_keys.add_to(tx, pilot.owner_id, list(orders.values()))
+        return ExchangeReply([await _lease(tx, lease) for lease in given], complete, kill, dropped, stop)
 
     async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
         for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():

@@ -290,3 +290,13 @@ pilots = sa.Table(
     sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
     *reconcile_columns(),
 )
+
+registry_logins = sa.Table(
+    "registry_logins",
+    metadata,
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Column("registry", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("sealed", sa.Text, nullable=False),  # user name and password
+    sa.Column("since", Moment, nullable=False),
+)

@@ -108,8 +108,9 @@ class JobOrder:
     signal_before_s: int = 0
     image: Optional[str] = None
     """A container image (``docker://python:3.12-slim``): setup and command run in it. Its entry point is not used."""
-    registry_auth: Optional[Dict[str, str]] = None
-    """``username`` and ``password`` for the image's registry. For the pilot alone: never on disk, nor in argv."""
+    registry_auth: Optional[Dict[str, str]] = field(default=None, repr=False)
+    """``username`` and ``password`` for the image's registry. For the pilot alone: in no file of its own, no argument,
+    no log. By way of a spool it lies in a file of the user's (0600) until it is read, as the pilot's token does."""
 
 
 @dataclass(frozen=True)

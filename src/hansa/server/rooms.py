@@ -43,6 +43,7 @@ from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
 from hansa.jobs.program import NodeProgram, build_node_program
+from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
@@ -99,6 +100,7 @@ class Rooms:
     files: FileService
     logs: LogStore
     jobs: JobService
+    registry_logins: RegistryLoginService
     exchange: ExchangeService
     program: NodeProgram
     demand: Demand
@@ -267,7 +269,10 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         files=files,
         logs=logs,
         jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
-        exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
+        registry_logins=RegistryLoginService(database, clock, vault),
+        exchange=ExchangeService(
+            database, events, clock, files, logs, settings.job, settings.files, RegistryKeys(vault)
+        ),
         program=program,
         demand=Demand(database, events, clock),
         timers=Timers(database, events, clock),

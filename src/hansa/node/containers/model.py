@@ -101,15 +101,19 @@ class Reference(NamedTuple):
         return f"{self.registry}/{self.repository}{self._suffix()}"
 
 
+def canonical_registry(host: str) -> str:
+    """The one name of a registry that has several: all of Docker Hub's are ``docker.io``."""
+    return DOCKER_HUB if host.lower() in _HUB_ALIASES else host.lower()
+
+
 def _split_registry(name: str, default_registry: str) -> Tuple[str, str]:
     first, slash, rest = name.partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost" or first.lower() != first):
         first, rest = default_registry, name
-    if first in _HUB_ALIASES:
-        first = DOCKER_HUB
+    first = canonical_registry(first)
     if first == DOCKER_HUB and "/" not in rest:
         rest = f"library/{rest}"
-    return first.lower(), rest
+    return first, rest
 
 
 class Platform(NamedTuple):
