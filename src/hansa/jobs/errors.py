@@ -21,3 +21,5 @@ PROTOCOL = register("jobs.protocol", 426, Exit.REFUSED, "The pilot speaks a prot
 BAD_REGISTRY = register("jobs.bad_registry", 422, Exit.USAGE, "What was named is no container registry.")
 NO_LOGIN = register("jobs.no_login", 404, Exit.NOT_FOUND, "There is no login of yours at that registry.")
 MANY_LOGINS = register("jobs.many_logins", 409, Exit.LIMIT, "There are too many logins at registries.")
+NOT_RUNNING = register("jobs.not_running", 409, Exit.REFUSED, "The task does not run, or its pilot cannot do this.")
+NO_CHANNEL = register("jobs.no_channel", 404, Exit.NOT_FOUND, "There is no such shell or forward, or it is over.")

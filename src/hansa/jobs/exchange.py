@@ -14,7 +14,7 @@ import structlog
 
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
-from hansa.jobs import errors, leases, links, store, store_pilots, store_shares
+from hansa.jobs import errors, leases, links, store, store_channels, store_pilots, store_shares
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
@@ -38,7 +38,7 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.settings import FileSettings, JobSettings
 from hansa.kernel.status import Party
 from hansa.node import protocol
-from hansa.node.protocol import ExchangeReply, ExchangeRequest, JobOrder, Kill, Lease, TaskResult, TaskRow
+from hansa.node.protocol import Channel, ExchangeReply, ExchangeRequest, JobOrder, Kill, Lease, TaskResult, TaskRow
 
 log = structlog.get_logger(__name__)
 _LONGEST_HOLD_S = 30.0
@@ -139,7 +139,7 @@ class ExchangeService:
             pilot = await store_pilots.get(tx, pilot_id)
             if pilot is not None and pilot.arrival != arrival:
                 return _News.SUPERSEDED
-            if pilot is None or pilot.stop or PilotPhase(pilot.phase).is_final:
+            if pilot is None or pilot.stop or pilot.called or PilotPhase(pilot.phase).is_final:
                 return _News.SOME
             if await store_pilots.has_kills(tx, pilot_id):
                 return _News.SOME
@@ -373,7 +373,9 @@ class ExchangeService:
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
         orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
         complete = await self._registry_keys.add_to(tx, pilot.owner_id, list(orders.values()))
-        return ExchangeReply([await _lease(tx, lease) for lease in given], complete, kill, dropped, stop)
+        called = [Channel(**one) for one in await store_channels.asked_of(tx, pilot.id)] if pilot.called else []
+        found = [await _lease(tx, lease) for lease in given]
+        return ExchangeReply(found, complete, kill, dropped, stop, called)
 
     async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
         for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():
@@ -507,7 +509,7 @@ def _bytes(data: str) -> bytes:
 
 
 def _says_something(reply: ExchangeReply) -> bool:
-    return bool(reply.leases or reply.kill or reply.dropped or reply.stop)
+    return bool(reply.leases or reply.kill or reply.dropped or reply.stop or reply.channels)
 
 
 def _code(why: str) -> str:

@@ -35,6 +35,7 @@ from hansa.images.endorsing import EndorsementService
 from hansa.images.service import ImageService
 from hansa.images.sources import Sources
 from hansa.images.subscriptions import SubscriptionRoom
+from hansa.jobs.channels import ChannelService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
 from hansa.jobs.drivers.base import BatchDriver
@@ -102,6 +103,7 @@ class Rooms:
     jobs: JobService
     registry_logins: RegistryLoginService
     exchange: ExchangeService
+    channels: ChannelService
     program: NodeProgram
     demand: Demand
     timers: Timers
@@ -166,6 +168,7 @@ class Rooms:
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
             await self.reports.forget()
+            await self.channels.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
 
@@ -273,6 +276,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         exchange=ExchangeService(
             database, events, clock, files, logs, settings.job, settings.files, RegistryKeys(vault)
         ),
+        channels=ChannelService(database, events, clock),
         program=program,
         demand=Demand(database, events, clock),
         timers=Timers(database, events, clock),
