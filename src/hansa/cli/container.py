@@ -31,7 +31,10 @@ def __getattr__(name: str) -> object:
     from hansa.node.containers.commands import VERBS
 
     def command(verb: str, what: str) -> click.Command:
-        @click.command(name=verb, help=what, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+        settings = {"ignore_unknown_options": True}
+        epilog = f"hansa container {verb} --help shows its options."
+
+        @click.command(name=verb, help=what, epilog=epilog, context_settings=settings, add_help_option=False)
         @click.argument("words", nargs=-1, type=click.UNPROCESSED)
         def run(words: tuple[str, ...]) -> int:
             return main([verb, *words])
