@@ -318,8 +318,12 @@ pilots = sa.Table(
     sa.Column("tags", Document, nullable=False, server_default="[]"),  # of its site, when it was started
     sa.Column("required_tags", Document, nullable=False, server_default="[]"),
     sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
+    sa.Column("vo", sa.Text),  # for which it was started, with whose credential; null: for its owner alone
+    sa.Column("started", Moment),  # when it said its first word
+    sa.Column("busy_s", sa.Float, nullable=False, server_default="0"),  # core seconds of the tasks that it reported
     sa.Column("called", sa.Boolean, nullable=False, server_default=sa.false()),  # a channel waits for its answer
     *reconcile_columns(),
+    sa.Index("ix_pilots_site", "site", "id"),
 )
 
 registry_logins = sa.Table(
