@@ -35,7 +35,7 @@ class Unusable(Exception):
 
 def run(words: Sequence[str], **options: Any) -> str:
     """The output of a command that must succeed."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         list(words), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=900, **options
     )
     if done.returncode != 0:
@@ -97,6 +97,8 @@ class Peers:
 
     def install_udocker(self) -> None:
         """From PyPI. Its own tools come from the internet only; Debian's PRoot stands in for the one among them."""
+        if (self.place / "peer").exists():
+            return
         run([sys.executable, "-m", "venv", str(self.place / "peer")])
         run([str(self.place / "peer/bin/python"), "-m", "pip", "install", "-q", "udocker"])
         if shutil.which("proot") is None:

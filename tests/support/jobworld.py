@@ -87,6 +87,7 @@ class World:
         self.files = FileService(database, self.objects, self.clock, FileSettings(free_bytes=0))
         self.logs = LogStore(database, self.objects)
         self.jobs = JobService(database, self.events, self.clock, self.files, self.logs, self.sites, self.vos, job)
+        self.registry_keys = RegistryKeys(vault)
         self.exchanges = ExchangeService(
             database,
             self.events,
@@ -95,7 +96,7 @@ class World:
             self.logs,
             job,
             FileSettings(free_bytes=0),
-            RegistryKeys(vault),
+            self.registry_keys,
         )
         self.registry_logins = RegistryLoginService(database, self.clock, vault)
         self.batch = FakeBatch()
