@@ -4,8 +4,9 @@
     python -m benchmarks.containers [--rootfs FILE.tar] [--quick]      # as any user; another root file system
 
 The image is a Debian of mmdebstrap with Python in it (some minutes, as root; kept in ``.cache``). What is not installed
-(Debian: bubblewrap runc podman uidmap proot docker-registry) or does not work here is left out, and ``detail`` says why.
-Contenders take turns, round by round. Work inside and outside is compared by the fastest round, all else by medians.
+(Debian: bubblewrap runc podman uidmap proot docker-registry) or does not work here is left out; ``detail`` says why.
+Contenders take turns, round by round. Work is compared by the fastest round of each, which others disturb least; starts
+and pulls by medians.
 """
 
 from __future__ import annotations
@@ -178,10 +179,10 @@ def starts(bench: Bench) -> list[Row]:
     rows = []
     took = bench.race(bench.able(inner), "", bench.rounds)
     hand = took.get("overlay and bwrap by hand")
-    rows.append(bench.row("start /bin/true: the launcher", took, hand and 1.25 * statistics.median(hand)))
+    rows.append(bench.row("start /bin/true: the launcher", took, 1.25 * statistics.median(hand) if hand else None))
     took = bench.race(bench.able(outer), "", bench.rounds)
     theirs = took.get("udocker run (P1)") or took.get("udocker version")
-    rows.append(bench.row("start /bin/true: the whole command", took, theirs and statistics.median(theirs)))
+    rows.append(bench.row("start /bin/true: the whole command", took, statistics.median(theirs) if theirs else None))
     return rows
 
 
@@ -242,43 +243,51 @@ def ready(bench: Bench) -> list[Row]:
         bench.left_out["pull"] = str(error)
         return []
     name = f"{registry.host}/bench:1"
-    own = bench.place / "pulled"
-    hansa = [*hansa_command(), "container", "--store", str(own), "--insecure", "-q"]
     peers = bench.peers
-    repository = bench.place / "udocker-pulled"
+    now = {"hansa": bench.place, "udocker": bench.place, "podman": bench.place}
+
+    def anew(whose: str) -> Path:
+        """An empty place for each round."""
+        now[whose] = Path(tempfile.mkdtemp(prefix=f"{whose}-", dir=bench.place))
+        return now[whose]
+
+    def hansa(*words: str) -> None:
+        store = str(now["hansa"] / "store")
+        command([*hansa_command(), "container", "--store", store, "--insecure", "-q", *words])
+
+    def udocker(*words: str) -> None:
+        command(peers.udocker_words(*words), env={**peers.udocker_env(), "UDOCKER_DIR": str(now["udocker"])})
 
     def ours(_script: str) -> None:
-        remove_path(str(own))
-        command([*hansa, "pull", name])
-        command([*hansa, "create", "--name", "first", name])
+        anew("hansa")
+        hansa("pull", name)
+        hansa("create", "--name", "first", name)
 
     def theirs(_script: str) -> None:
-        remove_path(str(repository))
-        shutil.copytree(peers.udocker_dir / "lib", repository / "lib")
-        env = {**peers.udocker_env(), "UDOCKER_DIR": str(repository)}
-        command(peers.udocker_words("--insecure", "pull", f"--registry=http://{registry.host}", name), env=env)
-        command(peers.udocker_words("create", "--name=first", name), env=env)
+        shutil.copytree(peers.udocker_dir / "lib", anew("udocker") / "lib")
+        udocker("--insecure", "pull", f"--registry=http://{registry.host}", "bench:1")
+        udocker("create", "--name=first", "bench:1")
 
     def podman(_script: str) -> None:
-        subprocess.run(peers.podman_words("rmi", "-f", name), capture_output=True, check=False)
-        command(peers.podman_words("pull", "-q", "--tls-verify=false", name))
+        words = peers.podman_words("pull", "-q", "--tls-verify=false", name)
+        command([*words[:1], "--root", str(anew("podman")), *words[3:]])
 
     def ours_again(_script: str) -> None:
-        command([*hansa, "create", name])
+        hansa("create", name)
 
     def theirs_again(_script: str) -> None:
-        command(peers.udocker_words("create", name), env={**peers.udocker_env(), "UDOCKER_DIR": str(repository)})
+        udocker("create", "bench:1")
 
     try:
         found = bench.able({"hansa": (ours, None), "udocker": (theirs, None), "podman pull": (podman, None)})
         took = bench.race(found, "", max(2, bench.rounds // 7))
         half = statistics.median(took["udocker"]) / 2 if "udocker" in took else None
         rows = [bench.row("pull and be ready to run", took, half)]
-        before = _kib(own)
+        before = _kib(now["hansa"])
         again = bench.able({"hansa": (ours_again, None), "udocker": (theirs_again, None)})
         took = bench.race(again, "", max(2, bench.rounds // 7))
         rows.append(bench.row("the second container of an image", took, None))
-        rows[-1].detail["kib_each"] = (_kib(own) - before) / (len(took["hansa"]) + 1)
+        rows[-1].detail["kib_each"] = (_kib(now["hansa"]) - before) / (len(took["hansa"]) + 1)
         return rows
     finally:
         registry.close()
