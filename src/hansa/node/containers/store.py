@@ -24,7 +24,7 @@ from typing import (
 )
 
 from .cells import Cells
-from .errors import Ambiguous, BadReference, ImageNotFound, InUse, Protected
+from .errors import Ambiguous, BadReference, ContainerNotFound, ImageNotFound, InUse, Protected
 from .layout import Layout, disk_errors, read_json
 from .locks import locked
 from .model import ContainerRecord, Image, ImageConfig, Layer, Reference
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path  # imported where it is used: every start of a container imports this module
 
 SHORTEST_ID = 4
+THROWAWAY = "throwaway"
+"""The option of a container that goes with its only run: what is left of it was left by a kill."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -314,6 +316,14 @@ class Store:
         """Remove it and its files. Raises Protected; InUse while a run holds it, unless forced."""
         with self.using():
             self._cells.remove(record, is_forced)
+
+    def forget_container(self, record: ContainerRecord) -> bool:
+        """For a collection, which holds the lock: remove it; False if a program runs in it, or it is protected."""
+        try:
+            self._cells.remove(record, False)
+        except (InUse, Protected, ContainerNotFound):
+            return False
+        return True
 
     def running(self, record: ContainerRecord) -> ContextManager[None]:
         """Held (shared, by flock) as long as a program runs in the container, by whoever waits for the program."""
