@@ -141,9 +141,9 @@ class LogStore:
         async for data in (await self.open(job, index, LogChoice(stream, attempt))).pieces:
             yield data
 
-    async def tail(self, job: int, index: int, stream: str, most_bytes: int) -> bytes:
+    async def tail(self, job: int, index: int, stream: str, most_bytes: int, attempt: int | None = None) -> bytes:
         """The last bytes of a stream."""
-        found = await self.open(job, index, LogChoice(stream, tail_bytes=most_bytes))
+        found = await self.open(job, index, LogChoice(stream, attempt, tail_bytes=most_bytes))
         return b"".join([data async for data in found.pieces])
 
     async def _ending(self, places: list[_Place], index: int, wanted: LogChoice) -> tuple[int, bytes]:
