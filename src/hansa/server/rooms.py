@@ -61,6 +61,7 @@ from hansa.kernel.settings import Settings
 from hansa.machines import local as local_machines
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
+from hansa.machines.libcloud_site import build as build_libcloud
 from hansa.machines.openstack_site import OpenstackSites
 from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
@@ -265,7 +266,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         database,
         vault,
         egress,
-        {"openstack": openstack_sites.build},
+        {"openstack": openstack_sites.build, "libcloud": build_libcloud},
         local_machines.drivers(settings.machines),
         _equip(tokens),
         openstack_sites.close,

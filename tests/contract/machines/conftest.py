@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from hansa.engines.libcloud import Account, call
 from hansa.engines.openstack import Clouds, Password
 from hansa.engines.openstack import Place as OpenstackPlace
 from hansa.kernel.database import Database
 from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
+from hansa.machines.drivers.ec2 import Ec2Machines
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
 from hansa.machines.drivers.openstack import OpenstackMachines
 from tests.support.machineworld import MachineWorld
@@ -98,8 +100,31 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
     clouds.close()
 
 
+async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """An account of its own at moto's server, which speaks EC2."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    account = Account("ec2", "testing", "testing", region="us-east-1", url=f"http://{host}:{port}")
+
+    def look(api: Any) -> list[str]:
+        nodes = [one.id for one in api.list_nodes() if one.extra["status"] != "terminated"]
+        pairs = [one.name for one in api.list_key_pairs()]
+        return [*nodes, *pairs, *(one.ip for one in api.ex_describe_all_addresses())]
+
+    spec = MachineSpec("contract", Image("", provider_id="ami-12c6146b"), Size(1, 1024, flavour="t3.micro"))
+    spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
+    try:
+        yield Place(Ec2Machines(account), Ec2Machines(account), spec, Size(2, 2048), 60.0, lambda: call(account, look))
+    finally:
+        server.stop()
+
+
 PLACES: dict[str, tuple[Callable[[pytest.FixtureRequest], AsyncIterator[Place]], list[pytest.MarkDecorator]]] = {
     "fake": (fake_place, []),
+    "ec2": (ec2_place, []),
     "openstack": (openstack_place, [pytest.mark.openstack, pytest.mark.timeout(900)]),
 }
 """By name of driver: how its place is made, and the marks of its tests (``pytest.mark.root``)."""
