@@ -38,8 +38,8 @@ from hansa.images.subscriptions import SubscriptionRoom
 from hansa.jobs.channels import ChannelService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
-from hansa.jobs.drivers.base import BatchDriver
 from hansa.jobs.drivers.local import LocalBatch
+from hansa.jobs.drivers.places import EndpointPlaces
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
@@ -103,6 +103,7 @@ class Rooms:
     exchange: ExchangeService
     channels: ChannelService
     program: NodeProgram
+    places: EndpointPlaces
     demand: Demand
     timers: Timers
     images: ImageService
@@ -139,6 +140,7 @@ class Rooms:
             if task.get_name() not in self.engines:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.places.close()
         await self.remote.close()
 
     async def _ensure_local(self) -> None:
@@ -231,13 +233,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         settings.server.ca_file,
         ends.put_nowait,
     )
-    drivers: dict[str, BatchDriver] = {"local": local}
+    places = EndpointPlaces(
+        local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, settings.server.ca_file
+    )
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
-        Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
+        Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
@@ -269,11 +273,12 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         egress=egress,
         files=files,
         logs=logs,
-        jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
+        jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job, places),
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
         channels=ChannelService(database, events, clock),
         program=program,
-        demand=Demand(database, events, clock),
+        places=places,
+        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s),
         timers=Timers(database, events, clock),
         images=images,
         endorsing=EndorsementService(database, events, clock, images, home.url),
