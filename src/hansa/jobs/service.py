@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from hansa.engines.egress import EgressPolicy
 from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
@@ -20,6 +21,7 @@ from hansa.jobs.logs import LogStore
 from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import Needs, fill_needs, needs_of
+from hansa.jobs.notices import NoticePolicy
 from hansa.jobs.placing import Known, choice_for, grants_left, offer_of, why_never
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
@@ -47,7 +49,7 @@ from hansa.kernel.errors import DriverError, Fault
 from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
-from hansa.kernel.settings import JobSettings
+from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
 from hansa.placement.model import Choice
 from hansa.sites.service import SiteService
@@ -68,6 +70,7 @@ class JobService:
         sites: SiteService,
         vos: VoService,
         settings: JobSettings,
+        notices: NoticePolicy | None = None,
         paths: Paths | None = None,
     ) -> None:
         self._paths = paths
@@ -79,6 +82,7 @@ class JobService:
         self._sites = sites
         self._vos = vos
         self._settings = settings
+        self._notices = notices or NoticePolicy(MailSettings(), EgressPolicy())
 
     async def submit(self, caller: Caller, spec: JobSpec, key: str | None = None) -> Job:
         """Queue a job: durable on return. The same ``key`` and spec again give the same job.
@@ -88,6 +92,7 @@ class JobService:
         ``identity.vo_ambiguous`` or ``identity.vo_suspended``. Nothing is changed then.
         """
         check_spec(spec, self._settings.array_limit, self._clock.now())
+        self._notices.check(spec.notify)
         needs = fill_needs(
             spec.requirements,
             cores=self._settings.cores,

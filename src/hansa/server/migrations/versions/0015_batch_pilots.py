@@ -7,8 +7,8 @@ from alembic import op
 
 from hansa.kernel.database import Document
 
-revision = "0013"
-down_revision = "0012"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
