@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,13 @@ class Cluster:
         with self.server.client() as client:
             found: list[dict[str, Any]] = client.get("/pilots").raise_for_status().json()["items"]
         return found
+
+    def sign_out(self) -> None:
+        """End the SSH connection that commands share, as when the network was away for long."""
+        from hansa.engines.ssh import OpensshShell
+
+        config = self.desk.folder.parent / "config"
+        asyncio.run(OpensshShell("mycluster", self.server.home / "run" / "ssh", ["-F", str(config)]).close())
 
     def free(self) -> None:
         """Nothing of an earlier test is left: no pilot lives, and Slurm runs nothing."""
