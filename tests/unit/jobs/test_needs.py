@@ -139,8 +139,9 @@ def test_gpus_as_the_driver_lists_them(text: str, gpu: Gpu) -> None:
 def test_a_pilot_is_what_it_was_given_and_what_it_found() -> None:
     node = {"machine": "x86_64", "glibc": "2.36", "os": ["linux"], "cpu_features": ["avx"], "disk_mib": 7}
     row = SimpleNamespace(
-        site="here", cores=2, memory_mib=3, gpus=["0, T4"], node=node, tags=["data:sky"], required_tags=[]
-    )
+        site="here", cores=2, memory_mib=3, gpus=["0, T4"], node=node, tags=["data:sky"], required_tags=[], nodes=1,
+        batch=[],
+    )  # fmt: skip
     place = place_of_pilot(row)
     assert (place.disk_mib, place.glibc, place.arch) == (7, "2.36", "x86_64")
     assert place.gpus == (Gpu("T4"),)
