@@ -273,6 +273,9 @@ def test_a_lasting_sign_in_that_lapses_is_renewed_by_the_command_that_is_named(
         until(lambda: phase() == "lapsed")
         (lapsed,) = api.get("/authority").json()["items"]
         assert (lapsed["waiting_on"], lapsed["reason"]) == ("user", "identity.grant_expired")
+        (plan,) = api.post("/plan", json={"work": "machine"}).json()["items"]
+        finding = next(one for one in plan["findings"] if one["reason"] == "identity.grant_expired")
+        assert (finding["waiting_on"], "hansa login --renew" in finding["remedy"]) == ("user", True)
         upstream.account("lena", eduperson_assurance=[LOW])
         desk = Desk(tmp_path / "home", tmp_path, {"HANSA_SERVER": server.url, "HANSA_TOKEN": token})
         command = desk.popen("login", "--renew", "--no-browser")
