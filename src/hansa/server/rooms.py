@@ -291,7 +291,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
-        plans=PlanService(database, clock, sites, vos, settings.job, measured),
+        plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
         checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
