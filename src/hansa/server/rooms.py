@@ -47,6 +47,7 @@ from hansa.jobs.measured import measured
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
+from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
@@ -112,6 +113,7 @@ class Rooms:
     files: FileService
     logs: LogStore
     jobs: JobService
+    registry_logins: RegistryLoginService
     exchange: ExchangeService
     channels: ChannelService
     program: NodeProgram
@@ -302,7 +304,10 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         jobs=JobService(
             database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress)
         ),
-        exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
+        registry_logins=RegistryLoginService(database, clock, vault),
+        exchange=ExchangeService(
+            database, events, clock, files, logs, settings.job, settings.files, RegistryKeys(vault)
+        ),
         channels=ChannelService(database, events, clock),
         program=program,
         demand=Demand(database, events, clock),
