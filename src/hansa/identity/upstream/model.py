@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -126,11 +127,18 @@ def read_entitlements(
 
     Everybody who is named in a VO is a member of it. A role of a group below the VO is none of the VO.
     """
-    words = _OWN_ROLES | dict(roles) if roles else _OWN_ROLES
+    some = tuple(islice(values, _MOST_ENTITLEMENTS))
+    return _read_entitlements(some, tuple(patterns), tuple(roles.items()) if roles else ())
+
+
+@lru_cache(maxsize=2048)
+def _read_entitlements(
+    values: tuple[str, ...], patterns: tuple[str, ...], roles: tuple[tuple[str, str], ...]
+) -> tuple[Given, ...]:
+    words = _OWN_ROLES | dict(roles)
     found: dict[str, tuple[set[Role], set[str]]] = {}
-    known = tuple(patterns)
-    for value in list(values)[:_MOST_ENTITLEMENTS]:
-        parts = _parts_of(value, known) if len(value) <= _MOST_LENGTH else None
+    for value in values:
+        parts = _parts_of(value, patterns) if len(value) <= _MOST_LENGTH else None
         if parts is None:
             continue
         vo, group, role = parts
