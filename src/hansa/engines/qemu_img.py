@@ -18,7 +18,11 @@ async def qemu_img(*words: str, deadline_s: float = _CONVERT_S) -> str:
     if program is None:
         raise Permanent("qemu-img is not installed on the server: apt install qemu-utils.")
     process = await asyncio.create_subprocess_exec(
-        program, *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        program,
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         out, said = await asyncio.wait_for(process.communicate(), deadline_s)
@@ -33,12 +37,16 @@ async def qemu_img(*words: str, deadline_s: float = _CONVERT_S) -> str:
     return out.decode(errors="replace")
 
 
-async def convert(source: Path, has: str, wanted: str, folder: Path) -> Path:
-    """The image in another format, as a new file in ``folder`` that is the caller's to remove."""
+async def convert(source: Path, has: str, wanted: str, folder: Path, *, is_shared: bool = False) -> Path:
+    """The image in another format, as a new file in ``folder`` that is the caller's to remove.
+
+    ``is_shared``: a machine has it open, and stands still.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = folder / f"{secrets.token_hex(8)}.{wanted}"
     try:
-        await qemu_img("convert", "-f", has, "-O", wanted, str(source), str(target))
+        shared = ["-U"] if is_shared else []
+        await qemu_img("convert", *shared, "-f", has, "-O", wanted, str(source), str(target))
     except BaseException:
         target.unlink(missing_ok=True)
         raise

@@ -91,5 +91,10 @@ async def _run(argv: list[str], environment: dict[str, str], tell: Tell) -> None
                 os.killpg(process.pid, signal.SIGTERM)  # mmdebstrap removes what it has made
             await process.wait()
     if process.returncode:
-        words = next((line for line in reversed(last) if line.startswith("E: ")), last[-1] if last else "no word")
-        raise Permanent(f"{argv[0]} failed: {words[:400]}")
+        raise Permanent(f"{argv[0]} failed: {_why(last)}")
+
+
+def _why(last: list[str]) -> str:
+    """The words that say most of the last ones: apt's or dpkg's error, or what came before mmdebstrap gave up."""
+    telling = [line for line in last if line.startswith(("E: ", "dpkg: error")) and "failed to run" not in line]
+    return " / ".join(telling[-2:] or last[-4:] or ["it left no word"])[:600]

@@ -10,6 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hansa.machines.build.initrd import make_initrd
@@ -63,7 +66,8 @@ def configure(tree: Path) -> None:
         "etc/cloud/cloud.cfg": DEFAULTS,
         "etc/cloud/cloud.cfg.d/90_hansa.cfg": CLOUD,
         "etc/machine-id": "",
-        "etc/fstab": "LABEL=cloudroot / ext4 defaults,noatime 0 1\n",
+        "etc/sysctl.d/99-hansa.conf": "net.ipv4.ping_group_range = 0 65534\n",
+        "etc/fstab": "# The root file system is mounted by whoever starts this.\n",
         "etc/network/interfaces": "",
     }
     for name, content in files.items():
@@ -102,15 +106,28 @@ def clamp_times(tree: Path, date: int) -> None:
                 os.utime(path, (date, date), follow_symlinks=False)
 
 
+@contextmanager
+def alone(tree: Path) -> Iterator[Path]:
+    """The tree without what is mounted in it: /proc, /sys and /dev are there while packages are installed."""
+    view = Path(tempfile.mkdtemp(prefix="hansa-tree-"))
+    subprocess.run(["mount", "--bind", str(tree), str(view)], check=True)
+    try:
+        yield view
+    finally:
+        subprocess.run(["umount", str(view)], check=True)
+        view.rmdir()
+
+
 def main() -> None:
     recipe = Recipe(**{**json.loads(sys.argv[1])})
-    disk, tree = Path(sys.argv[2]), Path(sys.argv[3])
-    configure(tree)
-    clean(tree)
-    add_initrd(tree)
-    clamp_times(tree, recipe.date)
-    argv, environment = pack_command(recipe, tree, disk)
-    subprocess.run(argv, env={**os.environ, **environment}, check=True)
+    disk, installed = Path(sys.argv[2]), Path(sys.argv[3])
+    configure(installed)
+    with alone(installed) as tree:
+        clean(tree)
+        add_initrd(tree)
+        clamp_times(tree, recipe.date)
+        argv, environment = pack_command(recipe, tree, disk)
+        subprocess.run(argv, env={**os.environ, **environment}, check=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A small initial RAM disk: busybox and the modules that a virtual machine's disk and network need. Pure but for reading.
+"""A small initial RAM disk: busybox and the modules that a virtual machine's disk and network need.
 
 Debian's own takes longer to unpack than this takes to hand over, which counts where a processor is emulated.
 """
@@ -33,7 +33,7 @@ while [ -z "$disk" ] && [ $tries -lt 200 ]; do
   disk=$(/bin/busybox findfs LABEL=cloudroot 2>/dev/null) || { disk=; /bin/busybox usleep 50000; }
   tries=$((tries+1))
 done
-/bin/busybox mount -t ext4 -o rw,noatime "$disk" /newroot || { echo "hansa: no root file system"; exec /bin/busybox sh; }
+/bin/busybox mount -t ext4 -o rw,noatime "$disk" /newroot || exec /bin/busybox sh
 for d in dev proc sys; do /bin/busybox mount --move /$d /newroot/$d; done
 exec /bin/busybox switch_root /newroot /sbin/init
 """

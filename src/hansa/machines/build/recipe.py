@@ -66,7 +66,7 @@ def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     options = ["--variant=minbase", f"--mode={mode}", "--format=null", "--skip=cleanup/reproducible"]
     options += [f"--include={','.join((*BASE, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
-    options += [f"--customize-hook={' '.join(finish)} \"$1\""]
+    options += [f'--customize-hook={" ".join(finish)} "$1"']
     sources = [
         f"deb {mirror}/debian {suite} main",
         f"deb {mirror}/debian {suite}-updates main",

@@ -8,7 +8,9 @@ from typing import Any
 from hansa.machines.drivers.base import Guest
 
 _FINISHED = re.compile(r"Cloud-init v\. \S+ finished at")
-_FAILED = re.compile(r"\[(?:FAILED|DEPEND)\S*\] .*cloud-(?:init|config|final)\S*|cloud-init\[\d+\]: .*(?:ERROR|Failed).*")
+_FAILED = re.compile(
+    r"\[(?:FAILED|DEPEND)\S*\] .*cloud-(?:init|config|final)\S*|cloud-init\[\d+\]: .*(?:ERROR|Failed).*"
+)
 _KEYS = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
 _KEY = re.compile(r"(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+) [A-Za-z0-9+/=]{40,}")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +20,7 @@ from hansa.kernel.errors import Permanent, Temporary
 from hansa.machines.drivers.base import Refused, Why
 
 INSTALLED = Path("/usr/local/libexec/hansa-nspawn")
-SOURCE = Path(__file__).with_name("helper.py")
+MODULE = "hansa.machines.drivers.nspawn.helper"
 _DEADLINE_S = 600.0
 _WHY = {"network": Why.NETWORK, "image": Why.IMAGE, "usage": Why.REFUSED}
 
@@ -44,9 +47,7 @@ class Helper:
         """Run it to its end. It is not cut off in the middle of its work when the caller is cancelled."""
         return await asyncio.shield(self._run(words, text, stdin, stdout))
 
-    async def _run(
-        self, words: Sequence[str], text: bytes, stdin: IO[bytes] | None, stdout: IO[bytes] | None
-    ) -> bytes:
+    async def _run(self, words: Sequence[str], text: bytes, stdin: IO[bytes] | None, stdout: IO[bytes] | None) -> bytes:
         process = await asyncio.create_subprocess_exec(
             *self.prefix,
             *words,
@@ -84,12 +85,29 @@ def problem(said: str) -> Exception:
 
 
 def find_helper(folder: Path) -> Helper | None:
-    """How the helper can be run here: directly by root (``folder`` is then its store), else by sudo; None: it cannot."""
+    """How the helper can be run here: by root at once (``folder`` is then its store), else by sudo; None: it cannot."""
     if os.geteuid() == 0:
-        return Helper((sys.executable, "-I", str(SOURCE), f"--store={folder}"))
+        return Helper((sys.executable, "-I", "-m", MODULE, f"--store={folder}"))
     if INSTALLED.is_file() and shutil.which("sudo"):
         return Helper(("sudo", "-n", str(INSTALLED)))
     return None
+
+
+def pack() -> bytes:
+    """The helper as one executable file: the same sources give the same bytes."""
+    stream = io.BytesIO(b"#!/usr/bin/python3 -I\n")
+    stream.seek(0, io.SEEK_END)
+    main = f"import sys\nfrom {MODULE}.__main__ import main\nsys.exit(main())\n"
+    members = {"__main__.py": main.encode()}
+    names = MODULE.split(".")
+    members |= {f"{'/'.join(names[:depth])}/__init__.py": b"" for depth in range(1, len(names) + 1)}
+    for entry in resources.files(MODULE).iterdir():
+        if entry.name.endswith(".py"):
+            members[f"{'/'.join(names)}/{entry.name}"] = entry.read_bytes()
+    with zipfile.ZipFile(stream, "a") as archive:
+        for name, content in sorted(members.items()):
+            archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), content)
+    return stream.getvalue()
 
 
 @dataclass(frozen=True)
@@ -107,8 +125,8 @@ async def probe(folder: Path) -> Probe:
     helper = find_helper(folder)
     if helper is None:
         hint = (
-            f"As root: install -D -m 755 {SOURCE} {INSTALLED}; then allow it: "
-            f"'{os.environ.get('USER', 'USER')} ALL=(root) NOPASSWD: {INSTALLED}' in /etc/sudoers.d/hansa."
+            f"hansa admin nspawn-helper | sudo install -D -m 755 /dev/stdin {INSTALLED}; in /etc/sudoers.d/hansa: "
+            f"{os.environ.get('USER', 'USER')} ALL=(root) NOPASSWD: {INSTALLED}"
         )
         return Probe(False, False, "what needs root is not installed", hint)
     try:
