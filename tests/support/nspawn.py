@@ -50,10 +50,10 @@ async def nspawn_place() -> NspawnPlace:
     """
     folder = CACHE / f"nspawn-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
     apt.need(["systemd-nspawn", "nft", "debugfs", "ip"], ["systemd-container", "nftables", "e2fsprogs", "iproute2"])
-    found = await probe(folder)
+    found = probe(folder)
     if not found.works:
         pytest.skip(f"nspawn machines do not work here: {found.problem}")
-    helper = find_helper(folder)
+    helper = find_helper(folder / "store")
     assert helper is not None
     return NspawnPlace(folder, helper, found.is_isolated)
 

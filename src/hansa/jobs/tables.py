@@ -262,6 +262,62 @@ log_chunks = sa.Table(  # where the object store has log bytes; never the bytes 
     sqlite_autoincrement=True,
 )
 
+task_checkpoints = sa.Table(  # what tasks that are not done keep across attempts
+    "task_checkpoints",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False, index=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("executable", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+notices = sa.Table(  # that somebody is to be told of a job, and whether it was done: see jobs/notices.py
+    "notices",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("job", sa.BigInteger, nullable=False, index=True),
+    sa.Column("address", sa.Text, nullable=False),  # a URL, or mailto:…
+    sa.Column("body", Document, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),  # "waiting", "sent", "failed"
+    sa.Column("message", sa.Text, nullable=False),  # why it was not told
+    sa.Column("created", Moment, nullable=False),
+    *reconcile_columns(),
+)
+
+channels = sa.Table(  # shells and forwards beside running tasks, while they are open and a little longer
+    "channels",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner_id", sa.Text, nullable=False, index=True),
+    sa.Column("job", sa.BigInteger, nullable=False),
+    sa.Column("index", sa.BigInteger, nullable=False),
+    sa.Column("lease", sa.BigInteger, nullable=False),
+    sa.Column("pilot_id", sa.Text, nullable=False, index=True),
+    sa.Column("order", Document, nullable=False),  # a protocol.Channel
+    sa.Column("is_open", sa.Boolean, nullable=False),  # the pilot has answered
+    sa.Column("closed", sa.Text),  # why it is over
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("user_seen", Moment, nullable=False),
+    sa.Column("pilot_seen", Moment, nullable=False),
+    sa.Column("from_user", sa.BigInteger, nullable=False),  # the last piece that was accepted from there
+    sa.Column("from_pilot", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+channel_pieces = sa.Table(  # on their way; gone when the other end has them
+    "channel_pieces",
+    metadata,
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("origin", sa.Text, primary_key=True),  # "user" or "pilot"
+    sa.Column("piece", sa.BigInteger, primary_key=True),
+    sa.Column("frames", Document, nullable=False),  # a list of protocol.Frame
+    sqlite_with_rowid=False,
+)
+
 pilots = sa.Table(
     "pilots",
     metadata,
@@ -288,5 +344,10 @@ pilots = sa.Table(
     sa.Column("tags", Document, nullable=False, server_default="[]"),  # of its site, when it was started
     sa.Column("required_tags", Document, nullable=False, server_default="[]"),
     sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
+    sa.Column("vo", sa.Text),  # for which it was started, with whose credential; null: for its owner alone
+    sa.Column("started", Moment),  # when it said its first word
+    sa.Column("busy_s", sa.Float, nullable=False, server_default="0"),  # core seconds of the tasks that it reported
+    sa.Column("called", sa.Boolean, nullable=False, server_default=sa.false()),  # a channel waits for its answer
     *reconcile_columns(),
+    sa.Index("ix_pilots_site", "site", "id"),
 )

@@ -238,6 +238,34 @@ class JobSettings(_Table):
     """Seconds in which what was used loses half its weight in fair shares. A change forgets what was used."""
 
 
+class MailSettings(_Table):
+    """Mail that the server sends: notices of jobs (``--notify``)."""
+
+    host: str | None = None
+    """The SMTP server that takes it. None: no mail is sent."""
+
+    port: Annotated[int, Gt(0), Le(65_535)] = 587
+    """Its port."""
+
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """``starttls``, ``tls`` from the beginning (port 465), or ``none``: for a server on this computer."""
+
+    user: str | None = None
+    """Name to sign in with. None: without."""
+
+    password_file: Path | None = None
+    """File with the password, mode 0600."""
+
+    ca_file: Path | None = None
+    """Certificates that sign the SMTP server's. None: those of the system."""
+
+    sender: str | None = None
+    """Address that it comes from. None: hansa@ the host."""
+
+    domains: list[str] = []
+    """Domains to which mail may go, so that nobody uses the server to write to strangers. Empty: all."""
+
+
 class PilotSettings(_Table):
     """Pilots, which run the tasks at a site."""
 
@@ -275,6 +303,28 @@ class ImageSettings(_Table):
 
     free_bytes: Count = 1024**3
     """Bytes that stay free on that disk: images are not fetched below."""
+
+
+class MachineSettings(_Table):
+    """Machines."""
+
+    local: tuple[str, ...] = ("nspawn", "qemu")
+    """How this computer runs machines for its owner, the preferred way first; ways that do not work here are left
+    out. ``fake``: nothing really runs, and all is forgotten at a restart: for tests, and to look around."""
+
+    start_s: Seconds = 1800.0
+    """Seconds that a machine may take to start at a site before the next one is tried."""
+
+    attempts: Annotated[int, Gt(0)] = 3
+    """Sites that are tried for one machine."""
+
+    history_days: Annotated[int, Gt(0)] = 30
+    """Days that deleted machines can still be looked at."""
+
+    @field_validator("local", mode="before")
+    @classmethod
+    def _from_words(cls, value: Any) -> Any:
+        return tuple(word for word in value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
 class SiteSettings(_Table):
@@ -329,9 +379,11 @@ class Settings(_Table):
     log: LogSettings = LogSettings()
     files: FileSettings = FileSettings()
     job: JobSettings = JobSettings()
+    mail: MailSettings = MailSettings()
     pilot: PilotSettings = PilotSettings()
     local: LocalSettings = LocalSettings()
     images: ImageSettings = ImageSettings()
+    machines: MachineSettings = MachineSettings()
     sites: SiteSettings = SiteSettings()
     retention: RetentionSettings = RetentionSettings()
     client: ClientSettings = ClientSettings()

@@ -108,6 +108,10 @@ class JobOrder:
     signal_before_s: int = 0
     image: Optional[str] = None
     """A container image (``docker://python:3.12-slim``): setup and command run in it. Its entry point is not used."""
+    checkpoint: Optional[str] = None
+    """A folder in the task's directory that is kept across attempts: what it holds goes to the server, and comes back
+    among the inputs of the next attempt. HANSA_CHECKPOINT is its path."""
+    checkpoint_every_s: float = 300.0
     registry_auth: Optional[Dict[str, str]] = None
     """``username`` and ``password`` for the image's registry. For the pilot alone: never on disk, nor in argv."""
 
@@ -214,6 +218,74 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Channel:
+    """Somebody wants to be let in beside a running task. The pilot answers at `POST /pilots/{id}/channels/{channel}`
+    (:class:`ChannelRequest`), by which the two ends then talk. It is told again until the pilot has answered once."""
+
+    channel: str
+    lease: int
+    index: int
+    kind: str  # "shell": a process in the task's directory; "forward": connections to a port of the node
+    command: List[str] = field(default_factory=list)  # of a shell; nothing: an interactive one
+    terminal: Optional[str] = None  # what TERM is; None: no terminal, but three streams
+    rows: int = 24
+    columns: int = 80
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A piece of what the two ends of a channel say to each other.
+
+    Of a shell, stream 0 is its input, 1 its output, 2 its errors; of a forward, each connection is a stream.
+    """
+
+    kind: str  # "open", "data", "end" (of this direction of the stream), "resize", "exit" (of the shell)
+    stream: int = 0
+    data: str = ""  # base64; of resize "ROWS COLUMNS", of exit the code
+
+
+@dataclass(frozen=True)
+class ChannelRequest:
+    """From either end: its next piece, and how far it has heard the other.
+
+    Pieces are numbered from 1 in each direction, and the next one is sent when ``accepted`` names the last one: so a
+    request may be repeated. Each end has one request for speaking and one, held up to ``wait_s``, for listening.
+    """
+
+    piece: int = 0  # 0: none
+    frames: List[Frame] = field(default_factory=list)
+    received: int = 0  # the last piece of the other end that has arrived here
+    listen: bool = False
+    wait_s: float = 0.0
+    close: Optional[str] = None  # why this end is over
+
+
+@dataclass(frozen=True)
+class ChannelReply:
+    """``frames`` are of all pieces after ``received`` up to ``piece``; ``closed`` says why there will be no more."""
+
+    accepted: int = 0
+    piece: int = 0
+    frames: List[Frame] = field(default_factory=list)
+    is_open: bool = True  # the pilot has answered
+    closed: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`POST /pilots/{id}/checkpoints`: the whole checkpoint folder of a task, its contents uploaded before."""
+
+    lease: int
+    index: int
+    files: List[File] = field(default_factory=list)
+
+
+CHANNEL_PIECE_BYTES = 256 * 1024
+"""About how much goes into one piece."""
+
+
+@dataclass(frozen=True)
 class ExchangeReply:
     """From the server. Everything in the request counts as received once this has arrived."""
 
@@ -222,6 +294,7 @@ class ExchangeReply:
     kill: List[Kill] = field(default_factory=list)
     dropped: List[int] = field(default_factory=list)  # leases that are no longer this pilot's: stop, do not report
     stop: Optional[str] = None  # "drain": take nothing new and end when idle; "now": kill, report and end
+    channels: List[Channel] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,8 @@ async def test_a_life(place: NspawnPlace, key_file: Path) -> None:
     assert await driver.remove_base("c" * 64) is True
     assert await driver.delete_network("lab") is Progress.DONE
     assert await driver.leftovers() == []
-    assert not list((place.folder / "machines").iterdir())
-    assert not list((place.folder / "networks").iterdir())
+    assert not list((place.folder / "store" / "machines").iterdir())
+    assert not list((place.folder / "store" / "networks").iterdir())
 
 
 async def test_a_failed_first_boot_is_told_in_the_guests_words(place: NspawnPlace) -> None:
@@ -109,7 +109,7 @@ async def test_a_failed_first_boot_is_told_in_the_guests_words(place: NspawnPlac
 
 async def test_what_was_killed_in_the_middle_is_found_and_finished(place: NspawnPlace) -> None:
     """A machine of which only the folder was made is not there, is listed for the sweep, and can be made or deleted."""
-    (place.folder / "machines" / "half").mkdir(parents=True)
+    (place.folder / "store" / "machines" / "half").mkdir(parents=True)
     driver = place.driver()
     assert await driver.observe("half") is None
     assert "half" in await driver.list_keys()

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -120,19 +121,23 @@ class Probe:
     hint: str = ""
 
 
-async def probe(folder: Path) -> Probe:
-    """Look whether nspawn machines work here; makes none."""
-    helper = find_helper(folder)
+def probe(folder: Path) -> Probe:
+    """Look whether nspawn machines work here; makes none. Blocks for a moment: for starts and doctors."""
+    helper = find_helper(folder / "store")
     if helper is None:
         hint = (
             f"hansa admin nspawn-helper | sudo install -D -m 755 /dev/stdin {INSTALLED}; in /etc/sudoers.d/hansa: "
             f"{os.environ.get('USER', 'USER')} ALL=(root) NOPASSWD: {INSTALLED}"
         )
         return Probe(False, False, "what needs root is not installed", hint)
+    more = f"sudo -n {INSTALLED} probe </dev/null tells more."
     try:
-        found = await helper.ask("probe", {})
-    except (Permanent, Temporary) as error:
-        return Probe(False, False, str(error), f"sudo -n {INSTALLED} probe </dev/null tells more.")
+        done = subprocess.run([*helper.prefix, "probe"], input=b"{}", capture_output=True, timeout=20, check=False)
+        if done.returncode:
+            return Probe(False, False, str(problem(done.stderr.decode("utf-8", "replace"))), more)
+        found = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return Probe(False, False, f"the helper does not answer: {error}", more)
     if found["problems"]:
         return Probe(False, False, "; ".join(found["problems"]), "apt install systemd-container nftables e2fsprogs")
     return Probe(True, not found["userns"], found["userns"])
