@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from hansa.machines.drivers.base import Guest, Image, Life, MachineSpec, Observed, Progress, Size
 from hansa.machines.drivers.nspawn.driver import Nspawn
 from tests.support.nspawn import NspawnPlace, image, nspawn_place
+from tests.support.ssh_in import inside, new_key
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 _DEADLINE_S = 180
@@ -27,8 +27,7 @@ async def place() -> AsyncIterator[NspawnPlace]:
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
-    return tmp_path / "key"
+    return new_key(tmp_path)
 
 
 async def ready(driver: Nspawn, key: str) -> Observed:
@@ -42,17 +41,6 @@ async def ready(driver: Nspawn, key: str) -> Observed:
         assert seen.life is Life.RUNNING, await driver.console_log(key)
         assert asyncio.get_running_loop().time() < deadline, await driver.console_log(key)
         await asyncio.sleep(0.2)
-
-
-async def inside(seen: Observed, key_file: Path, command: str) -> tuple[int, str]:
-    """A command in the guest, over SSH, its host key checked."""
-    assert seen.ssh is not None
-    hosts = key_file.with_name(f"hosts-{seen.ssh.host}")
-    hosts.write_text("".join(f"{seen.ssh.host} {one}\n" for one in seen.ssh.host_keys))
-    options = [f"-oUserKnownHostsFile={hosts}", "-oStrictHostKeyChecking=yes", "-oBatchMode=yes", "-oConnectTimeout=20"]
-    argv = ["ssh", "-i", str(key_file), *options, f"{seen.ssh.user}@{seen.ssh.host}", command]
-    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=120, check=False)
-    return done.returncode, done.stdout + done.stderr
 
 
 async def test_a_life(place: NspawnPlace, key_file: Path) -> None:

@@ -47,7 +47,7 @@ def command(run: Run) -> list[str]:
         "-smp", str(run.cores), "-m", str(run.memory_mib), "-sandbox", "on,obsolete=deny",
         "-drive", "if=none,id=root,file=disk.qcow2,format=qcow2,cache=writeback,discard=unmap",
         "-device", "virtio-blk-pci,drive=root,bootindex=1",
-        "-blockdev", json.dumps(seed_disk()), "-device", "virtio-blk-pci,drive=seed",
+        "-blockdev", json.dumps(seed_disk(run.folder)), "-device", "virtio-blk-pci,drive=seed",
         "-netdev", f"user,id=out,restrict={'off' if run.has_egress else 'on'},hostfwd=tcp:127.0.0.1:{run.port}-:22",
         "-device", f"virtio-net-pci,netdev=out,mac={run.mac},romfile=",
         "-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0",
@@ -66,9 +66,9 @@ def command(run: Run) -> list[str]:
     return argv
 
 
-def seed_disk() -> dict[str, Any]:
-    """A small read-only disk of the folder ``seed``."""
-    files = {"driver": "vvfat", "dir": "seed", "label": VVFAT_LABEL, "rw": False, "fat-type": 16}
+def seed_disk(folder: str) -> dict[str, Any]:
+    """A small read-only disk of the folder ``seed``: absolute, as QEMU opens its files only when they are read."""
+    files = {"driver": "vvfat", "dir": f"{folder}/seed", "label": VVFAT_LABEL, "rw": False, "fat-type": 16}
     return {"node-name": "seed", "driver": "raw", "read-only": True, "file": files}
 
 

@@ -95,6 +95,8 @@ def answer(argv: Sequence[str]) -> Any:
     os.environ.update(PATH=SYSTEM_PATH, LC_ALL="C")
     os.umask(0o022)
     store = Store(store_of(given, os.environ))
+    if verb != "probe":  # which changes nothing
+        store.make()
     if verb == "import" and len(more) in (1, 2) and more[1:] in ([], ["trusted"]):
         return verb_import(store, text(SHA256)(more[0]), bool(more[1:]))
     if verb == "snapshot" and len(more) == 1:

@@ -22,10 +22,13 @@ SEED = "var/lib/cloud/seed/nocloud"
 class Store:
     def __init__(self, root: str) -> None:
         self.root = root
-        self.mark = hashlib.sha256(root.encode()).hexdigest()[:8]
-        for part in ("", "machines", "networks", "bases", "work"):
-            os.makedirs(os.path.join(root, part), mode=0o700, exist_ok=True)
         self.lock = os.path.join(root, "lock")
+        self.mark = hashlib.sha256(root.encode()).hexdigest()[:8]
+
+    def make(self) -> None:
+        """Its folders are there: root's alone."""
+        for part in ("", "machines", "networks", "bases", "work"):
+            os.makedirs(os.path.join(self.root, part), mode=0o700, exist_ok=True)
 
     def names(self, part: str) -> list[str]:
         return sorted(os.listdir(os.path.join(self.root, part)))
