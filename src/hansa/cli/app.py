@@ -169,6 +169,7 @@ IMAGE = {
     "list": ("images:list_images", "List VM images."),
     "show": ("images:show", "Show a VM image, its versions, and who endorses it."),
     "add": ("images:add", "Add a VM image, or a version of one."),
+    "build": ("image_build:build", "Make a Debian cloud image of packages."),
     "fetch": ("images:fetch", "Download a VM image."),
     "withdraw": ("images:withdraw", "Take a version back."),
     "endorse": ("images:endorse", "Let the members of a VO start it."),

@@ -39,6 +39,7 @@ async def build(recipe: Recipe, folder: Path, tell: Tell) -> Path:
     if missing := missing_programs():
         raise Permanent(f"Images cannot be made here: {', '.join(missing)} must be installed (apt install …).")
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)  # root of the build's own user namespace must reach the disk
     disk, image = folder / "disk.raw", folder / "image.qcow2"
     for path in (disk, image):
         path.unlink(missing_ok=True)
@@ -53,6 +54,7 @@ async def build(recipe: Recipe, folder: Path, tell: Tell) -> Path:
         "LC_ALL": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108 - others must pass: apt has a user of its own
         "HOME": str(Path.home()),
+        **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
     }
     try:
         await _run(argv, environment, tell)
