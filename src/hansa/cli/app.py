@@ -175,6 +175,7 @@ IMAGE = {
     "endorse": ("images:endorse", "Let the members of a VO start it."),
     "revoke": ("images:revoke", "Let them start it no more."),
     "policy": ("images:policy", "Show or set what a VO lets its members start."),
+    "sites": ("images:sites", "Show at which sites VM images are."),
     "publish": ("images:publish", "Print what a VO endorses as a HEPiX image list."),
     "follow": ("images:follow", "Follow an image list of others."),
     "followed": ("images:followed", "List the image lists that a VO follows."),

@@ -19,6 +19,7 @@ from hansa.client.effects import FileBody
 from hansa.client.errors import USAGE, HansaError
 from hansa.images.wire import NewImage, NewVersion
 
+
 @click.command(
     epilog=examples(
         "hansa image build base",
@@ -52,7 +53,8 @@ def build(
     The same recipe gives the same image, as long as the mirror has the same packages. It takes about two minutes, as an
     ordinary user, and needs mmdebstrap, qemu-utils, e2fsprogs and uidmap.
     """
-    from hansa.kernel.errors import Fault, Permanent, Temporary
+    from hansa.images.errors import BUILD_FAILED
+    from hansa.kernel.errors import Permanent, Temporary
     from hansa.machines.build import builder
     from hansa.machines.build.recipe import Recipe, check
 
@@ -67,10 +69,8 @@ def build(
             note(f"{output}: {output.stat().st_size:,} bytes")
             return
         _add(name, version, vo, made, release, form)
-    except Fault as fault:
-        raise HansaError(USAGE, fault.detail, hint=fault.hint) from fault
     except (Permanent, Temporary) as error:
-        raise HansaError("images.build_failed", str(error)) from error
+        raise HansaError(BUILD_FAILED, str(error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

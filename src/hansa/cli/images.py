@@ -17,6 +17,7 @@ from hansa.client import api
 from hansa.client.effects import FileBody
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import collect
+from hansa.client.transport import Transport
 from hansa.client.units import parse_time
 from hansa.images.wire import (
     ImagePolicy,
@@ -27,6 +28,7 @@ from hansa.images.wire import (
     Subscription,
     VmImage,
 )
+from hansa.machines.sync_wire import ImagePlace
 
 _FORMATS = click.Choice(["qcow2", "raw"])
 
@@ -72,7 +74,7 @@ def show_image(image: VmImage, form: str) -> None:
     emit_one(image, form, _details, lambda item: item.name)
 
 
-def names_in(session: Session, vo: str | None) -> set[str]:
+def names_in(session: Transport, vo: str | None) -> set[str]:
     """Names of the images of a VO, or of all that the caller sees."""
     found = session.run(collect(api.vm_images))
     return {image.name for image in found if vo is None or image.scope == f"vo/{vo}"}
@@ -254,6 +256,30 @@ def _policy_cells(found: ImagePolicy) -> dict[str, Any]:
 def publish(vo: str) -> None:
     """Print the VM images that VO endorses as a HEPiX image list."""
     click.echo(json.dumps(open_session().run(api.image_list(vo)), indent=2))
+
+
+@click.command(epilog=examples("hansa image sites", "hansa image sites debian-12"))
+@click.argument("image", required=False)
+@output_option()
+def sites(image: str | None, *, form: str) -> None:
+    """Show at which sites the VM images of your VOs are, or why not; of IMAGE only, if it is given.
+
+    What a VO endorses is brought by itself to every site that supports the VO and takes images (setting image_sync of
+    its endpoint), and to this computer's own machines.
+    """
+    found = [one for one in open_session().run(api.image_places()).items if image in (None, one.image)]
+    emit(found, form, _place_cells, lambda one: f"{one.image}@{one.version}")
+
+
+def _place_cells(one: ImagePlace) -> dict[str, Any]:
+    return {
+        "image": f"{one.image}@{one.version}",
+        "vo": one.vo,
+        "site": one.place,
+        "state": one.status.phase,
+        "since": one.status.since,
+        "why": one.status.message,
+    }
 
 
 def _list_cells(found: Subscription) -> dict[str, Any]:

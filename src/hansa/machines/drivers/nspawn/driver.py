@@ -36,7 +36,7 @@ from hansa.machines.drivers.base import (
 from hansa.machines.drivers.guest import guest_of
 from hansa.machines.drivers.nspawn.root import Helper, NotThereError
 
-_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.NETWORKS, Can.CONSOLE})
+_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _SHARED = "They share the kernel of this computer, and their disks its disk."
 _STOP_S = 20
@@ -84,6 +84,16 @@ class Nspawn:
                     await self._helper.run(["import", base, *more], stdin=file)
             finally:
                 raw.unlink(missing_ok=True)
+
+    async def ensure_image(self, image: Image, name: str) -> str | None:  # noqa: ARG002 - known by its checksum
+        base = base_of(image)
+        if base not in await self.bases():
+            await self.prepare(image)
+        return base
+
+    async def delete_image(self, checksum: str) -> Progress:
+        gone = await self.remove_base(base_of(Image(checksum)))
+        return Progress.DONE if gone else Progress.PENDING
 
     async def bases(self) -> dict[str, int]:
         """SHA-256 of the images that are unpacked here, with the number of machines of each."""

@@ -52,7 +52,7 @@ from hansa.machines.drivers.qemu.command import (
 from hansa.machines.drivers.qemu.qmp import QmpError, talk
 from hansa.machines.drivers.qemu.store import Store, process_of, read, remove, write
 
-_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE})
+_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _START_S = 60.0
 
@@ -89,6 +89,14 @@ class Qemu:
     async def prepare(self, image: Image) -> None:
         """Have the image here, so that machines of it start at once."""
         await self._bases.prepare(base_of(image), image)
+
+    async def ensure_image(self, image: Image, name: str) -> str | None:  # noqa: ARG002 - known by its checksum
+        await self.prepare(image)
+        return base_of(image)
+
+    async def delete_image(self, checksum: str) -> Progress:
+        gone = await self.remove_base(base_of(Image(checksum)))
+        return Progress.DONE if gone else Progress.PENDING
 
     async def bases(self) -> dict[str, int]:
         """SHA-256 of the images that are here, with the number of machines of each."""
