@@ -98,5 +98,6 @@ async def _run(argv: list[str], environment: dict[str, str], tell: Tell) -> None
 
 def _why(last: list[str]) -> str:
     """The words that say most of the last ones: apt's or dpkg's error, or what came before mmdebstrap gave up."""
-    telling = [line for line in last if line.startswith(("E: ", "dpkg: error")) and "failed to run" not in line]
-    return " / ".join(telling[-2:] or last[-4:] or ["it left no word"])[:600]
+    said = [line for line in last if not line.startswith(("I: ", "W: ")) and "failed to run" not in line]
+    telling = [line for line in said if line.startswith(("E: ", "dpkg: error"))]
+    return " / ".join(telling[-2:] or said[-3:] or ["it left no word"])[:600]
