@@ -63,7 +63,7 @@ def check(recipe: Recipe) -> Recipe:
 def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     """mmdebstrap's, that ends with running ``finish ROOT`` where the tree belongs to root, and keeps nothing else."""
     suite, mirror = recipe.release, recipe.mirror.rstrip("/")
-    # Cleaning is ours, in the tree: mmdebstrap's own would miss its configuration there, and clean this computer's lists.
+    # Cleaning is ours, in the tree: mmdebstrap's own would miss its configuration, and clean this computer's lists.
     options = ["--variant=minbase", f"--mode={mode}", "--format=null", "--skip=cleanup"]
     options += [f"--include={','.join((*BASE, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
