@@ -103,6 +103,7 @@ GRANT = {
 }
 PILOT = {"list": ("sites:list_pilots", "List pilots, which run the tasks at a site.")}
 ADMIN = {
+    "nspawn-helper": ("admin:nspawn_helper", "Print the program that containers need root for."),
     "backup": ("admin:backup", "Write a copy of the embedded server's data to a file."),
     "restore": ("admin:restore", "Put such a copy back."),
     "user": ("app:user", "Users of this server."),
