@@ -55,7 +55,7 @@ JOB = {
     "submit": ("run:submit", "Submit a job and print its number."),
     "list": ("jobs:list_jobs", "List jobs, the newest first."),
     "show": ("jobs:show", "Show a job, or one of its tasks."),
-    "logs": ("jobs:logs", "Print the output of a task."),
+    "logs": ("logs:logs", "Print the output of tasks, live and searched."),
     "wait": ("jobs:wait", "Wait for jobs to end."),
     "fetch": ("jobs:fetch_files", "Bring the output files here."),
     "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),
@@ -182,6 +182,11 @@ IMAGE = {
     "followed": ("images:followed", "List the image lists that a VO follows."),
     "unfollow": ("images:unfollow", "Follow an image list no more."),
 }
+REGISTRY = {
+    "login": ("registries:login", "Let your jobs get private container images from a registry."),
+    "list": ("registries:list_logins", "List where your jobs sign in."),
+    "logout": ("registries:logout", "Forget a login."),
+}
 MACHINE = {
     "create": ("machines:create", "Start a machine, and wait until it runs."),
     "list": ("machines:list_machines", "List your machines at all sites."),
@@ -217,6 +222,8 @@ TOP = {
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
     "machine": ("app:machine", "Virtual machines: create, list, ssh, stop, delete, …"),
     "image": ("app:image", "VM images: add, endorse, publish, …"),
+    "container": ("container:click_command", "Containers on this computer: pull, run, images, …"),
+    "registry": ("app:registry", "Container registries: logins for your jobs."),
     "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
@@ -246,6 +253,9 @@ authority = LazyGroup(
 identity = LazyGroup("identity", lazy=IDENTITY, context_settings=SETTINGS, help="With what you sign in elsewhere.")
 admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
 image = LazyGroup("image", lazy=IMAGE, context_settings=SETTINGS, help="VM images, which machines are started of.")
+registry = LazyGroup(
+    "registry", lazy=REGISTRY, context_settings=SETTINGS, help="Logins at container registries, for your jobs."
+)
 machine = LazyGroup("machine", lazy=MACHINE, context_settings=SETTINGS, help="Virtual machines, at any site.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
 hansa = LazyGroup(

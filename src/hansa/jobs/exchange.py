@@ -23,13 +23,15 @@ from hansa.jobs import (
     store,
     store_channels,
     store_checkpoints,
+    store_files,
     store_pilots,
     store_shares,
 )
 from hansa.jobs.budget import Budget
-from hansa.jobs.files import FileService, key_of
+from hansa.jobs.files import FileService, hex_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
+from hansa.jobs.registry_logins import RegistryKeys
 from hansa.jobs.settle import (
     Change,
     apply_change,
@@ -115,6 +117,7 @@ class ExchangeService:
         logs: LogStore,
         settings: JobSettings,
         file_settings: FileSettings,
+        registry_keys: RegistryKeys,
     ) -> None:
         self._database = database
         self._events = events
@@ -123,6 +126,7 @@ class ExchangeService:
         self._logs = logs
         self._settings = settings
         self._file_settings = file_settings
+        self._registry_keys = registry_keys
         self.counters = ExchangeCounters()
 
     async def exchange(self, pilot_id: str, request: ExchangeRequest) -> ExchangeReply:
@@ -189,6 +193,8 @@ class ExchangeService:
 
     async def _store_content(self, pilot_id: str, request: ExchangeRequest) -> list[dict[str, Any]]:
         """Put outputs and logs into the object store, before the unit of work that mentions them."""
+        if named := [output.digest for result in request.results for output in result.outputs]:
+            await self._files.announce(named)
         for result in request.results:
             for output in result.outputs:
                 if output.data is not None:
@@ -347,7 +353,9 @@ class ExchangeService:
             else:
                 books.recount.add(row["lease"])
         self.counters.accepted += len(accepted)
-        await store.insert_task_files(tx, [f for f in books.files if (f["job"], f["index"]) in accepted])
+        outputs = [f for f in books.files if (f["job"], f["index"]) in accepted]
+        await store_files.touch(tx, [f["digest"] for f in outputs], now)
+        await store.insert_task_files(tx, outputs)
         for number, rows in used.items():
             repeated = [row["index"] for row in rows if "fields" in row and (number, row["index"]) in books.known]
             await store.delete_retries(tx, number, repeated)
@@ -422,9 +430,10 @@ class ExchangeService:
             await self._mark_site(tx, [lease["row"] for lease in given], pilot)
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
         orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
+        complete = await self._registry_keys.add_to(tx, pilot.owner_id, list(orders.values()))
         called = [Channel(**one) for one in await store_channels.asked_of(tx, pilot.id)] if pilot.called else []
         found = [await _lease(tx, lease) for lease in given]
-        return ExchangeReply(found, list(orders.values()), kill, dropped, stop, called)
+        return ExchangeReply(found, complete, kill, dropped, stop, called)
 
     async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
         for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():
@@ -476,6 +485,7 @@ class ExchangeService:
             signal=(spec.get("warning") or {}).get("signal", 0),
             signal_before_s=(spec.get("warning") or {}).get("before_s", 0),
             image=spec.get("image"),
+            mounts=list(needs.get("mounts") or ()),
             checkpoint=spec.get("checkpoint"),
             checkpoint_every_s=spec.get("checkpoint_every_s", 300.0),
         )
@@ -505,6 +515,7 @@ class ExchangeService:
 
         Raises Fault ``jobs.bad_spec``, ``jobs.file_missing``, ``jobs.pilot_gone``.
         """
+        await self._files.announce([file.digest for file in found.files])
         for file in found.files:
             if not await self._files.has(file.digest):
                 raise Fault(errors.FILE_MISSING, f"The content of {file.path} has not been uploaded.")
@@ -522,12 +533,12 @@ class ExchangeService:
             folder = f"{job.spec.get('checkpoint')}/"
             if not all(file.path.startswith(folder) and ".." not in file.path.split("/") for file in found.files):
                 raise Fault(errors.BAD_SPEC, "A checkpoint holds files of the job's checkpoint folder only.")
-            await store.own_files(tx, pilot.owner_id, [(file.digest, file.size) for file in found.files], now)
+            await store_files.own(tx, pilot.owner_id, [(file.digest, file.size) for file in found.files], now)
             await store_checkpoints.replace(tx, lease.job, found.index, found.files)
 
     async def check_download(self, pilot_id: str, digest: str) -> None:
         """Whether a pilot may read this content: its owner brought it. Raises Fault ``jobs.no_file``."""
-        key_of(digest)
+        hex_of(digest)
         async with self._database.read() as tx:
             pilot = await store_pilots.get(tx, pilot_id)
             owned = await store.owned_digests(tx, pilot.owner_id, [digest]) if pilot else {}
@@ -576,6 +587,7 @@ def _charge(pilot: Any, job: Any, rows: list[dict[str, Any]]) -> Charge:
     needs = job.spec["requirements"]
     is_whole = needs.get("whole_node", False)
     cores, gpus = (pilot.cores, len(pilot.gpus)) if is_whole else (needs["cores"], needs.get("gpus", 0))
+    cores, gpus = cores * needs.get("nodes", 1), gpus * needs.get("nodes", 1)
     cpu = sum(row["cpu_s"] for row in rows)
     return Charge(
         job.owner_id, job.vo, pilot.site, len(rows), wall, wall * cores, cpu, wall * gpus, vo_group=job.vo_group

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 from hansa.engines.egress import EgressPolicy
@@ -12,14 +13,18 @@ from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
-from hansa.jobs import errors, leases, links, overview, search, store, store_pilots
+from hansa.images.endorsing import check_container
+from hansa.jobs import errors, leases, links, overview, search, store, store_files, store_pilots
+from hansa.jobs.drivers.places import Paths, PathsAt
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
-from hansa.jobs.logs import LogStore
+from hansa.jobs.logs import LogChoice, LogStore, OpenLog
+from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
-from hansa.jobs.needs import fill_needs, misfit
+from hansa.jobs.needs import Needs, fill_needs, needs_of
 from hansa.jobs.notices import NoticePolicy
+from hansa.jobs.placing import Known, choice_for, grants_left, offer_of, why_never
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
@@ -42,12 +47,14 @@ from hansa.jobs.wire import (
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
-from hansa.kernel.errors import Fault
+from hansa.kernel.errors import DriverError, Fault
 from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
+from hansa.node.protocol import File
+from hansa.placement.model import Choice
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -67,7 +74,9 @@ class JobService:
         vos: VoService,
         settings: JobSettings,
         notices: NoticePolicy | None = None,
+        paths: Paths | None = None,
     ) -> None:
+        self._paths = paths
         self._database = database
         self._events = events
         self._clock = clock
@@ -83,7 +92,7 @@ class JobService:
 
         Raises Fault: ``jobs.bad_spec``, ``jobs.array_limit``, ``jobs.no_site``, ``jobs.file_limit``,
         ``jobs.file_missing``, ``kernel.idempotency_reused``, and for its VO ``identity.no_vo``,
-        ``identity.vo_ambiguous`` or ``identity.vo_suspended``. Nothing is changed then.
+        ``identity.vo_ambiguous``, ``identity.vo_suspended`` or ``images.registry_refused``. Nothing is changed then.
         """
         check_spec(spec, self._settings.array_limit, self._clock.now())
         self._notices.check(spec.notify)
@@ -93,7 +102,8 @@ class JobService:
             memory_mib=self._settings.memory_mib,
             wall_time_s=self._settings.wall_time_s,
         )
-        await self._check_site(caller, needs)
+        choice = await self._check_site(caller, spec.vo, needs)
+        await self._check_mounts(caller, choice, needs)
         inputs = spec.inputs + [file for row in spec.rows or [] for file in row.inputs]
         self._files.check_sizes([(file.path, file.size) for file in inputs])
         plain = plain_spec(spec, needs)
@@ -106,6 +116,7 @@ class JobService:
                 return await self._view(tx, await self._own(tx, caller, before))
             vo = await self._vos.check_may_start(tx, caller, spec.vo)
             await self._check_group(tx, caller, vo, spec.vo_group)
+            await _check_image(tx, vo, spec.image)
             await self._check_inputs(tx, caller, inputs)
             needed = await links.check(tx, caller, spec.after)
             beginning = begin(spec, [link["needs"] for link in needed if not link["met"]])
@@ -150,6 +161,7 @@ class JobService:
                 "deadline": spec.deadline,
             }
             number = await store.insert_job(tx, values, rows)
+            await store_files.add_inputs(tx, number, [file.digest for file in inputs])
             await store.mark(tx, caller.user_id, number, "label", spec.labels)
             await links.insert(tx, number, needed)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
@@ -183,8 +195,10 @@ class JobService:
             last = before[0] if before else None
             rows = await search.find(tx, caller.user_id, terms, before=last, limit=limit)
             running = await store.running_counts(tx, [row.number for row in rows])
+            standings = await store.standings(tx, [row.queue_id for row in rows])
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
-        return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
+        views = [job_view(row, running.get(row.number, 0), standings.get(row.queue_id)) for row in rows]
+        return JobPage(views, following)
 
     async def summary(self, caller: Caller) -> dict[str, int]:
         """The caller's jobs by phase."""
@@ -207,13 +221,22 @@ class JobService:
         return overview.changes(self._database, self._events, caller.user_id, position, beat_s)
 
     async def follow(
-        self, caller: Caller, number: int, cursor: str | None, wait_s: float, *, logs: bool = True
+        self,
+        caller: Caller,
+        number: int,
+        cursor: str | None,
+        wait_s: float,
+        *,
+        logs: bool = True,
+        since: datetime | None = None,
     ) -> Following:
         """The job and its new log pieces; waits up to ``wait_s`` seconds for something new."""
         deadline = self._clock.now().timestamp() + wait_s
         with self._database.bells.listen(f"job/{number}") as bell:
             job = await self.get(caller, number)
             version, chunk = await self._start_of(number, cursor)
+            if since is not None and not cursor:
+                chunk = await self._logs.chunk_before(number, since)
             while True:
                 pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES) if logs else ([], chunk)
                 left = deadline - self._clock.now().timestamp()
@@ -296,39 +319,55 @@ class JobService:
     ) -> TaskFilePage:
         after = decode_cursor(cursor, int, str)
         async with self._database.read() as tx:
-            await self._own(tx, caller, number)
+            job = await self._own(tx, caller, number)
+            if job.files_gone is not None:
+                raise gone(job)
             key = (int(after[0]), str(after[1])) if after else None
             rows = await store.task_files_page(tx, number, index=index, after=key, limit=limit)
         found = [TaskFile(row.index, row.path, row.digest, row.size, row.executable) for row in rows]
         following = encode_cursor(found[-1].index, found[-1].path) if len(found) == limit else None
         return TaskFilePage(found, following)
 
-    async def open_file(self, caller: Caller, number: int, index: int, path: str) -> tuple[int, AsyncIterator[bytes]]:
-        """Size and content of an output file. Raises Fault ``jobs.no_file``."""
+    async def inputs(self, caller: Caller, number: int, index: int | None) -> list[File]:
+        """Input files of a job, with those of one of its tasks. Raises Fault ``jobs.files_gone``."""
         async with self._database.read() as tx:
-            await self._own(tx, caller, number)
+            job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+            if job.files_gone is not None:
+                raise gone(job)
+            rows = await store.rows_of(tx, job, index, index) if job.has_rows and index is not None else []
+        return [File(**file) for file in [*job.spec["inputs"], *(one for row in rows for one in row["inputs"])]]
+
+    async def open_file(
+        self, caller: Caller, number: int, index: int, path: str, start: int = 0
+    ) -> tuple[int, AsyncIterator[bytes]]:
+        """Size of an output file, and its content from ``start`` on. Raises Fault ``jobs.no_file``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            if job.files_gone is not None:
+                raise gone(job)
             row = await store.task_file(tx, number, index, path)
         if row is None:
             raise Fault(
                 errors.NO_FILE, f"Task {number}.{index} has no output {path!r}.", hint=f"hansa job fetch {number}"
             )
-        return row.size, self._files.open(row.digest)
+        return row.size, self._files.open(row.digest, start)
 
-    async def log(
-        self, caller: Caller, number: int, index: int | None, stream: str, attempt: int | None, tail_bytes: int | None
-    ) -> AsyncIterator[bytes]:
-        """One stream of one task. Raises Fault ``jobs.no_task``."""
+    async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> OpenLog:
+        """One stream of one task. Raises Fault ``jobs.no_task``, ``jobs.logs_gone``."""
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
         index = job.first if index is None else index
         self._check_index(job, index)
-        if tail_bytes is None:
-            return self._logs.read(number, index, stream, attempt)
-
-        async def ending() -> AsyncIterator[bytes]:
-            yield await self._logs.tail(number, index, stream, tail_bytes, attempt)
-
-        return ending()
+        if job.logs_gone is not None:
+            raise Fault(
+                errors.LOGS_GONE,
+                f"The output of job {number} was kept until {job.logs_gone:%Y-%m-%d}.",
+                hint="For how long is the operator's setting retention.logs_days.",
+                job=number,
+            )
+        return await self._logs.open(number, index, wanted)
 
     async def kill(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Kill a job, or some of its tasks. What has ended stays as it is."""
@@ -369,6 +408,7 @@ class JobService:
                 raise Fault(errors.NOT_HELD, f"Job {number} is not held: it is {job.phase}.", job=number)
             if job.vo is not None:
                 await self._vos.check_may_start(tx, caller, job.vo)
+                await _check_image(tx, job.vo, job.spec.get("image"))
             reason = "jobs.blocked" if job.blockers else "jobs.queued"
             message = f"{caller.name} released it; it waits for {'other jobs' if job.blockers else 'a pilot'}."
             values = {"held": False, "wake_at": None, "open": has_more(job) and not job.blockers}
@@ -399,6 +439,7 @@ class JobService:
                 raise Fault(errors.ENDED, f"Job {number} is being killed; retry it when it has ended.", job=number)
             if job.vo is not None:
                 await self._vos.check_may_start(tx, caller, job.vo)
+                await _check_image(tx, job.vo, job.spec.get("image"))
             await self._reopen(tx, caller, job, selection.tasks, now)
             tx.ring(f"work/{caller.user_id}")
             tx.ring(f"job/{number}")
@@ -408,6 +449,8 @@ class JobService:
     async def _reopen(self, tx: Tx, caller: Caller, job: Any, wanted: Sequence[int] | None, now: Any) -> None:
         for index in wanted or []:
             self._check_index(job, index)
+        if job.files_gone is not None and job.input_files:
+            raise gone(job)
         count = await reopen(tx, job, wanted, now)
         if not count:
             raise Fault(errors.NOTHING_TO_RETRY, f"No task of job {job.number} failed or was killed.", job=job.number)
@@ -423,8 +466,9 @@ class JobService:
             if index is not None:
                 self._check_index(job, index)
             view = await self._view(tx, job)
-        offers = await self._sites.offers(caller)
-        return await explain_job(self._database, self._logs, self._events, job, view, index, offers, self._clock.now())
+            needs = needs_of(job.spec["requirements"])
+            choice = await self._choice(tx, caller, job.vo, needs, job.vo_group)
+        return await explain_job(self._database, self._logs, self._events, job, view, index, choice, self._clock.now())
 
     async def pilots(self, caller: Caller, cursor: str | None, limit: int, *, live: bool) -> PilotPage:
         """The caller's pilots; an operator sees everybody's."""
@@ -435,6 +479,13 @@ class JobService:
                 tx, owner, live=live, limit=limit, before=before[0] if before else None
             )
         return PilotPage([pilot_view(row) for row in rows], encode_cursor(rows[-1].id) if len(rows) == limit else None)
+
+    async def pilots_of(self, caller: Caller, number: int, limit: int) -> PilotPage:
+        """The pilots of a job: that run tasks of it, ran some, or were started for it. The newest ``limit``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            rows = await store_pilots.of_job(tx, job, limit)
+        return PilotPage([replace(pilot_view(row), script=row.script) for row in rows], None)
 
     async def _own(self, tx: Tx, caller: Caller, number: int, *, change: bool = False) -> Any:
         row = await store.get_job(tx, number, lock=change)
@@ -449,24 +500,60 @@ class JobService:
 
     async def _view(self, tx: Tx, row: Any) -> Job:
         running = await store.running_counts(tx, [row.number])
-        return job_view(row, running.get(row.number, 0))
+        standings = await store.standings(tx, [row.queue_id])
+        return job_view(row, running.get(row.number, 0), standings.get(row.queue_id))
 
     def _check_index(self, job: Any, index: int) -> None:
         if not job.first <= index < job.first + job.count:
             span = f"{job.first} to {job.first + job.count - 1}"
             raise Fault(errors.NO_TASK, f"Job {job.number} has no task {index}; its tasks are {span}.", job=job.number)
 
-    async def _check_site(self, caller: Caller, needs: Any) -> None:
-        offers = await self._sites.offers(caller)
-        reasons = [misfit(needs, offer.name, offer.capacity) for offer in offers]
-        if not offers or all(reasons):
-            said = "; ".join(reason for reason in reasons if reason) or "no site serves you"
+    async def _choice(
+        self, tx: Tx, caller: Caller, vo: str | None, needs: Needs, vo_group: str | None = None
+    ) -> Choice:
+        """Where a task could run, and why not elsewhere, for a user in a VO."""
+        now = self._clock.now()
+        vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
+        sites = await self._sites.serving(tx, caller.user_id, vos)
+        known = Known(await measured(tx, [site.name for site in sites], now), {})
+        name = vo or (vos[0] if len(vos) == 1 else None)
+        grants = await grants_left(tx, sites, caller.user_id, name or "", vo_group or "", caller.name, now)
+        return choice_for(needs, name, sites, now, known, grants)
+
+    async def _check_site(self, caller: Caller, vo: str | None, needs: Needs) -> Choice:
+        """Refuse what no site can ever run. What passes (a downtime, a login that has lapsed) is waited for."""
+        async with self._database.read() as tx:
+            choice = await self._choice(tx, caller, vo, needs)
+        reasons = [] if choice.order else why_never(choice)
+        if reasons or not (choice.order or choice.rejected):
+            said = "; ".join(reasons) or "no site serves you"
             raise Fault(
                 errors.NO_SITE,
                 f"No site can run this: {said}.",
                 hint="Ask for less, or see what there is: hansa site list.",
-                reasons=[reason for reason in reasons if reason],
+                reasons=reasons,
             )
+        return choice
+
+    async def _check_mounts(self, caller: Caller, choice: Choice, needs: Needs) -> None:
+        """Refuse paths that are not at their site."""
+        if not needs.mounts or self._paths is None:
+            return
+        vo = choice.request.vo
+        candidate = next(one for one in (*choice.order, *choice.rejected) if one.site == needs.site)
+        async with self._database.read() as tx:
+            vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
+            sites = {one.name: one for one in await self._sites.serving(tx, caller.user_id, vos)}
+        end = offer_of(candidate, sites, vo).endpoint
+        place = PathsAt(candidate.site, end.id if end else None, vo)
+        try:
+            lost = await self._paths.missing(place, needs.mounts)
+        except DriverError as error:
+            said = f"Whether {', '.join(needs.mounts)} is at {needs.site} cannot be seen now: {error}"
+            raise Fault(errors.NO_MOUNT, said, hint=f"hansa site show {needs.site}", site=needs.site) from error
+        if lost:
+            said = f"{needs.site} has no {', '.join(lost)} that you can read."
+            raise Fault(errors.NO_MOUNT, said, hint="A path is written as it is there: SITE:/scratch/x", paths=lost)
 
     async def _check_group(self, tx: Tx, caller: Caller, vo: str | None, group: str | None) -> None:
         if group is None:
@@ -480,7 +567,8 @@ class JobService:
             )
 
     async def _check_inputs(self, tx: Tx, caller: Caller, inputs: Sequence[Any]) -> None:
-        owned = await store.owned_digests(tx, caller.user_id, sorted({file.digest for file in inputs}))
+        digests = sorted({file.digest for file in inputs})
+        owned = await store_files.use_owned(tx, caller.user_id, digests, self._clock.now())
         lost = [file.path for file in inputs if file.digest not in owned]
         if lost:
             raise Fault(
@@ -493,3 +581,19 @@ class JobService:
     async def _ring_pilots(self, tx: Tx, number: int) -> None:
         for lease in await leases.of_job(tx, number):
             tx.ring(f"pilot/{lease.pilot_id}")
+
+
+def gone(job: Any) -> Fault:
+    """The files of the job were deleted by the retention."""
+    return Fault(
+        errors.FILES_GONE,
+        f"The files of job {job.number} were kept until {job.files_gone:%Y-%m-%d}.",
+        hint="Submit it again. For how long files are kept is the operator's setting retention.job_files_days.",
+        job=job.number,
+    )
+
+
+async def _check_image(tx: Tx, vo: str | None, image: str | None) -> None:
+    """Raise Fault ``images.registry_refused`` where the VO does not let its jobs take images from there."""
+    if vo is not None and image is not None:
+        await check_container(tx, vo, image)

@@ -28,6 +28,7 @@ queues = sa.Table(
     sa.Column("vo_group", sa.Text, nullable=False, server_default=""),
     sa.Column("needs", sa.Text, nullable=False, server_default=""),  # all needs as JSON; the columns are for SQL
     sa.Column("digest", sa.Text, nullable=False, unique=True),  # of owner, VO, group and needs
+    sa.Column("standing", Document),  # why nothing of it can start now; null: it can, or is about to
     sa.Index("ix_queues_owner", "owner_id"),
 )
 
@@ -77,6 +78,9 @@ jobs = sa.Table(
     sa.Column("blockers", sa.Integer, nullable=False, server_default="0"),  # jobs that must end before
     sa.Column("wake_at", Moment),  # not open before: all that waits is backing off
     sa.Column("deadline", Moment),
+    sa.Column("files_gone", Moment),  # since when they are not kept any more
+    sa.Column("logs_gone", Moment),
+    sa.Column("attempts_gone", Moment),
     sa.Index("ix_jobs_owner", "owner_id", "number"),
     sa.Index("ix_jobs_phase", "owner_id", "phase", "number"),
     sa.Index("ix_jobs_group", "owner_id", "group_name", "number"),
@@ -103,6 +107,7 @@ jobs = sa.Table(
         sqlite_where=sa.text("open"),
         postgresql_where=sa.text("open"),
     ),
+    sa.Index("ix_jobs_ended", "ended", "number"),
     sqlite_autoincrement=True,
 )
 
@@ -236,6 +241,24 @@ task_files = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("executable", sa.Boolean, nullable=False),
+    sa.Index("ix_task_files_digest", "digest"),
+    sqlite_with_rowid=False,
+)
+
+job_inputs = sa.Table(  # which content a job needs, each once: what they name is not deleted
+    "job_inputs",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("job", sa.BigInteger, primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+
+contents = sa.Table(  # what may be in the object store: it is named here before it is put there
+    "contents",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("used", Moment, nullable=False),  # when somebody last meant to count on it
+    sa.Column("doomed", sa.Boolean, nullable=False),  # it is being deleted: nobody may count on it
     sqlite_with_rowid=False,
 )
 
@@ -245,7 +268,8 @@ files = sa.Table(  # which content an owner has brought here: nobody gets conten
     sa.Column("owner_id", sa.Text, primary_key=True),
     sa.Column("digest", sa.Text, primary_key=True),
     sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("time", Moment, nullable=False),
+    sa.Column("time", Moment, nullable=False),  # of its last use
+    sa.Index("ix_files_digest", "digest"),
     sqlite_with_rowid=False,
 )
 
@@ -258,6 +282,8 @@ log_chunks = sa.Table(  # where the object store has log bytes; never the bytes 
     sa.Column("last", sa.BigInteger, nullable=False),
     sa.Column("object", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("time", Moment),
+    sa.Column("pieces", Document),  # what is where in it, where that are few; else its first line says it
     sa.Index("ix_log_chunks_job", "job", "id"),
     sqlite_autoincrement=True,
 )
@@ -343,6 +369,15 @@ pilots = sa.Table(
     sa.Column("node", Document),
     sa.Column("tags", Document, nullable=False, server_default="[]"),  # of its site, when it was started
     sa.Column("required_tags", Document, nullable=False, server_default="[]"),
+    sa.Column("endpoint_id", sa.Text),  # of the site; null: the embedded site has none
+    sa.Column("nodes", sa.Integer, nullable=False, server_default="1"),  # cores and the like are those of each
+    sa.Column("is_whole", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("wall_time_s", sa.Float),
+    sa.Column("job", sa.BigInteger),  # the first one that it was started for
+    sa.Column("labels", Document),  # for the site's administrator
+    sa.Column("batch", Document, nullable=False, server_default="[]"),  # options of the jobs that it is for
+    sa.Column("batch_id", sa.Text),  # its number in the batch system
+    sa.Column("script", sa.Text),  # what the batch system was given
     sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
     sa.Column("vo", sa.Text),  # for which it was started, with whose credential; null: for its owner alone
     sa.Column("started", Moment),  # when it said its first word
@@ -350,4 +385,14 @@ pilots = sa.Table(
     sa.Column("called", sa.Boolean, nullable=False, server_default=sa.false()),  # a channel waits for its answer
     *reconcile_columns(),
     sa.Index("ix_pilots_site", "site", "id"),
+)
+
+registry_logins = sa.Table(
+    "registry_logins",
+    metadata,
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Column("registry", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("sealed", sa.Text, nullable=False),  # user name and password
+    sa.Column("since", Moment, nullable=False),
 )

@@ -72,6 +72,12 @@ class Requirements:
     """Data sets that must be at the site: it has the tag ``data:NAME``."""
     whole_node: bool = False
     """Whether a task has a node, or a pilot, to itself: all its cores."""
+    nodes: Annotated[int, Ge(1), Le(100_000)] = 1
+    """Nodes of a batch system that each task has at the same time, as for MPI; cores, memory and GPUs are of each."""
+    batch: Annotated[dict[LabelName, Annotated[str, MaxLen(500)]], MaxLen(50)] = field(default_factory=dict)
+    """Options for the batch system, by their long names: ``partition``, ``account``, ``qos``, ``constraint``."""
+    mounts: Names = field(default_factory=list)
+    """Paths of ``site`` that tasks use, as ``/scratch/x``: they must be there when the job is submitted."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,10 @@ class Job:
     deadline: datetime | None = None
     sites: list[str] = field(default_factory=list)
     """Where tasks of it have run."""
+    files_gone: datetime | None = None
+    """Since when its files are not kept any more."""
+    logs_gone: datetime | None = None
+    """Since when its output is not kept any more."""
     exit_code: int | None = None
     """Of a single job that has ended: what ``hansa run`` exits with. A signal n is 128 + n; 137 also for a limit."""
 
@@ -349,6 +359,38 @@ class MissingFiles:
 
 
 @dataclass(frozen=True)
+class JobInputs:
+    """Input files of a job, and of one of its tasks where one was named."""
+
+    items: list[File]
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One thing that happened to a job."""
+
+    time: datetime
+    phase: str
+    reason: str
+    message: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class History:
+    """What has happened to a job, the oldest first."""
+
+    items: list[HistoryEntry]
+
+
+@dataclass(frozen=True)
+class Received:
+    """How many bytes of an upload that broke off are here: the rest is sent with ``offset``."""
+
+    received: int
+
+
+@dataclass(frozen=True)
 class NewChannel:
     """A shell beside a running task, or a forward to a port of its node."""
 
@@ -392,9 +434,44 @@ class PilotView:
     isolation: str | None = None
     last_seen: datetime | None = None
     tasks: int = 0
+    nodes: int = 1
+    """Cores and memory are those of each."""
+    batch_id: str | None = None
+    """Its number in the batch system."""
+    vo: str | None = None
+    """The VO that it serves; none: all of its owner's."""
+    job: int | None = None
+    """The first job that it was started for."""
+    script: str | None = None
+    """What the batch system was given. Only where pilots of one job are asked for."""
 
 
 @dataclass(frozen=True)
 class PilotPage:
     items: list[PilotView]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class NewRegistryLogin:
+    """Who one is at a container registry. A token that may only read is enough."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    username: Annotated[str, MinLen(1), MaxLen(256)]
+    password: Annotated[str, MinLen(1), MaxLen(16_384)] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RegistryLogin:
+    """As whom a user's jobs get images from a container registry. The password is never shown."""
+
+    registry: str
+    username: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class RegistryLoginList:
+    items: list[RegistryLogin]
     next: str | None = None

@@ -35,6 +35,8 @@ KINDS: Mapping[Work, frozenset[str]] = {
 """The kinds of endpoints at which each kind of work can start."""
 BATCH_OVERHEAD_S = 300
 """Of a batch job's time so much is not for tasks: its pilot starts, tidies up, and is given a moment to end."""
+PILOT_MEMORY_MIB = 128
+"""Of a batch job's memory so much is the pilot's own."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _cluster(facts: wire.Facts, settings: Any, name: str | None) -> dict[str, An
     longest = one.max_wall_time_s
     return {
         "cores": one.cores_per_node,
-        "memory_mib": one.memory_mib_per_node,
+        "memory_mib": max(0, one.memory_mib_per_node - PILOT_MEMORY_MIB),
         "nodes": one.nodes,
         "gpus": tuple(_gpu(model) for model in one.gpus),
         "wall_time_s": None if longest is None else max(0, longest - BATCH_OVERHEAD_S),

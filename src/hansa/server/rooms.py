@@ -13,7 +13,7 @@ import structlog
 
 from hansa.accounting.service import AccountingService
 from hansa.engines.egress import EgressPolicy
-from hansa.engines.objects import FolderObjects, Objects
+from hansa.engines.objects import Objects, open_objects
 from hansa.identity.accounts import AccountService
 from hansa.identity.authority import AuthorityService
 from hansa.identity.authority_room import AuthorityRoom
@@ -38,14 +38,16 @@ from hansa.images.subscriptions import SubscriptionRoom
 from hansa.jobs.channels import ChannelService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
-from hansa.jobs.drivers.base import BatchDriver
 from hansa.jobs.drivers.local import LocalBatch
+from hansa.jobs.drivers.places import EndpointPlaces
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
+from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
+from hansa.jobs.retention import Retention
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
@@ -111,11 +113,14 @@ class Rooms:
     files: FileService
     logs: LogStore
     jobs: JobService
+    registry_logins: RegistryLoginService
     exchange: ExchangeService
     channels: ChannelService
     program: NodeProgram
+    places: EndpointPlaces
     demand: Demand
     timers: Timers
+    retention: Retention
     images: ImageService
     endorsing: EndorsementService
     machines: MachineService
@@ -132,6 +137,7 @@ class Rooms:
         """Sign the computer in as its own site, then run the loops."""
         await self._ensure_local()
         await self.images.ensure_presets()
+        await self.files.adopt(self.home.blobs / "files")
         if self.home.is_embedded:  # it is alone: what an earlier server held when it was killed is free
             async with self.database.begin() as tx:
                 for engine in self.engines.values():
@@ -139,6 +145,7 @@ class Rooms:
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
             ("timers", self.timers.run),
+            ("retention", self.retention.run),
             *((name, engine.run) for name, engine in self.engines.items()),
             ("ends", self._look_at_ends),
             ("image-sync", self.sync.run),
@@ -155,6 +162,7 @@ class Rooms:
             if task.get_name() not in self.engines:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.places.close()
         await self.remote.close()
         await self.machine_drivers.close()
 
@@ -206,7 +214,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     """Wire the services; nothing runs yet."""
     clock = clock or SystemClock()
     events = EventLog(database, clock)
-    objects = FolderObjects(home.blobs)
+    objects = open_objects(settings.objects, home.blobs)
     vault = home.vault()
     pages = f"{home.url}{REALM}"
     keys = Keys(database, events, clock, vault, settings.identity.access_token_s)
@@ -237,7 +245,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
-    logs = LogStore(database, objects)
+    logs = LogStore(database, objects, clock)
     program = build_node_program()
     hide = [home.path]
     ends: asyncio.Queue[str] = asyncio.Queue()
@@ -250,7 +258,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         settings.server.ca_file,
         ends.put_nowait,
     )
-    drivers: dict[str, BatchDriver] = {"local": local}
+    places = EndpointPlaces(
+        local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, settings.server.ca_file
+    )
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
@@ -266,7 +276,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
-        Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
+        Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
@@ -302,13 +312,18 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         files=files,
         logs=logs,
         jobs=JobService(
-            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress)
+            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress), places
         ),
-        exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
+        registry_logins=RegistryLoginService(database, clock, vault),
+        exchange=ExchangeService(
+            database, events, clock, files, logs, settings.job, settings.files, RegistryKeys(vault)
+        ),
         channels=ChannelService(database, events, clock),
         program=program,
-        demand=Demand(database, events, clock),
+        places=places,
+        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s),
         timers=Timers(database, events, clock),
+        retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
         endorsing=EndorsementService(database, events, clock, images, home.url),
         machines=MachineService(

@@ -7,8 +7,8 @@ from alembic import op
 
 from hansa.kernel.database import Document, Moment
 
-revision = "0099"
-down_revision = "0014"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
