@@ -40,6 +40,7 @@ class NspawnPlace:
         driver = self.driver()
         for key in await driver.list_keys():
             await driver.delete(key)
+        await driver.delete_network("lab")
         return await driver.leftovers()
 
 
