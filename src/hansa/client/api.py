@@ -88,6 +88,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
+from hansa.machines.sync_wire import ImagePlacePage
 from hansa.node.protocol import ChannelReply, ChannelRequest, File
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
@@ -581,6 +582,11 @@ def usage_apel(since: str | None = None, until: str | None = None, site: str | N
     return response.body.decode()
 
 
+def pilots_of(job: int, limit: int | None = None) -> Operation[PilotPage]:
+    """The pilots of a job, with what their batch systems were given."""
+    return (yield from get(PilotPage, f"/jobs/{job}/pilots", limit=limit))
+
+
 def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:
     return (yield from get(PilotPage, "/pilots", limit=limit, after=after))
 
@@ -782,6 +788,11 @@ def image_policy(vo_name: str) -> Operation[ImagePolicy]:
 
 def set_image_policy(vo_name: str, policy: ImagePolicy) -> Operation[ImagePolicy]:
     return (yield from send(ImagePolicy, "PUT", f"/vos/{_part(vo_name)}/image-policy", policy))
+
+
+def image_places() -> Operation[ImagePlacePage]:
+    """VM images at sites."""
+    return (yield from get(ImagePlacePage, "/vm-image-places"))
 
 
 def image_list(vo_name: str) -> Operation[dict[str, Any]]:
