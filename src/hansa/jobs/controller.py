@@ -29,6 +29,7 @@ _EXACT_IDLE_S = 15.0
 _LONG_OVER = timedelta(hours=1)
 _LOOK_LATER = timedelta(seconds=60)
 
+START_FAILED = "pilots.start_failed"
 START, CANCEL, CLEAN = "start", "cancel", "clean"
 
 
@@ -164,7 +165,7 @@ class PilotRoom:
         if pilot.phase == PilotPhase.STARTING.value:
             if said and said != pilot.message:
                 values["message"] = said
-            if pilot.reason == "pilots.start_failed":  # it was: now it waits for its turn
+            if pilot.reason == START_FAILED:  # it was: now it waits for its turn
                 values |= {"reason": "pilots.starting", "waiting_on": Party.SITE.value}
         elif pilot.reason == "pilots.unseen":
             running = {"reason": "pilots.running", "message": "It asks for tasks.", "waiting_on": Party.NOBODY.value}
@@ -186,7 +187,7 @@ class PilotRoom:
             await self._lose(tx, pilot, Verdict("pilots.unseen", None, PilotPhase.LOST, said, True), now)
             return Next(now)
         party = Party.USER if has_lapsed else Party.SITE if outcome.reason != "kernel.bug" else Party.HANSA
-        reason = "pilots.start_failed" if pilot.phase == PilotPhase.STARTING.value else "pilots.unseen"
+        reason = START_FAILED if pilot.phase == PilotPhase.STARTING.value else "pilots.unseen"
         if pilot.reason != reason:
             event = Event("hansa", f"pilot/{pilot.id}", pilot.phase, reason, message, pilot.owner_id)
             await self._events.record(tx, event)

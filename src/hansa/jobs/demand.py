@@ -16,7 +16,7 @@ import structlog
 
 from hansa.identity import vo_store
 from hansa.jobs import placing, store, store_pilots, store_shares
-from hansa.jobs.controller import PilotRoom
+from hansa.jobs.controller import START_FAILED, PilotRoom
 from hansa.jobs.measured import measured
 from hansa.jobs.model import PilotPhase, start_delay_s
 from hansa.jobs.needs import Needs, needs_of_queue, place_of_pilot
@@ -215,14 +215,19 @@ class _Look:
             standing = await self._serve(queue)
             if _differs(queue.standing, standing):
                 self._plan.standings[queue.id] = standing
-        has_work = {queue.owner_id for queue in queues}
+        waiting: dict[str, list[tuple[str, Needs]]] = {}
+        for queue in queues:
+            waiting.setdefault(queue.owner_id, []).append((queue.vo, needs_of_queue(queue)))
         long_ago = self._now - timedelta(seconds=_NOT_NEEDED_S)
         self._plan.needless = [
-            pilot for pilot in starting if pilot.owner_id not in has_work and pilot.created < long_ago
+            pilot
+            for pilot, live in starting
+            if pilot.created < long_ago
+            and not any(live.serves(needs, vo) for vo, needs in waiting.get(pilot.owner_id, ()))
         ]
         return self._plan
 
-    async def _read_pilots(self) -> list[Any]:
+    async def _read_pilots(self) -> list[tuple[Any, Live]]:
         """Fill the books; the pilots that wait to be started by a batch system."""
         starting = []
         held = await store_pilots.held_of_live(self._tx)
@@ -230,8 +235,6 @@ class _Look:
             is_starting = pilot.phase == PilotPhase.STARTING.value
             where = pilot.endpoint_id or pilot.site
             self._count(where, pilot.owner_id, pilot.endpoint_id, is_starting=is_starting)
-            if is_starting and pilot.endpoint_id is not None:
-                starting.append(pilot)
             cores, memory = held.get(pilot.id, (0, 0))
             live = Live(
                 place_of_pilot(pilot),
@@ -241,8 +244,12 @@ class _Look:
                 (self._now - pilot.created).total_seconds(),
                 max(0, pilot.cores - cores),
                 max(0, pilot.memory_mib - memory),
+                pilot.message if is_starting and pilot.reason == START_FAILED else "",
+                pilot.waiting_on,
             )
             self._live.setdefault(pilot.owner_id, []).append(live)
+            if is_starting and pilot.endpoint_id is not None:
+                starting.append((pilot, live))
         return starting
 
     def _count(self, where: str, owner_id: str, endpoint_id: str | None, *, is_starting: bool) -> None:
@@ -275,11 +282,8 @@ class _Look:
             wanted -= await self._start(queue, needs, offer, wanted, owner.name, job, told)
             if wanted <= 0:
                 break
-        return standing_of(choice, has_pilots=bool(mine) or self._is_served(queue, needs), told=told)
-
-    def _is_served(self, queue: Any, needs: Needs) -> bool:
-        """Whether this look starts something for the queue."""
-        return any(one.serves(needs, queue.vo) for one in self._live.get(queue.owner_id, []))
+        serving = [one for one in self._live.get(queue.owner_id, []) if one.serves(needs, queue.vo)]
+        return standing_of(choice, serving, told)
 
     async def _start(
         self, queue: Any, needs: Needs, offer: Offer, wanted: int, owner_name: str, job: int | None, told: list[str]

@@ -43,10 +43,14 @@ class Live:
     age_s: float
     cores_free: int
     memory_free_mib: int
+    trouble: str = ""
+    """Why it cannot be started now, in a sentence; empty: it can, or lives."""
+    waiting_on: str = ""
+    """Who could end the trouble."""
 
     @property
     def is_stuck(self) -> bool:
-        return self.is_starting and self.age_s > PATIENCE_S
+        return self.is_starting and (bool(self.trouble) or self.age_s > PATIENCE_S)
 
     def serves(self, needs: Needs, vo: str) -> bool:
         """Whether tasks of a queue can run there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hansa.jobs.sizing import Live
 from hansa.kernel.status import Party
 from hansa.placement import choose
 from hansa.placement.model import Choice, Finding
@@ -30,10 +31,16 @@ class Standing:
     waiting_on: str
 
 
-def standing_of(choice: Choice, *, has_pilots: bool, told: Sequence[str]) -> Standing | None:
-    """Why nothing can start; None: something can. ``told``: why not where it could run."""
-    if has_pilots:
+def standing_of(choice: Choice, serving: Sequence[Live], told: Sequence[str]) -> Standing | None:
+    """Why nothing can start; None: something can. ``serving``: pilots that could run it; ``told``: why there are no
+    more of them.
+    """
+    if any(not one.trouble for one in serving):
         return None
+    if serving and (choice.order or not choice.rejected):
+        first = min(serving, key=lambda one: _URGENCY.index(Party(one.waiting_on)))
+        reason = "jobs.login" if first.waiting_on == Party.USER.value else "jobs.no_start"
+        return Standing(reason, f"A pilot cannot be started at {first.place.site}: {first.trouble}", first.waiting_on)
     if choice.order:
         return Standing("jobs.no_room", f"It waits: {_listed(told)}.", Party.SITE.value) if told else None
     verdicts = [(candidate, choose.explain(choice, candidate)) for candidate in choice.rejected]
@@ -41,10 +48,10 @@ def standing_of(choice: Choice, *, has_pilots: bool, told: Sequence[str]) -> Sta
     near = sorted(verdicts, key=lambda one: (len(one[1].findings), _urgency(one[1].findings), one[0].key))
     if not near:
         return Standing("jobs.no_site", "No site serves you now.", Party.SITE.value)
-    first = near[0][1].findings
+    nearest = near[0][1].findings
     said = [f"{candidate.site}: {' '.join(finding.message for finding in one.findings)}" for candidate, one in near]
-    reason = _WORDS.get(first[0].reason, "jobs.no_site_now") if first else "jobs.no_site_now"
-    return Standing(reason, f"Nowhere can it start now. {_listed(said, ' ')}", (_party(first)).value)
+    reason = _WORDS.get(nearest[0].reason, "jobs.no_site_now") if nearest else "jobs.no_site_now"
+    return Standing(reason, f"Nowhere can it start now. {_listed(said, ' ')}", _party(nearest).value)
 
 
 def _urgency(findings: Sequence[Finding]) -> int:

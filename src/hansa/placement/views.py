@@ -28,6 +28,7 @@ from hansa.sites.model import (
 )
 
 LOCAL = "local"
+LOCAL_START_S = 1.0
 KINDS: Mapping[Work, frozenset[str]] = {
     Work.PILOTS: frozenset({"local", "slurm", "ssh"}),
     Work.MACHINES: frozenset({"local", "openstack", "libcloud"}),
@@ -95,10 +96,10 @@ def _of_site(
         "price": site.policy.price_per_core_hour,
         **_granted(site, grant),
     }
-    if site.kind == LOCAL:
-        yield Candidate(
-            site.name, "", LOCAL, refusals=tuple(refusals), **common, **_computer(site.capacity), **vars(platform)
-        )
+    if site.kind == LOCAL:  # nobody else waits for it, and its pilots start at once
+        common["measured"] = seen or Measured(start_s=LOCAL_START_S)
+        here = {**common, **_computer(site.capacity), **vars(platform)}
+        yield Candidate(site.name, "", LOCAL, refusals=tuple(refusals), load=0.0, **here)
     ends = [one for one in site.endpoints if one.kind in KINDS[asked.work] and one.kind != LOCAL]
     if not ends and site.kind != LOCAL:
         what = "jobs" if asked.work is Work.PILOTS else "machines"

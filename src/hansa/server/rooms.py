@@ -66,6 +66,9 @@ from hansa.machines.openstack_site import OpenstackSites
 from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
+from hansa.machines.sync import TUNING as SYNC_TUNING
+from hansa.machines.sync import SyncRoom
+from hansa.machines.sync_service import SyncService
 from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
@@ -127,6 +130,8 @@ class Rooms:
     images: ImageService
     endorsing: EndorsementService
     machines: MachineService
+    sync: SyncRoom
+    image_places: SyncService
     machine_drivers: SiteDrivers
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
@@ -149,6 +154,7 @@ class Rooms:
             ("retention", self.retention.run),
             *((name, engine.run) for name, engine in self.engines.items()),
             ("ends", self._look_at_ends),
+            ("image-sync", self.sync.run),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
         ]
@@ -271,18 +277,20 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         vault,
         egress,
         {"openstack": openstack_sites.build, "libcloud": build_libcloud},
-        local_machines.drivers(settings.machines),
+        local_machines.drivers(settings.machines, home.path / "machines"),
         _equip(tokens),
         openstack_sites.close,
     )
+    sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
-        Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets, tokens)),
+        Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
         Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
         Engine(database, clock, MachineRoom(machine_drivers, events, clock, depot, authority), MACHINE_TUNING),
+        Engine(database, clock, sync, SYNC_TUNING),
     ]
     return Rooms(
         settings=settings,
@@ -304,7 +312,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
-        plans=PlanService(database, clock, sites, vos, settings.job, measured),
+        plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
         checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
@@ -339,6 +347,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
             Limits(settings.machines.start_s, settings.machines.attempts),
         ),
         machine_drivers=machine_drivers,
+        sync=sync,
+        image_places=SyncService(database),
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )

@@ -17,7 +17,9 @@ from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
 from hansa.machines.drivers.ec2 import Ec2Machines
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
 from hansa.machines.drivers.openstack import OpenstackMachines
+from hansa.machines.drivers.qemu.driver import Qemu
 from tests.support.machineworld import MachineWorld
+from tests.support.nspawn import image, nspawn_place, qemu_folder
 from tests.support.openstack.cloud import Cloud
 from tests.support.openstack.contents import IMAGE as OS_IMAGE
 from tests.support.openstack.layout import PASSWORD
@@ -122,10 +124,29 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         server.stop()
 
 
+async def nspawn(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    place = await nspawn_place()
+    spec = MachineSpec("contract", image(), Size(1, 512))
+    yield Place(place.driver(), place.driver(), spec, Size(2, 768), 120.0, place.driver().leftovers)
+    assert await place.clear() == []
+
+
+async def qemu(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    folder = qemu_folder()
+    spec = MachineSpec("contract", image(), Size(1, 256))
+    drivers = [Qemu(folder, patience_s=1) for _ in range(2)]
+    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 60.0, drivers[0].leftovers)
+    for key in await drivers[0].list_keys():
+        await drivers[0].delete(key)
+    assert await drivers[0].leftovers() == []
+
+
 PLACES: dict[str, tuple[Callable[[pytest.FixtureRequest], AsyncIterator[Place]], list[pytest.MarkDecorator]]] = {
     "fake": (fake_place, []),
     "ec2": (ec2_place, []),
     "openstack": (openstack_place, [pytest.mark.openstack, pytest.mark.timeout(900)]),
+    "nspawn": (nspawn, [pytest.mark.root]),
+    "qemu": (qemu, []),
 }
 """By name of driver: how its place is made, and the marks of its tests (``pytest.mark.root``)."""
 

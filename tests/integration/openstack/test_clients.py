@@ -120,7 +120,8 @@ def test_a_site_that_trusts_hansa_is_probed_and_discovered_with_its_tokens(feder
     settings = {"issuer": federation.server.issuer}
     endpoint = {"kind": "openstack", "url": federation.auth_url, "settings": settings}
     with federation.server.operator() as api, federation.server.api(federation.ada.tokens()["access_token"]) as ada:
-        checked = ada.post("/sites/check", json={"name": "FED", "endpoints": [endpoint | {"vos": {VO: {}}}]}).json()
+        asked = {"name": "FED", "visibility": "owner", "endpoints": [endpoint], "vos": {VO: {}}}
+        checked = ada.post("/sites/check", json=asked, timeout=120).json()
         api.post("/sites", json={"name": "FED", "endpoints": [endpoint], "vos": {VO: {}}}).raise_for_status()
         try:
             (steps,) = [one["steps"] for one in checked["endpoints"]]

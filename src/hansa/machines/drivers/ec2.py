@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from hansa.engines.egress import EgressPolicy
 from hansa.engines.libcloud import Account, call
-from hansa.kernel.errors import Permanent
+from hansa.kernel.errors import Permanent, Temporary
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -184,8 +184,11 @@ def _create(api: Any, spec: MachineSpec, key: Key, subnet: str | None) -> Observ
         more["ex_userdata"] = user_data
     tags = {name: value for name, value in spec.tags.items() if value} | {TAG: key, "hansa_login": spec.image.login}
     image = SimpleNamespace(id=spec.image.provider_id)
-    node = api.create_node(spec.name, size, image, ex_metadata=tags, ex_clienttoken=key, **more)
-    return _observed(node)
+    api.create_node(spec.name, size, image, ex_metadata=tags, ex_clienttoken=key, **more)
+    found = adopt([_observed(one) for one in _nodes(api, key)])
+    if found is None:
+        raise Temporary("It does not list the machine yet.", 1.0)
+    return found
 
 
 def _size(api: Any, spec: MachineSpec) -> Any:
