@@ -28,6 +28,7 @@ LIMITS_S = {
     "submit": 240,
     "node_noop": 300,
     "tasks": 1200,
+    "slurm": 900,
     "simulate": 600,
     "matching": 3600,
     "containers": 2400,

@@ -581,6 +581,11 @@ def usage_apel(since: str | None = None, until: str | None = None, site: str | N
     return response.body.decode()
 
 
+def pilots_of(job: int, limit: int | None = None) -> Operation[PilotPage]:
+    """The pilots of a job, with what their batch systems were given."""
+    return (yield from get(PilotPage, f"/jobs/{job}/pilots", limit=limit))
+
+
 def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:
     return (yield from get(PilotPage, "/pilots", limit=limit, after=after))
 

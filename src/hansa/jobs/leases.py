@@ -91,7 +91,7 @@ async def eligible_queues(
     if not rows:
         return []
     place = place_of_pilot(pilot)
-    found = [(row, needs_of_queue(row)) for row in rows]
+    found = [(row, needs_of_queue(row)) for row in rows if pilot.vo is None or row.vo == pilot.vo]
     fit = [(row, needs) for row, needs in found if not lacks(needs, place)]
     if budget is not None and now is not None:
         await budget.look(tx, {(row.vo, row.vo_group) for row, _ in fit}, now)

@@ -38,8 +38,8 @@ from hansa.images.subscriptions import SubscriptionRoom
 from hansa.jobs.channels import ChannelService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
-from hansa.jobs.drivers.base import BatchDriver
 from hansa.jobs.drivers.local import LocalBatch
+from hansa.jobs.drivers.places import EndpointPlaces
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
@@ -114,6 +114,7 @@ class Rooms:
     exchange: ExchangeService
     channels: ChannelService
     program: NodeProgram
+    places: EndpointPlaces
     demand: Demand
     timers: Timers
     retention: Retention
@@ -155,6 +156,7 @@ class Rooms:
             if task.get_name() not in self.engines:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.places.close()
         await self.remote.close()
         await self.machine_drivers.close()
 
@@ -250,7 +252,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         settings.server.ca_file,
         ends.put_nowait,
     )
-    drivers: dict[str, BatchDriver] = {"local": local}
+    places = EndpointPlaces(
+        local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, settings.server.ca_file
+    )
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
@@ -265,7 +269,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
-        Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
+        Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
@@ -300,7 +304,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         files=files,
         logs=logs,
         jobs=JobService(
-            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress)
+            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress), places
         ),
         registry_logins=RegistryLoginService(database, clock, vault),
         exchange=ExchangeService(
@@ -308,7 +312,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         ),
         channels=ChannelService(database, events, clock),
         program=program,
-        demand=Demand(database, events, clock),
+        places=places,
+        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s),
         timers=Timers(database, events, clock),
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,

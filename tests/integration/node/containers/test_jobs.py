@@ -262,6 +262,25 @@ def test_a_private_image_by_a_login_that_the_server_keeps(
         desk.hansa("down")
 
 
+def test_explain_shows_an_image_on_its_way(box_registry: RealRegistry, tmp_path: Path) -> None:
+    front = Front(box_registry.port)
+    front.behaviour.hold_after = 150_000
+    folder, home = tmp_path / "work", tmp_path / "home"
+    folder.mkdir()
+    desk = Desk(home, folder, {"HANSA_CONTAINERS": str(home / "images")})
+    try:
+        desk.hansa("job", "submit", "--image", f"{front.host}/box:1", "--", "true")
+        until(lambda: "on its way to" in desk.hansa("job", "explain", "1").out)
+        said = desk.hansa("job", "explain", "1").out
+        assert f"The container image {front.host}/box:1 is on its way to" in said
+        assert " of " in said, "how much of it is there"
+        front.go_on.set()
+        desk.hansa("job", "wait", "1")
+    finally:
+        front.close()
+        desk.hansa("down")
+
+
 def test_through_a_server_from_the_command_line(box_registry: RealRegistry, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
