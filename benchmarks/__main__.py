@@ -25,6 +25,7 @@ LIMITS_S = {
     "placement": 120,
     "reconcile": 300,
     "sites": 120,
+    "at_hand": 1200,
     "submit": 240,
     "node_noop": 300,
     "tasks": 1200,

@@ -88,6 +88,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
+from hansa.machines.sync_wire import ImagePlacePage
 from hansa.node.protocol import ChannelReply, ChannelRequest, File
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
@@ -787,6 +788,11 @@ def image_policy(vo_name: str) -> Operation[ImagePolicy]:
 
 def set_image_policy(vo_name: str, policy: ImagePolicy) -> Operation[ImagePolicy]:
     return (yield from send(ImagePolicy, "PUT", f"/vos/{_part(vo_name)}/image-policy", policy))
+
+
+def image_places() -> Operation[ImagePlacePage]:
+    """VM images at sites."""
+    return (yield from get(ImagePlacePage, "/vm-image-places"))
 
 
 def image_list(vo_name: str) -> Operation[dict[str, Any]]:

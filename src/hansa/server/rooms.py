@@ -63,6 +63,9 @@ from hansa.machines.controller import MachineRoom
 from hansa.machines.places import Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
+from hansa.machines.sync import TUNING as SYNC_TUNING
+from hansa.machines.sync import SyncRoom
+from hansa.machines.sync_service import SyncService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
@@ -121,6 +124,8 @@ class Rooms:
     images: ImageService
     endorsing: EndorsementService
     machines: MachineService
+    sync: SyncRoom
+    image_places: SyncService
     machine_drivers: SiteDrivers
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
@@ -143,6 +148,7 @@ class Rooms:
             ("retention", self.retention.run),
             *((name, engine.run) for name, engine in self.engines.items()),
             ("ends", self._look_at_ends),
+            ("image-sync", self.sync.run),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
         ]
@@ -263,10 +269,11 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         vault,
         egress,
         {},
-        local_machines.drivers(settings.machines),
+        local_machines.drivers(settings.machines, home.path / "machines"),
         _no_token,
         _vo_credentials(database, authority),
     )
+    sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
@@ -275,6 +282,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
         Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
         Engine(database, clock, MachineRoom(machine_drivers, events, clock, depot, authority), MACHINE_TUNING),
+        Engine(database, clock, sync, SYNC_TUNING),
     ]
     return Rooms(
         settings=settings,
@@ -330,6 +338,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
             Limits(settings.machines.start_s, settings.machines.attempts),
         ),
         machine_drivers=machine_drivers,
+        sync=sync,
+        image_places=SyncService(database),
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )
