@@ -25,6 +25,8 @@ LIMITS_S = {
     "placement": 120,
     "reconcile": 300,
     "sites": 120,
+    "tokens": 240,
+    "exchange": 240,
     "at_hand": 1200,
     "submit": 240,
     "node_noop": 300,

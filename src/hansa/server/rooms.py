@@ -43,6 +43,7 @@ from hansa.jobs.drivers.places import EndpointPlaces
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
+from hansa.jobs.measured import measured
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
@@ -66,6 +67,7 @@ from hansa.machines.store import forget_deleted
 from hansa.machines.sync import TUNING as SYNC_TUNING
 from hansa.machines.sync import SyncRoom
 from hansa.machines.sync_service import SyncService
+from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
@@ -77,6 +79,7 @@ from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
 from hansa.sites.steering import SteeringService
+from hansa.sites.tokens import SiteTokens
 
 log = structlog.get_logger(__name__)
 _HOUSE_KEEPING_S = 3600.0
@@ -104,6 +107,7 @@ class Rooms:
     sites: SiteService
     registry: SiteRegistry
     grants: CapacityService
+    plans: PlanService
     steering: SteeringService
     reports: ReportService
     checks: CheckService
@@ -243,6 +247,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sites = SiteService(database, events, clock, vault)
     sockets = home.run / "ssh"
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    tokens = SiteTokens(database, clock, authority, provider)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects, clock)
@@ -276,8 +281,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets, tokens)),
         Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
         Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
@@ -304,9 +309,10 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
+        plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress, sockets),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
         own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
