@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,9 +104,18 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
 
 
 async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    """An account of its own at moto's server, which speaks EC2."""
+    """An account of its own at moto's server, which speaks EC2, but in namespaces of several versions of its API."""
+    from libcloud.compute.drivers.ec2 import NAMESPACE, EC2Connection
     from moto.server import ThreadedMotoServer
 
+    parse = EC2Connection.responseCls.parse_body
+
+    def parse_body(self: Any) -> Any:
+        self.body = re.sub(r'xmlns="http://ec2\.amazonaws\.com/doc/[^"]*"', f'xmlns="{NAMESPACE}"', self.body)
+        return parse(self)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(EC2Connection.responseCls, "parse_body", parse_body)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -121,6 +131,7 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     try:
         yield Place(Ec2Machines(account), Ec2Machines(account), spec, Size(2, 2048), 60.0, lambda: call(account, look))
     finally:
+        patch.undo()
         server.stop()
 
 

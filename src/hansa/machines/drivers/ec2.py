@@ -88,7 +88,8 @@ class Ec2Machines:
 
     async def list_keys(self, prefix: str = "") -> Sequence[Key]:
         def work(api: Any) -> list[Key]:
-            found = {one.extra["tags"].get(TAG, "") for one in api.list_nodes(ex_filters={"tag-key": TAG})}
+            listed = api.list_nodes(ex_filters={"tag-key": TAG})
+            found = {one.extra["tags"].get(TAG, "") for one in listed if one.extra.get("status") != "terminated"}
             return sorted(key for key in found if key and key.startswith(prefix))
 
         return await self._ask(work)
