@@ -156,3 +156,7 @@ class AsyncHansa:
     async def sites(self) -> list[Site]:
         """Sites: where jobs can run."""
         return await (await self._connect()).run(operations.collect(api.sites))
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Whatever of the API has no method here, as :meth:`hansa.Hansa.call`."""
+        return await (await self._connect()).run(api.raw(method, path, body))

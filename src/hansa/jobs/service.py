@@ -73,6 +73,7 @@ class JobService:
         self._sites = sites
         self._vos = vos
         self._settings = settings
+        self._changes = overview.Changes(database, events)
 
     async def submit(self, caller: Caller, spec: JobSpec, key: str | None = None) -> Job:
         """Queue a job: durable on return. The same ``key`` and spec again give the same job.
@@ -199,7 +200,7 @@ class JobService:
 
     def changes(self, caller: Caller, position: int, beat_s: float) -> AsyncIterator[tuple[int, list[str]] | None]:
         """Subjects of the caller's whenever they change, for live pages; None after ``beat_s`` of silence."""
-        return overview.changes(self._database, self._events, caller.user_id, position, beat_s)
+        return self._changes.stream(caller.user_id, position, beat_s)
 
     async def follow(
         self, caller: Caller, number: int, cursor: str | None, wait_s: float, *, logs: bool = True
