@@ -162,8 +162,8 @@ async def keep_live(base: str, token: str, browsers: int, server: Embedded) -> L
         tasks = [asyncio.create_task(listen(mine.cookies, ours=True))]
         for number in range(browsers - 1):
             made = (await api.post("/api/v1/users", json={"name": f"reader-{number}"})).json()
-            cookies = await asyncio.to_thread(lambda token=made["token"]: browser_of(base, token).cookies)
-            tasks.append(asyncio.create_task(listen(cookies, ours=False)))
+            reader = await asyncio.to_thread(browser_of, base, made["token"])
+            tasks.append(asyncio.create_task(listen(reader.cookies, ours=False)))
         for _ in tasks:
             await asyncio.wait_for(ready.acquire(), 120)
         began, used = time.perf_counter(), sum(process.cpu_times()[:2])

@@ -164,3 +164,24 @@ def _bucket(job: Any, start: int, width: int, found: dict[str, int]) -> Bucket:
         killed = max(killed, ended_there)
     running = min(found.get("running", 0), last - first + 1 - done - failed - killed)
     return Bucket(first, last, last - first + 1 - done - failed - killed - running, running, done, failed, killed)
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a task used: seconds of wall time and of CPU, MiB at most."""
+
+    index: int
+    phase: str
+    wall_s: float
+    cpu_s: float
+    memory_mib: float
+
+
+async def sample(tx: Tx, job: Any, most: int) -> list[Used]:
+    """Results of at most ``most`` tasks, spread evenly over those that were given out."""
+    given = max(1, min(job.next_index, job.first + job.count) - job.first)
+    wanted = sorted({job.first + number * given // most for number in range(most)})
+    columns = (results.c.index, results.c.phase, results.c.wall_s, results.c.cpu_s, results.c.memory_mib)
+    query = sa.select(*columns).where(results.c.job == job.number, results.c.index.in_(wanted))
+    rows: Sequence[Any] = (await tx.execute(query.order_by(results.c.index))).all()
+    return [Used(int(row[0]), str(row[1]), row[2], row[3], row[4]) for row in rows]

@@ -15,6 +15,7 @@ from hansa.jobs import errors, leases, links, overview, search, store, store_pil
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
+from hansa.jobs.log_search import Found, find_lines
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import fill_needs, misfit
@@ -46,6 +47,7 @@ from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings
 from hansa.kernel.status import Party
+from hansa.kernel.wire import decode
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -191,6 +193,23 @@ class JobService:
         """An array in at most ``most`` stretches, with the tasks of each counted by phase."""
         async with self._database.read() as tx:
             return await overview.picture(tx, await self._own(tx, caller, number), most)
+
+    async def sample(self, caller: Caller, number: int, most: int = 300) -> list[overview.Used]:
+        """What tasks that have ended used: of a large array, of some spread over all that were given out."""
+        async with self._database.read() as tx:
+            return await overview.sample(tx, await self._own(tx, caller, number), most)
+
+    async def spec(self, caller: Caller, number: int, *, rows: bool = True) -> JobSpec:
+        """What a job was submitted as, to submit it again: not held, and without its deadline."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            last = job.first + job.count - 1
+            found = await store.rows_of(tx, job, job.first, last) if rows and job.has_rows else None
+        return decode(JobSpec, {**job.spec, "deadline": None, "hold": False, "rows": found})
+
+    async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, text: str) -> Found:
+        """Lines of one stream of one task that have this text. Raises Fault ``jobs.no_task``."""
+        return await find_lines(await self.log(caller, number, index, stream, None, None), text)
 
     async def timeline(self, caller: Caller, number: int, limit: int = 50) -> Sequence[StoredEvent]:
         """What has happened to a job, oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from markupsafe import Markup
 
@@ -91,6 +92,7 @@ def show_plain_hours(hours: float | None) -> str:
 
 
 FILTERS = {
+    "urldecode": unquote,
     "day": show_day,
     "hours": show_plain_hours,
     "part": show_part,

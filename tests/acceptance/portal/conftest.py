@@ -78,11 +78,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             made.wait(made.done)
             made.wait(made.sweep)
             made.huge = made.submit(command=["sleep", "0.3"], array=True, count=1_000_000, name="huge", priority=0)
-            made.api.post("/vos", json={"name": "vo.example.org", "description": "Galaxies"})
+            _federate(made.api)
             yield made
             made.api.post(f"/jobs/{made.huge}/kill", json={})
     finally:
         server.end()
+
+
+def _federate(api: httpx.Client) -> None:
+    """An organisation with an endorsed VM image, and a site that it has asked for capacity."""
+    vo, away = "vo.example.org", {"kind": "openstack", "url": "https://127.0.0.1:9/v3"}
+    for path, body in (
+        ("/vos", {"name": vo, "description": "Galaxies"}),
+        ("/sites", {"name": "NEBULA", "country": "Italy", "endpoints": [away], "vos": {vo: None}}),
+        ("/grants", {"vo": vo, "site": "NEBULA", "terms": {"core_hours": 1000}, "note": "for the survey"}),
+        ("/vm-images/endorse/debian-12", {"vo": vo, "follow": True}),
+    ):
+        assert api.post(path, json=body).is_success, path
 
 
 @pytest.fixture(scope="package")

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from hansa.jobs import tallies
 from hansa.jobs.overview import Bucket
 from tests.support.jobworld import World, done, indices
+
+
+@pytest.fixture(autouse=True)
+async def sequencer(world: World) -> AsyncIterator[None]:
+    """On PostgreSQL events can be read when they have a position."""
+    task = asyncio.create_task(world.events.run_sequencer())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_picture_counts_every_task_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
