@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 import hansa.server.tables  # noqa: F401 - all tables belong to the schema
-from hansa.accounting.store import usage
+from hansa.accounting.store import Kind, usage
 from hansa.engines.objects import FolderObjects
 from hansa.identity.keys import Keys
 from hansa.identity.model import Caller
@@ -200,7 +200,9 @@ class World:
 
     async def charged(self) -> tuple[int, float]:
         """Attempts and core seconds that were charged, of everybody."""
-        query = sa.select(sa.func.coalesce(sa.func.sum(usage.c.tasks), 0), sa.func.sum(usage.c.core_s))
+        query = sa.select(sa.func.coalesce(sa.func.sum(usage.c.tasks), 0), sa.func.sum(usage.c.core_s)).where(
+            usage.c.kind == Kind.JOB.value
+        )
         async with self.database.read() as tx:
             row: Any = (await tx.execute(query)).one()
         return int(row[0]), float(row[1] or 0)

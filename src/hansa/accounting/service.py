@@ -94,4 +94,5 @@ def _view(row: Any, caller: Caller, prices: dict[str, float], *, shows_user: boo
         has.get("month"),
         has.get("user"),
         price,
+        float(row.idle_core_s),
     )

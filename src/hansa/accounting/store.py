@@ -127,11 +127,17 @@ _COLUMNS: dict[str, Any] = {
 
 
 async def totals(tx: Tx, scope: Scope, asked: Selection) -> Sequence[Any]:
-    """Sums by what is asked for, in that order. Columns are named as in ``by``; a user has id and name."""
+    """Sums by what is asked for, in that order. Columns are named as in ``by``; a user has id and name.
+
+    What pilots had idle is in no sum but ``idle_core_s``, of its own.
+    """
     keys = [_COLUMNS[word].label(word) for word in asked.by if word in _COLUMNS]
     if "user" in asked.by:
         keys += [usage.c.owner_id.label("user"), users.c.name.label("user_name")]
-    query = sa.select(*keys, *[sa.func.sum(usage.c[name]).label(name) for name in SUMS])
+    is_idle = usage.c.kind == Kind.PILOT_IDLE.value
+    sums = [sa.func.sum(sa.case((is_idle, 0), else_=usage.c[name])).label(name) for name in SUMS]
+    sums.append(sa.func.sum(sa.case((is_idle, usage.c.core_s), else_=0.0)).label("idle_core_s"))
+    query = sa.select(*keys, *sums)
     query = query.select_from(usage.outerjoin(users, users.c.id == usage.c.owner_id))
     for condition in _conditions(scope, asked):
         query = query.where(condition)

@@ -28,6 +28,8 @@ class UsageRow:
     user_id: str | None = None
     price: float | None = None
     """What the core hours cost, where the site has named a price, in its currency."""
+    idle_core_s: float = 0.0
+    """What pilots held and ran nothing on: in none of the other sums."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def _usage_cells(row: UsageRow) -> dict[str, Any]:
         "cpu_h": round(row.cpu_s / 3600, 3),
         "wall_h": round(row.wall_s / 3600, 3),
         "gpu_h": round(row.gpu_s / 3600, 3),
+        "idle_h": round(row.idle_core_s / 3600, 3),
         "price": None if row.price is None else round(row.price, 2),
     }
 

@@ -60,6 +60,8 @@ JOB = {
     "fetch": ("jobs:fetch_files", "Bring the output files here."),
     "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),
     "explain": ("jobs:explain", "Say why a job or task is where it is."),
+    "shell": ("beside:shell", "Open a shell beside a running task."),
+    "forward": ("beside:forward", "Make a port of a running task's node reachable here."),
     "kill": ("jobs:kill", "Stop jobs or tasks."),
     "hold": ("jobs:hold", "Give out no more tasks of jobs."),
     "release": ("jobs:release", "Let held jobs go on."),

@@ -32,7 +32,7 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _job_argument(*, many: bool = False, name: str = "JOB") -> Callable[[Any], Any]:
+def job_argument(*, many: bool = False, name: str = "JOB") -> Callable[[Any], Any]:
     metavar = f"{name}..." if many else name
     return click.argument(
         "jobs" if many else "job",
@@ -144,7 +144,7 @@ def list_jobs(
 
 
 @click.command(epilog=examples("hansa job show 12", "hansa job show 12.17", "hansa job show last --failed"))
-@_job_argument(name="JOB[.TASK]")
+@job_argument(name="JOB[.TASK]")
 @click.option("--tasks", is_flag=True, help="List the job's tasks.")
 @click.option("--failed", is_flag=True, help="List the tasks that failed.")
 @click.option("--phase", type=PHASES, help="List the tasks in this phase.")
@@ -181,7 +181,7 @@ def find_task(session: Transport, number: int, index: int) -> Task:
 
 
 @click.command(epilog=examples("hansa job logs 12", "hansa job logs 12.17 --stream stderr", "hansa job logs -f last"))
-@_job_argument(name="JOB[.TASK]")
+@job_argument(name="JOB[.TASK]")
 @click.option(
     "--stream",
     type=click.Choice(["both", "stdout", "stderr", "setup"]),
@@ -231,7 +231,7 @@ def _follow_logs(session: Transport, job: Job, task: int | None, wanted: Sequenc
 
 
 @click.command(epilog=examples("hansa job wait 12", "hansa job wait 12 13 --timeout 2h"))
-@_job_argument(many=True)
+@job_argument(many=True)
 @click.option("--timeout", metavar="TIME", help="Give up after this time, as in 30m; the job goes on.")
 @click.option("-q", "--quiet", is_flag=True, help="No words but errors.")
 def wait(jobs: tuple[str, ...], *, timeout: str | None, quiet: bool) -> int:
@@ -255,7 +255,7 @@ def wait(jobs: tuple[str, ...], *, timeout: str | None, quiet: bool) -> int:
 
 
 @click.command("fetch", epilog=examples("hansa job fetch 12", "hansa job fetch 12.17 --to best"))
-@_job_argument(many=True, name="JOB[.TASK]")
+@job_argument(many=True, name="JOB[.TASK]")
 @click.option("--to", "folder", metavar="DIR", type=click.Path(path_type=Path), help="[default: hansa-JOB]")
 def fetch_files(jobs: tuple[str, ...], *, folder: Path | None) -> None:
     """Bring the output files here, and print the folder. Files that are there already are kept."""
@@ -277,7 +277,7 @@ def fetch_files(jobs: tuple[str, ...], *, folder: Path | None) -> None:
 
 
 @click.command(epilog=examples("hansa job results 12", "hansa job results 12 -o csv > sweep.csv"))
-@_job_argument()
+@job_argument()
 @click.option("--phase", type=PHASES, help="Only tasks in this phase.")
 @output_option("csv")
 def results(job: str, *, phase: str | None, form: str) -> None:
@@ -314,7 +314,7 @@ def _print_results(spool: Spool, form: str) -> None:
 
 
 @click.command(epilog=examples("hansa job explain 12", "hansa job explain 12.17"))
-@_job_argument(name="JOB[.TASK]")
+@job_argument(name="JOB[.TASK]")
 @output_option()
 def explain(job: str, *, form: str) -> None:
     """Say why a job or task is where it is, and who must act."""
@@ -337,7 +337,7 @@ def print_explanation(found: Explanation) -> None:
 
 
 @click.command(epilog=examples("hansa job kill 12", "hansa job kill 12.17 12.18"))
-@_job_argument(many=True, name="JOB[.TASK]")
+@job_argument(many=True, name="JOB[.TASK]")
 @output_option(default="id")
 def kill(jobs: tuple[str, ...], *, form: str) -> None:
     """Stop jobs, or single tasks of them."""
@@ -345,7 +345,7 @@ def kill(jobs: tuple[str, ...], *, form: str) -> None:
 
 
 @click.command(epilog=examples("hansa job retry 12", "hansa job retry 12.17"))
-@_job_argument(many=True, name="JOB[.TASK]")
+@job_argument(many=True, name="JOB[.TASK]")
 @output_option(default="id")
 def retry(jobs: tuple[str, ...], *, form: str) -> None:
     """Run failed and killed tasks again: all of a job, or those named."""
@@ -353,7 +353,7 @@ def retry(jobs: tuple[str, ...], *, form: str) -> None:
 
 
 @click.command(epilog=examples("hansa job hold 12"))
-@_job_argument(many=True)
+@job_argument(many=True)
 @output_option(default="id")
 def hold(jobs: tuple[str, ...], *, form: str) -> None:
     """Give out no more tasks of jobs until they are released. What runs goes on."""
@@ -361,7 +361,7 @@ def hold(jobs: tuple[str, ...], *, form: str) -> None:
 
 
 @click.command(epilog=examples("hansa job release 12"))
-@_job_argument(many=True)
+@job_argument(many=True)
 @output_option(default="id")
 def release(jobs: tuple[str, ...], *, form: str) -> None:
     """Let held jobs go on."""

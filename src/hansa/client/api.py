@@ -73,12 +73,15 @@ from hansa.jobs.wire import (
     JobPage,
     JobSpec,
     MissingFiles,
+    NewChannel,
+    OpenedChannel,
     PilotPage,
     Selection,
     TaskFilePage,
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
+from hansa.node.protocol import ChannelReply, ChannelRequest
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
@@ -669,3 +672,13 @@ def _part(text: str) -> str:
 
 def _member(vo: str, member: str) -> str:
     return f"/vos/{_part(vo)}/members/{_part(member)}"
+
+
+def open_channel(number: int, new: NewChannel) -> Operation[OpenedChannel]:
+    """Open a shell or a forward beside a running task."""
+    return (yield from send(OpenedChannel, "POST", f"/jobs/{number}/channels", new, repeatable=False))
+
+
+def swap_channel(channel: str, body: ChannelRequest) -> Operation[ChannelReply]:
+    """Say and hear what there is to say on a channel."""
+    return (yield from post(ChannelReply, f"/channels/{quote(channel, safe='')}", body))

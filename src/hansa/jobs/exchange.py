@@ -14,7 +14,9 @@ import structlog
 
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
-from hansa.jobs import errors, leases, links, store, store_pilots, store_shares
+from hansa.jobs import budget as grants
+from hansa.jobs import errors, leases, links, store, store_channels, store_pilots, store_shares
+from hansa.jobs.budget import Budget
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
@@ -37,7 +39,7 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.settings import FileSettings, JobSettings
 from hansa.kernel.status import Party
 from hansa.node import protocol
-from hansa.node.protocol import ExchangeReply, ExchangeRequest, JobOrder, Kill, Lease, TaskResult, TaskRow
+from hansa.node.protocol import Channel, ExchangeReply, ExchangeRequest, JobOrder, Kill, Lease, TaskResult, TaskRow
 
 log = structlog.get_logger(__name__)
 _LONGEST_HOLD_S = 30.0
@@ -74,6 +76,8 @@ class _Books:
     recount: set[int] = field(default_factory=set)
     """Leases of which something was reported that did not count."""
     reported: dict[int, set[int]] = field(default_factory=dict)
+    busy_s: float = 0.0
+    """Core seconds of what was accepted."""
 
     def change(self, job: int) -> Change:
         return self.changes.setdefault(job, Change())
@@ -136,7 +140,7 @@ class ExchangeService:
             pilot = await store_pilots.get(tx, pilot_id)
             if pilot is not None and pilot.arrival != arrival:
                 return _News.SUPERSEDED
-            if pilot is None or pilot.stop or PilotPhase(pilot.phase).is_final:
+            if pilot is None or pilot.stop or pilot.called or PilotPhase(pilot.phase).is_final:
                 return _News.SOME
             if await store_pilots.has_kills(tx, pilot_id):
                 return _News.SOME
@@ -155,7 +159,13 @@ class ExchangeService:
                 return ExchangeReply()
             held = await leases.of_pilot(tx, pilot_id)
             jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
-            return await self._give(tx, pilot, request, held, jobs, now, may_take=True)
+            budget = await grants.open_budget(tx, pilot)
+            if budget is not None:
+                budget.start(held.values(), jobs)
+            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=True, budget=budget)
+            if budget is not None:
+                await budget.hold(tx, now)
+            return reply
 
     async def _store_content(self, pilot_id: str, request: ExchangeRequest) -> list[dict[str, Any]]:
         """Put outputs and logs into the object store, before the unit of work that mentions them."""
@@ -186,7 +196,11 @@ class ExchangeService:
             held = await leases.of_pilot(tx, pilot_id)
             jobs = await store.get_jobs(tx, sorted({lease.job for lease in held.values()}), lock=True)
             await store.add_log_chunks(tx, chunks)
-            books = await self._accept(tx, pilot, request, held, jobs, now)
+            says_more = request.results or request.want > 0 or pilot.session != request.session
+            budget = await grants.open_budget(tx, pilot) if says_more else None
+            if budget is not None:
+                budget.remember(jobs.values())
+            books = await self._accept(tx, pilot, request, held, jobs, now, budget)
             for number in {row["job"] for row in chunks} - books.changes.keys():
                 tx.ring(f"job/{number}")
                 tx.ring(f"jobs/{pilot.owner_id}")
@@ -196,10 +210,14 @@ class ExchangeService:
             if is_newest:  # of what runs, a request that was overtaken knows less
                 await self._note_running(tx, held, request)
             if request.ending:
-                await self._end(tx, pilot, request.ending, now)
+                await self._end(tx, pilot, request.ending, now, books.busy_s)
                 return ExchangeReply(), pilot.owner_id
-            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=is_first)
-            await store_pilots.heard(tx, pilot, request, arrival, now, is_newest=is_newest)
+            if budget is not None:
+                budget.start((await leases.of_pilot(tx, pilot_id)).values(), jobs)
+            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=is_first, budget=budget)
+            if budget is not None:
+                await budget.hold(tx, now)
+            await store_pilots.heard(tx, pilot, request, arrival, now, books.busy_s, is_newest=is_newest)
         # A held request of this pilot is answered now; one that another server holds looks by itself.
         self._database.bells.ring(f"pilot/{pilot_id}")
         return reply, pilot.owner_id
@@ -218,6 +236,7 @@ class ExchangeService:
         held: dict[int, Any],
         jobs: dict[int, Any],
         now: datetime,
+        budget: Budget | None,
     ) -> _Books:
         books = _Books(known=await _known_retries(tx, request.results, held))
         for result in request.results:
@@ -233,7 +252,7 @@ class ExchangeService:
                 continue
             reported.add(result.index)
             self._book(books, pilot, jobs[lease.job], lease, result, retry, now)
-        await self._write(tx, books, pilot, jobs, held, now)
+        await self._write(tx, books, pilot, jobs, held, now, budget)
         return books
 
     def _book(
@@ -280,7 +299,14 @@ class ExchangeService:
             books.again.append(retry_row(job.number, result.index, verdict, now))
 
     async def _write(
-        self, tx: Tx, books: _Books, pilot: Any, jobs: dict[int, Any], held: dict[int, Any], now: datetime
+        self,
+        tx: Tx,
+        books: _Books,
+        pilot: Any,
+        jobs: dict[int, Any],
+        held: dict[int, Any],
+        now: datetime,
+        budget: Budget | None,
     ) -> None:
         accepted = await store.insert_results(tx, books.final, jobs.values())
         retried = await store_pilots.insert_attempts(tx, await _without_result(tx, books.earlier))
@@ -308,6 +334,9 @@ class ExchangeService:
         await self._close_leases(tx, books, held)
         charges = {number: _charge(pilot, jobs[number], rows) for number, rows in used.items()}
         await charge(tx, now.date(), list(charges.values()))
+        books.busy_s = sum(one.core_s for one in charges.values())
+        if budget is not None:
+            await budget.spend(tx, self._events, charges.values())
         shares: dict[tuple[str, str, str], float] = {}
         for number, one in charges.items():
             whose = (one.vo or "", jobs[number].vo_group or "", one.owner_id)
@@ -351,6 +380,7 @@ class ExchangeService:
         now: datetime,
         *,
         may_take: bool,
+        budget: Budget | None,
     ) -> ExchangeReply:
         kill = [Kill(lease.id) for lease in held.values() if jobs[lease.job].kill_requested]
         kill += [Kill(lease.id, index) for lease in held.values() for index in lease.kill]
@@ -364,12 +394,14 @@ class ExchangeService:
             given = [{"row": jobs[lease.job], **lease._mapping} for lease in granted]
         else:
             has_backlog = sum(lease.remaining for lease in held.values()) > len(request.running)
-            given = await leases.take(tx, pilot, request, now, has_backlog=has_backlog)
+            given = await leases.take(tx, pilot, request, now, has_backlog=has_backlog, budget=budget)
             self.counters.leased += sum(lease["remaining"] for lease in given)
             await self._mark_site(tx, [lease["row"] for lease in given], pilot)
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
         orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
-        return ExchangeReply([await _lease(tx, lease) for lease in given], list(orders.values()), kill, dropped, stop)
+        called = [Channel(**one) for one in await store_channels.asked_of(tx, pilot.id)] if pilot.called else []
+        found = [await _lease(tx, lease) for lease in given]
+        return ExchangeReply(found, list(orders.values()), kill, dropped, stop, called)
 
     async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
         for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():
@@ -434,12 +466,12 @@ class ExchangeService:
             for lease in gone:
                 del held[lease.id]
 
-    async def _end(self, tx: Tx, pilot: Any, why: str, now: datetime) -> None:
+    async def _end(self, tx: Tx, pilot: Any, why: str, now: datetime, busy_s: float) -> None:
         held = list((await leases.of_pilot(tx, pilot.id)).values())
         await give_back(tx, self._events, self._settings, held, set(), now, f"The pilot ended: {why}.")
         await revoke_pilot_tokens(tx, pilot.id)
         await store_pilots.end(
-            tx, self._events, pilot, PilotPhase.ENDED, f"pilots.{_code(why)}", f"It ended: {why}.", now
+            tx, self._events, pilot, PilotPhase.ENDED, f"pilots.{_code(why)}", f"It ended: {why}.", now, busy_s
         )
 
     async def check_download(self, pilot_id: str, digest: str) -> None:
@@ -503,7 +535,7 @@ def _bytes(data: str) -> bytes:
 
 
 def _says_something(reply: ExchangeReply) -> bool:
-    return bool(reply.leases or reply.kill or reply.dropped or reply.stop)
+    return bool(reply.leases or reply.kill or reply.dropped or reply.stop or reply.channels)
 
 
 def _code(why: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs import store
+from hansa.jobs.budget import NO_LIMIT, Budget
 from hansa.jobs.model import ranges, split_range
 from hansa.jobs.needs import Needs, Room, lacks, needs_of_queue, place_of_pilot, room_left, tasks_wanted, weight
 from hansa.jobs.store import MAY_RUN, OPEN
@@ -74,8 +75,10 @@ _DUE_JOBS = sa.select(jobs.c.number).where(_DUE).limit(1000).with_for_update(ski
 _WAKE = sa.update(jobs).where(jobs.c.number == sa.bindparam("this")).values(open=True, wake_at=None)
 
 
-async def eligible_queues(tx: Tx, pilot: Any, free: Any) -> list[tuple[int, Needs]]:
-    """The owner's queues whose tasks this pilot can run, as it is now."""
+async def eligible_queues(
+    tx: Tx, pilot: Any, free: Any, now: datetime | None = None, budget: Budget | None = None
+) -> list[tuple[int, Needs]]:
+    """The owner's queues whose tasks this pilot can run, as it is now, and with a budget may."""
     has = {
         "has_owner": pilot.owner_id,
         "has_cores": pilot.cores,
@@ -88,8 +91,12 @@ async def eligible_queues(tx: Tx, pilot: Any, free: Any) -> list[tuple[int, Need
     if not rows:
         return []
     place = place_of_pilot(pilot)
-    found = [(row.id, needs_of_queue(row)) for row in rows]
-    return [(queue, needs) for queue, needs in found if not lacks(needs, place)]
+    found = [(row, needs_of_queue(row)) for row in rows]
+    fit = [(row, needs) for row, needs in found if not lacks(needs, place)]
+    if budget is not None and now is not None:
+        await budget.look(tx, {(row.vo, row.vo_group) for row, _ in fit}, now)
+        fit = [(row, needs) for row, needs in fit if budget.count(row.vo, row.vo_group, needs)]
+    return [(row.id, needs) for row, needs in fit]
 
 
 async def has_due(tx: Tx, owner_id: str, now: datetime) -> bool:
@@ -137,14 +144,16 @@ async def _next_numbers(tx: Tx, ids: Sequence[int], limit: int) -> list[int]:
     return [row[1] for row in rows]
 
 
-async def take(tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: bool = False) -> list[dict[str, Any]]:
+async def take(
+    tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: bool = False, budget: Budget | None = None
+) -> list[dict[str, Any]]:
     """Lease up to ``request.want`` tasks to a pilot; the new lease rows (plain dicts, with the job's row).
 
-    ``has_backlog``: it holds tasks that it has not started.
+    ``has_backlog``: it holds tasks that it has not started. ``budget``: what the site's grants leave it.
     """
-    fit = await eligible_queues(tx, pilot, request)
+    fit = await eligible_queues(tx, pilot, request, now, budget)
     if not fit and await wake(tx, pilot.owner_id, now):  # else the timers do it
-        fit = await eligible_queues(tx, pilot, request)
+        fit = await eligible_queues(tx, pilot, request, now, budget)
     want, taken, moves = request.want, [], []
     room = Room(
         pilot.cores,
@@ -159,7 +168,10 @@ async def take(tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: 
         candidates = await _candidates(tx, fit, limit)
         is_stale = False
         for job, needs in candidates:
-            wanted = min(tasks_wanted(want, needs, room), _MOST_IN_ONE_LEASE)
+            paid = NO_LIMIT if budget is None else budget.count(job.vo, job.vo_group, needs)
+            if not paid:
+                continue  # the grant of its VO has come to its end: of others there may be more
+            wanted = min(tasks_wanted(want, needs, room), paid, _MOST_IN_ONE_LEASE)
             if wanted <= 0:
                 if needs.gpus:
                     continue
@@ -170,6 +182,8 @@ async def take(tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: 
             taken += [{"row": job, **lease} for lease in found]
             count = sum(lease["remaining"] for lease in found)
             want -= weight(needs, room) * count
+            if budget is not None:
+                budget.took(job.vo, job.vo_group, needs, count)
             room = room_left(room, needs, count)
         for values in moves:
             await tx.execute(_MOVE, values)

@@ -11,12 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
+from hansa.jobs.channels import ChannelService
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.program import NodeProgram
 from hansa.jobs.routes import upload_length
 from hansa.kernel.http import invalid, provided
-from hansa.node.protocol import ExchangeReply, ExchangeRequest
+from hansa.node.protocol import ChannelReply, ChannelRequest, ExchangeReply, ExchangeRequest
 
 router = APIRouter(tags=["pilots"])
 Pilot = Annotated[Caller, allowed(Permission.PILOT_EXCHANGE)]
@@ -39,6 +40,18 @@ async def exchange(pilot: str, who: Pilot, exchanges: Exchanges, request: Reques
         raise invalid(error.errors(include_url=False, include_context=False)) from error
     answer = await exchanges.exchange(pilot, asked)
     return Response(_reply.dump_json(answer), media_type="application/json")
+
+
+@router.post("/pilots/{pilot}/channels/{channel}")
+async def swap_channel(
+    pilot: str,
+    channel: str,
+    body: ChannelRequest,
+    who: Pilot,  # noqa: ARG001
+    channels: Annotated[ChannelService, Depends(provided(ChannelService))],
+) -> ChannelReply:
+    """What a pilot says and hears on a channel beside one of its tasks."""
+    return await channels.swap_pilot(pilot, channel, body)
 
 
 @router.get("/pilots/{pilot}/files/{digest}", response_class=StreamingResponse)

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
+from hansa.jobs.channels import ChannelService
 from hansa.jobs.files import FileService
 from hansa.jobs.service import JobService
 from hansa.jobs.wire import (
@@ -20,6 +21,8 @@ from hansa.jobs.wire import (
     JobPage,
     JobSpec,
     MissingFiles,
+    NewChannel,
+    OpenedChannel,
     Phase,
     PilotPage,
     Selection,
@@ -27,10 +30,12 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.http import MOST, provided
+from hansa.node.protocol import ChannelReply, ChannelRequest
 
 router = APIRouter(tags=["jobs"])
 Jobs = Annotated[JobService, Depends(provided(JobService))]
 Files = Annotated[FileService, Depends(provided(FileService))]
+Channels = Annotated[ChannelService, Depends(provided(ChannelService))]
 Reader = Annotated[Caller, allowed(Permission.JOBS_READ)]
 Writer = Annotated[Caller, allowed(Permission.JOBS_WRITE)]
 Uploader = Annotated[Caller, allowed(Permission.FILES_WRITE)]
@@ -162,6 +167,18 @@ async def retry_job(job: Number, body: Selection, who: Writer, jobs: Jobs) -> Jo
 async def explain_job(job: Number, who: Reader, jobs: Jobs, task: TaskIndex | None = None) -> Explanation:
     """Why a job, or one of its tasks, is where it is."""
     return await jobs.explain(who, job, task)
+
+
+@router.post("/jobs/{job}/channels", status_code=201)
+async def open_channel(job: Number, body: NewChannel, who: Writer, channels: Channels) -> OpenedChannel:
+    """Open a shell beside a running task, or a forward to a port of its node."""
+    return await channels.open(who, job, body)
+
+
+@router.post("/channels/{channel}")
+async def swap_channel(channel: str, body: ChannelRequest, who: Writer, channels: Channels) -> ChannelReply:
+    """What the user's end says and hears; held up to ``wait_s`` seconds where there is nothing to hear."""
+    return await channels.swap_user(who, channel, body)
 
 
 @router.post("/files/missing")

@@ -9,12 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hansa.accounting.store import Charge, Kind, charge
 from hansa.jobs.model import PilotPhase
 from hansa.jobs.tables import attempts, jobs, leases, pilots
 from hansa.kernel.database import Tx, insert_ignore
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.status import Party
 from hansa.node.protocol import ExchangeRequest
+from hansa.sites import capacity
+from hansa.sites.service import LOCAL
 
 # Built once: to build a statement costs as much as to execute it.
 _GET = sa.select(pilots).where(pilots.c.id == sa.bindparam("this"))
@@ -93,9 +96,23 @@ async def has_kills(tx: Tx, pilot_id: str) -> bool:
     return any(row.kill or row.kill_requested for row in rows)
 
 
-async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, arrival: str, now: datetime, *, is_newest: bool) -> None:
-    """Note what a pilot said of itself; only what changed is written, and only if it is the latest word."""
+async def heard(
+    tx: Tx,
+    pilot: Any,
+    request: ExchangeRequest,
+    arrival: str,
+    now: datetime,
+    busy_s: float = 0.0,
+    *,
+    is_newest: bool,
+) -> None:
+    """Note what a pilot said of itself; only what changed is written, and only if it is the latest word.
+
+    ``busy_s``: core seconds of the tasks whose end it told.
+    """
     values: dict[str, Any] = {"last_seen": now, "arrival": arrival}
+    if busy_s:
+        values["busy_s"] = pilot.busy_s + busy_s
     if pilot.session != request.session:
         values |= {"session": request.session, "sequence": request.sequence}
     elif request.sequence > pilot.sequence:
@@ -116,14 +133,49 @@ async def heard(tx: Tx, pilot: Any, request: ExchangeRequest, arrival: str, now:
             "message": "It asks for tasks.",
             "waiting_on": Party.NOBODY.value,
             "since": now,
+            "started": now,
         }
     await update(tx, pilot.id, **values)
 
 
+def idle_core_s(pilot: Any, phase: PilotPhase, now: datetime, busy_s: float) -> float:
+    """Core seconds that a pilot had and ran no task on, from its first word to its end, or of a lost one its last."""
+    until = now if phase is PilotPhase.ENDED else pilot.last_seen
+    if pilot.started is None or until is None:
+        return 0.0
+    had = pilot.cores * (until - pilot.started).total_seconds()
+    return float(max(0.0, had - pilot.busy_s - busy_s))
+
+
+async def _account_idle(tx: Tx, events: EventLog, pilot: Any, idle_s: float, now: datetime) -> None:
+    """What nobody used, apart from what was; for whom the pilot was started. On this computer nobody counts it."""
+    await capacity.release(tx, f"pilot/{pilot.id}")
+    if pilot.site == LOCAL or not idle_s:
+        return
+    wall_s = idle_s / pilot.cores
+    idle = Charge(pilot.owner_id, pilot.vo, pilot.site, 0, wall_s, idle_s, 0.0, kind=Kind.PILOT_IDLE)
+    await charge(tx, now.date(), [idle])
+    if pilot.vo:
+        who = capacity.Who(pilot.vo, pilot.site, pilot.owner_id, "", f"pilot/{pilot.id}")
+        await capacity.spend(tx, events, who, 0, round(idle_s * 1000))
+
+
 async def end(
-    tx: Tx, events: EventLog, pilot: Any, phase: PilotPhase, reason: str, message: str, now: datetime
+    tx: Tx,
+    events: EventLog,
+    pilot: Any,
+    phase: PilotPhase,
+    reason: str,
+    message: str,
+    now: datetime,
+    busy_s: float = 0.0,
 ) -> None:
-    """A pilot's life is over. Its row becomes due at once, so that the controller cleans up."""
+    """A pilot's life is over. Its row becomes due at once, so that the controller cleans up.
+
+    What it held of capacity grants is free, what it had idle is accounted for. ``busy_s``: of results that came with
+    its last word.
+    """
+    await _account_idle(tx, events, pilot, idle_core_s(pilot, phase, now, busy_s), now)
     await update(
         tx,
         pilot.id,

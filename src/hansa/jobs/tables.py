@@ -273,6 +273,36 @@ log_chunks = sa.Table(  # where the object store has log bytes; never the bytes 
     sqlite_autoincrement=True,
 )
 
+channels = sa.Table(  # shells and forwards beside running tasks, while they are open and a little longer
+    "channels",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner_id", sa.Text, nullable=False, index=True),
+    sa.Column("job", sa.BigInteger, nullable=False),
+    sa.Column("index", sa.BigInteger, nullable=False),
+    sa.Column("lease", sa.BigInteger, nullable=False),
+    sa.Column("pilot_id", sa.Text, nullable=False, index=True),
+    sa.Column("order", Document, nullable=False),  # a protocol.Channel
+    sa.Column("is_open", sa.Boolean, nullable=False),  # the pilot has answered
+    sa.Column("closed", sa.Text),  # why it is over
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("user_seen", Moment, nullable=False),
+    sa.Column("pilot_seen", Moment, nullable=False),
+    sa.Column("from_user", sa.BigInteger, nullable=False),  # the last piece that was accepted from there
+    sa.Column("from_pilot", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+channel_pieces = sa.Table(  # on their way; gone when the other end has them
+    "channel_pieces",
+    metadata,
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("origin", sa.Text, primary_key=True),  # "user" or "pilot"
+    sa.Column("piece", sa.BigInteger, primary_key=True),
+    sa.Column("frames", Document, nullable=False),  # a list of protocol.Frame
+    sqlite_with_rowid=False,
+)
+
 pilots = sa.Table(
     "pilots",
     metadata,
@@ -299,5 +329,10 @@ pilots = sa.Table(
     sa.Column("tags", Document, nullable=False, server_default="[]"),  # of its site, when it was started
     sa.Column("required_tags", Document, nullable=False, server_default="[]"),
     sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
+    sa.Column("vo", sa.Text),  # for which it was started, with whose credential; null: for its owner alone
+    sa.Column("started", Moment),  # when it said its first word
+    sa.Column("busy_s", sa.Float, nullable=False, server_default="0"),  # core seconds of the tasks that it reported
+    sa.Column("called", sa.Boolean, nullable=False, server_default=sa.false()),  # a channel waits for its answer
     *reconcile_columns(),
+    sa.Index("ix_pilots_site", "site", "id"),
 )

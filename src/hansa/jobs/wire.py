@@ -328,6 +328,36 @@ class MissingFiles:
 
 
 @dataclass(frozen=True)
+class NewChannel:
+    """A shell beside a running task, or a forward to a port of its node."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    kind: Literal["shell", "forward"]
+    task: Annotated[int, Ge(0), Le(2**53)] | None = None
+    """Index of the task. Default: the only one."""
+    command: Annotated[list[str], MaxLen(1000)] = field(default_factory=list)
+    """Of a shell: what to run. Default: an interactive shell."""
+    terminal: Annotated[str, MinLen(1), MaxLen(100)] | None = None
+    """Of a shell: what TERM is. Default: no terminal, but three streams."""
+    rows: Annotated[int, Ge(1), Le(10_000)] = 24
+    columns: Annotated[int, Ge(1), Le(10_000)] = 80
+    port: Annotated[int, Ge(0), Le(65_535)] = 0
+    """Of a forward."""
+
+
+@dataclass(frozen=True)
+class OpenedChannel:
+    """What was opened. The two ends talk at POST /channels/{id}: hansa.node.protocol.ChannelRequest."""
+
+    id: str
+    job: int
+    task: int
+    site: str
+    node: str | None
+
+
+@dataclass(frozen=True)
 class PilotView:
     """A pilot as its owner and the operator see it."""
 

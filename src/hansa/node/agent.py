@@ -14,12 +14,13 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Set, Tu
 
 from . import linux
 from .backoff import Backoff
+from .beside import Channels
 from .config import Places
 from .containers.settings import read_only_roots, store_root
 from .core import Arrivals, Core, Job, Refusal, SetupPhase, Signal, Task
 from .files import Cache, InputError
 from .finish import basic_result, collect, left_nothing, tail_of, upload_file, with_problem
-from .images import Ended, Shelf, share_of_disk, users
+from .images import Ended, Shelf, prepare_runtime, share_of_disk, users
 from .isolation import is_below
 from .launch import Launcher, inputs_of, user_env
 from .outbox import Speaker
@@ -102,6 +103,9 @@ class Agent:
             on_reply=self._apply, live=self._live_speakers, remove=self._remove,
         )  # fmt: skip
         self.talker.image_progress = self._shelf.progress
+        self._channels = Channels(
+            self._endpoint, places.tasks, self._start_beside, self._end_beside, self.core.next_serial
+        )
         self._link = self._new_link()
         self._selector = selectors.DefaultSelector()
 
@@ -122,6 +126,7 @@ class Agent:
                 self._round()
         finally:
             self._is_over = True
+            self._channels.close()
             self._shelf.close()
             self._link.close()
         reason = self._ending or "stopped"
@@ -170,6 +175,7 @@ class Agent:
             for number in self.core.prune():
                 self._launcher.forget(number)
             self._shelf.keep_only(users(self.core.jobs.values()))
+            self._channels.prune()
             self._make_room()
         self.talker.tick(now)
         if self.core.tasks or self.core.active or self._finishing or len(self.talker.outbox):
@@ -270,6 +276,8 @@ class Agent:
         self._selector.unregister(self._link)
         self._link.bury()
         lost = [self.core.active[serial] for serial in self._sent if serial in self.core.active]
+        for task in lost:
+            self._channels.task_ended(task.serial)
         self._sent.clear()
         self._link = self._new_link()
         self._selector.register(self._link, selectors.EVENT_READ)
@@ -290,7 +298,37 @@ class Agent:
             if wish is not None:
                 self._signal([wish])
 
+    def _start_beside(self, task: Task, serial: int, base: str, words: List[str]) -> None:
+        def prepare() -> None:
+            """In a worker thread."""
+            try:
+                prepare_runtime(self._places.runtime)
+            except OSError as error:
+                problem = f"A shell cannot be prepared on this node: {error.strerror}."
+                self._post(lambda: self._remove(self._channels.ended(serial, problem)))
+            else:
+                self._post(start)
+
+        def start() -> None:
+            if task.serial not in self.core.active or self._is_over:
+                self._remove(self._channels.ended(serial, "The task has ended."))
+                return
+            try:
+                command = self._launcher.beside(task, serial, base, words)
+            except OSError as error:
+                self._remove(self._channels.ended(serial, f"The shell's container cannot be prepared: {error}."))
+            else:
+                self._link.send(command)
+
+        self._handlers.do(prepare)
+
+    def _end_beside(self, serial: int) -> None:
+        self._link.send(("kill", serial, int(signal.SIGKILL)))
+
     def _on_failed(self, serial: int, number: int, message: str) -> None:
+        if self._channels.owns(serial):
+            self._remove(self._channels.ended(serial, message))
+            return
         task = self.core.active.get(serial)
         self._sent.discard(serial)
         if task is None:
@@ -301,6 +339,10 @@ class Agent:
             self._end_early(task, NODE if number in _NO_MEMORY else NOT_STARTED, message)
 
     def _on_ended(self, serial: int, status: int, cpu_s: float, max_rss_kib: int, when: float) -> None:
+        if self._channels.owns(serial):
+            self._remove(self._channels.ended(serial))
+            return
+        self._channels.task_ended(serial)
         task = self.core.active.get(serial)
         self._sent.discard(serial)
         if task is None:
@@ -478,6 +520,8 @@ class Agent:
             else:
                 self._fetched(task, None)
         self._signal(arrivals.signals)
+        for channel in arrivals.channels:
+            self._channels.open(channel, self.core.tasks.get((channel.lease, channel.index)))
         self._follow(arrivals)
 
     def _follow(self, arrivals: Arrivals) -> None:

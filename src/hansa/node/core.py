@@ -9,7 +9,7 @@ from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from .backlog import Rate, free_soon, wanted
 from .outbox import Speaker
-from .protocol import IMAGE, KILLED, MEMORY, NODE, SETUP, WALL_TIME, ExchangeReply, JobOrder, Lease, TaskRow
+from .protocol import IMAGE, KILLED, MEMORY, NODE, SETUP, WALL_TIME, Channel, ExchangeReply, JobOrder, Lease, TaskRow
 
 TERM_GRACE_S = {WALL_TIME: 10.0, MEMORY: 0.0}
 KILL_GRACE_S = 5.0
@@ -176,11 +176,13 @@ class Arrivals(NamedTuple):
     dropped: List[int]
     pulls: List[Job]
     """Jobs whose container image is to be brought here; answered by :meth:`Core.image_ended`."""
+    channels: List[Channel]
+    """Of people who want to be let in beside tasks."""
 
 
 def no_arrivals() -> Arrivals:
     """Nothing, to be added to."""
-    return Arrivals([], [], [], [], [])
+    return Arrivals([], [], [], [], [], [])
 
 
 class Core:
@@ -236,6 +238,7 @@ class Core:
                 arrivals.dropped.append(number)
         if reply.stop is not None:
             self.draining = True
+        arrivals.channels.extend(reply.channels)
         return arrivals
 
     def _take(self, lease: Lease, arrivals: Arrivals, now: float) -> None:
@@ -270,6 +273,11 @@ class Core:
         for number in gone:
             del self.jobs[number]
         return gone
+
+    def next_serial(self) -> int:
+        """Of a process that is no task."""
+        self._serial += 1
+        return self._serial
 
     def _new_task(self, job: Job, lease: int, index: int, attempt: int, row: Optional[TaskRow], now: float) -> Task:
         self._serial += 1

@@ -23,6 +23,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _MIB = 1 << 20
 _CLEAN_LIMIT = 256
+_RUN_SHELL = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from hansa.node.shell import main; sys.exit(main(sys.argv[2:]))"
+)
 _RUN_IMAGE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from hansa.node.containers.task import main;"
     " sys.exit(main(sys.argv[2:]))"
@@ -84,6 +87,28 @@ class Launcher:
     def command(self, task: Task) -> Tuple[Any, ...]:
         """The spawner's command for a task whose directory is made."""
         order = task.job.order
+        argv, env = self._words(task)
+        if order.image:
+            argv, env = self._contained(task, argv, env, task.base)
+        cpus = task.cores if self._is_bound else None
+        return ("run", task.serial, argv, env, task.base, task.base + "/work", cpus, data_limit_bytes(order))
+
+    def beside(self, task: Task, serial: int, base: str, words: List[str]) -> Tuple[Any, ...]:
+        """The spawner's command for a shell in a task's directory and environment, in its image. ``words``: see
+        shell.py; ``base`` is a directory of the shell's own. OSError: disk."""
+        order = task.job.order
+        _, env = self._words(task)
+        env[MARK] = str(serial)
+        door, rows, columns, term, *argv = words
+        if order.image:
+            argv, env = self._contained(task, argv, {**env, **({} if term == "-" else {"TERM": term})}, base)
+        shell = [sys.executable, "-I", "-S", "-c", _RUN_SHELL, self._places.runtime, door, rows, columns, term, *argv]
+        cpus = task.cores if self._is_bound else None
+        return ("run", serial, shell, env, base, task.base + "/work", cpus, data_limit_bytes(order))
+
+    def _words(self, task: Task) -> Tuple[List[str], Dict[str, str]]:
+        """Arguments and environment of a task."""
+        order = task.job.order
         recipe = self._recipes.get(order.number)
         if recipe is None:
             recipe = self._recipes[order.number] = self._recipe(task.job)
@@ -107,10 +132,7 @@ class Launcher:
             env.update((name, value.render(values)) for name, value in recipe.job_env)
         if task.is_setup:
             argv = ["/bin/sh", "-c", "exec 2>&1\n" + (order.setup or "")]
-        if order.image:
-            argv, env = self._contained(task, argv, env)
-        cpus = task.cores if self._is_bound else None
-        return ("run", task.serial, argv, env, task.base, task.base + "/work", cpus, data_limit_bytes(order))
+        return argv, env
 
     def _recipe(self, job: Job) -> Recipe:
         order = job.order
@@ -135,8 +157,10 @@ class Launcher:
         ready = self._shelf.ready(image)
         return {"LANG": "C.UTF-8", **(ready.info["env"] if ready is not None else {})}
 
-    def _contained(self, task: Task, argv: List[str], env: Dict[str, str]) -> Tuple[List[str], Dict[str, str]]:
-        """The command that runs ``argv`` in the job's image. OSError: disk.
+    def _contained(
+        self, task: Task, argv: List[str], env: Dict[str, str], place: str
+    ) -> Tuple[List[str], Dict[str, str]]:
+        """The command that runs ``argv`` in the job's image, set up in the directory ``place``. OSError: disk.
 
         The task's own directories are in the container where they are outside, so that all paths mean the same;
         but /tmp is the task's.
@@ -146,9 +170,9 @@ class Launcher:
         if ready is None:
             raise OSError(2, f"the container image {image} is not here any more")
         base, info = task.base, ready.info
-        container, home = base + "/container", base + "/home"
-        for path in (container, home):
-            os.mkdir(path, 0o700)
+        container, home = place + "/container", base + "/home"
+        os.mkdir(container, 0o700)
+        os.makedirs(home, mode=0o700, exist_ok=True)
         work = base + "/work"
         binds = [*info["binds"], [base + "/tmp", "/tmp", False, False]]  # first: the others may lie below /tmp
         binds += [[path, path, False, False] for path in (work, home)]

@@ -214,6 +214,65 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Channel:
+    """Somebody wants to be let in beside a running task. The pilot answers at `POST /pilots/{id}/channels/{channel}`
+    (:class:`ChannelRequest`), by which the two ends then talk. It is told again until the pilot has answered once."""
+
+    channel: str
+    lease: int
+    index: int
+    kind: str  # "shell": a process in the task's directory; "forward": connections to a port of the node
+    command: List[str] = field(default_factory=list)  # of a shell; nothing: an interactive one
+    terminal: Optional[str] = None  # what TERM is; None: no terminal, but three streams
+    rows: int = 24
+    columns: int = 80
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A piece of what the two ends of a channel say to each other.
+
+    Of a shell, stream 0 is its input, 1 its output, 2 its errors; of a forward, each connection is a stream.
+    """
+
+    kind: str  # "open", "data", "end" (of this direction of the stream), "resize", "exit" (of the shell)
+    stream: int = 0
+    data: str = ""  # base64; of resize "ROWS COLUMNS", of exit the code
+
+
+@dataclass(frozen=True)
+class ChannelRequest:
+    """From either end: its next piece, and how far it has heard the other.
+
+    Pieces are numbered from 1 in each direction, and the next one is sent when ``accepted`` names the last one: so a
+    request may be repeated. Each end has one request for speaking and one, held up to ``wait_s``, for listening.
+    """
+
+    piece: int = 0  # 0: none
+    frames: List[Frame] = field(default_factory=list)
+    received: int = 0  # the last piece of the other end that has arrived here
+    listen: bool = False
+    wait_s: float = 0.0
+    close: Optional[str] = None  # why this end is over
+
+
+@dataclass(frozen=True)
+class ChannelReply:
+    """``frames`` are of all pieces after ``received`` up to ``piece``; ``closed`` says why there will be no more."""
+
+    accepted: int = 0
+    piece: int = 0
+    frames: List[Frame] = field(default_factory=list)
+    is_open: bool = True  # the pilot has answered
+    closed: Optional[str] = None
+
+
+CHANNEL_PIECE_BYTES = 256 * 1024
+"""About how much goes into one piece."""
+
+
+@dataclass(frozen=True)
 class ExchangeReply:
     """From the server. Everything in the request counts as received once this has arrived."""
 
@@ -222,6 +281,7 @@ class ExchangeReply:
     kill: List[Kill] = field(default_factory=list)
     dropped: List[int] = field(default_factory=list)  # leases that are no longer this pilot's: stop, do not report
     stop: Optional[str] = None  # "drain": take nothing new and end when idle; "now": kill, report and end
+    channels: List[Channel] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ class Talker:
                 "memory_mib": self._config.memory_mib,
                 "gpus": len(self._config.gpus),
                 "isolation": isolation,
+                "channels": 1,
             }
             if reason:
                 self._node["isolation_reason"] = reason

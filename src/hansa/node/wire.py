@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any, Dict, FrozenSet, List, Optional, Type, TypeVar
 
-from .protocol import ExchangeReply, File, JobOrder, Kill, Lease, TaskResult, TaskRow
+from .protocol import Channel, ChannelReply, ExchangeReply, File, Frame, JobOrder, Kill, Lease, TaskResult, TaskRow
 
 Json = Dict[str, Any]
 T = TypeVar("T")
@@ -62,11 +62,24 @@ def parse_reply(raw: bytes) -> ExchangeReply:
             kill=[_build(Kill, item) for item in data.get("kill") or ()],
             dropped=list(data.get("dropped") or ()),
             stop=data.get("stop"),
+            channels=[_build(Channel, item) for item in data.get("channels") or ()],
         )
     except WireError:
         raise
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise WireError(f"not an exchange's answer: {error}") from error
+
+
+def parse_channel(raw: bytes) -> ChannelReply:
+    """What a channel's other end says. WireError if it is not that."""
+    try:
+        data = json.loads(raw)
+        frames = [_build(Frame, item) for item in data.get("frames") or ()]
+        return dataclasses.replace(_build(ChannelReply, data), frames=frames)
+    except WireError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WireError(f"not a channel's answer: {error}") from error
 
 
 def result_json(result: TaskResult) -> Json:

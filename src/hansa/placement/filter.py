@@ -55,6 +55,7 @@ def findings(request: Request, candidate: Candidate) -> tuple[Finding, ...]:
 
 
 REFUSED = "placement.refused"
+BATCH_SYSTEMS = frozenset({"slurm"})
 _REFUSED_REMEDY = "Wait, or ask the site."
 
 
@@ -332,6 +333,18 @@ RULES: tuple[Rule, ...] = (
         lambda r: r.gpus > 0,
         lambda r, c: c.gpus is not None and not has_gpus(r, c.gpus),
         _say_gpus,
+    ),
+    Rule(
+        "placement.nodes",
+        lambda r: r.nodes > 1,
+        lambda r, c: c.nodes is not None and r.nodes > c.nodes,
+        _more("nodes", "nodes"),
+    ),
+    Rule(
+        "placement.batch_system",
+        lambda r: r.needs_batch_system,
+        lambda r, c: c.kind not in BATCH_SYSTEMS,
+        lambda r, c: ("It has no batch system.", "Ask without options of a batch system.", Party.USER),
     ),
     _missing("tags", "tags", "placement.tags", "It lacks {}.", "Ask without these tags.", Party.USER),
     Rule(

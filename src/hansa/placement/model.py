@@ -63,6 +63,10 @@ class Request:
     is_data_required: bool = False
     """Only a site that has all of the data will do."""
     vo: str | None = None
+    nodes: int = 1
+    """Of a task: computers that it runs on at the same time; cores and the like are those of each."""
+    needs_batch_system: bool = False
+    """Whether it asks for something that only a batch system understands: a partition, an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,8 @@ class Candidate:
     data: frozenset[str] = frozenset()
     near_data: frozenset[str] = frozenset()
     """Data sets of a site near by."""
+    nodes: int | None = None
+    """Computers that one task can have at the same time."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -115,6 +115,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.files,
             rooms.jobs,
             rooms.exchange,
+            rooms.channels,
             rooms.program,
             rooms.events,
         )

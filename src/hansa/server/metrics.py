@@ -29,13 +29,14 @@ async def render_metrics(rooms: Rooms) -> bytes:
         phases = await store.phase_totals(tx)
         running = await store_pilots.tasks_running(tx)
         queues = await store.owners_with_work(tx)
+    waiting = sum(int(queue.waiting) for queue in queues)
     jobs = GaugeMetricFamily("hansa_jobs", "Jobs by phase.", labels=["phase"])
     for phase, count in phases.items():
         jobs.add_metric([phase], count)
     found: list[Metric] = [
         jobs,
         GaugeMetricFamily("hansa_tasks_running", "Tasks that run, as pilots last said.", running),
-        GaugeMetricFamily("hansa_tasks_waiting", "Tasks that wait.", sum(int(q.waiting) for q in queues)),
+        GaugeMetricFamily("hansa_tasks_waiting", "Tasks that wait, of 2,000 jobs a queue.", waiting),
     ]
     exchange = vars(rooms.exchange.counters)
     found += [CounterMetricFamily(f"hansa_exchange_{name}", f"Exchanges: {name}.", n) for name, n in exchange.items()]

@@ -35,6 +35,7 @@ from hansa.images.endorsing import EndorsementService
 from hansa.images.service import ImageService
 from hansa.images.sources import Sources
 from hansa.images.subscriptions import SubscriptionRoom
+from hansa.jobs.channels import ChannelService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
 from hansa.jobs.drivers.base import BatchDriver
@@ -100,6 +101,7 @@ class Rooms:
     logs: LogStore
     jobs: JobService
     exchange: ExchangeService
+    channels: ChannelService
     program: NodeProgram
     demand: Demand
     timers: Timers
@@ -164,6 +166,7 @@ class Rooms:
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
             await self.reports.forget()
+            await self.channels.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
 
 
@@ -268,6 +271,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         logs=logs,
         jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
         exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
+        channels=ChannelService(database, events, clock),
         program=program,
         demand=Demand(database, events, clock),
         timers=Timers(database, events, clock),

@@ -147,8 +147,9 @@ class SiteRegistry:
                 self._egress.check_url(new.url)
             except Permanent as error:
                 raise Fault(errors.URL, str(error), hint="See the setting sites.networks.") from error
-        if getattr(settings, "own_config", False) and not self._is_embedded:
-            said = "own_config uses your own SSH on your own computer, which this shared server is not."
+        own = [name for name in ("own_config", "here") if getattr(settings, name, False)]
+        if own and not self._is_embedded:
+            said = f"{own[0]} is for a server on your own computer, which this shared one is not."
             raise Fault(errors.SETTINGS, said, hint="Add such a site to the server on your computer.")
         accesses = [_access(vo, one) for vo, one in {**shared, **new.vos}.items()]
         for _, _, more in accesses:

@@ -126,6 +126,15 @@ async def get_many(tx: Tx, names: Sequence[str]) -> Sequence[Any]:
     return (await tx.execute(sa.select(sites).where(sites.c.name.in_(names)))).all()
 
 
+_POLICY = sa.select(sites.c.policy).where(sites.c.name == sa.bindparam("this"))
+
+
+async def demands_grant(tx: Tx, name: str) -> bool:
+    """Whether a site takes only work of VOs with a capacity grant; one that is gone does not."""
+    policy = (await tx.execute(_POLICY, {"this": name})).scalar()
+    return bool(policy and policy.get("demands_grant"))
+
+
 async def of_owner(tx: Tx, owner_id: str) -> Sequence[Any]:
     """The sites of this user."""
     return (await tx.execute(sa.select(sites).where(sites.c.owner_id == owner_id).order_by(sites.c.name))).all()

@@ -29,11 +29,14 @@ class SlurmSettings(SshSettings):
     """Reservation to use."""
     extra: list[str] = Field(default_factory=list, max_length=50)
     """More options of ``sbatch``, a word each."""
-    transport: str = Field(default="auto", pattern="^(auto|https|ssh|spool)$")
-    """How pilots reach this server: ``https``, through the ``ssh`` connection, a ``spool`` on the shared file
-    system; ``auto`` tries them in this order."""
     max_pilots: int = Field(default=20, ge=1, le=10_000)
     """Pilots that may wait or run here at a time."""
+    max_waiting: int = Field(default=5, ge=1, le=10_000)
+    """Pilots that may wait in the queue at a time."""
+    pilot_cores: int | None = Field(default=None, ge=1, le=100_000)
+    """Cores of the largest pilot. Default: those of one node."""
+    pilot_wall_time_s: int | None = Field(default=None, ge=300, le=10_000_000)
+    """Seconds that a pilot asks for, unless a task needs more. Default: four hours, or what the partition allows."""
 
 
 class SlurmKind:

@@ -49,7 +49,21 @@ class SshSettings(KindSettings):
     known_hosts: str | None = Field(default=None, max_length=100_000)
     """Lines of ``known_hosts`` with the keys of the host (and of ``jump``)."""
     folder: str = Field(default="~/.hansa", max_length=1000)
-    """Where Hansa may put its files there."""
+    """Where Hansa may put its files there. Of a cluster: on a file system that its nodes share."""
+    here: bool = False
+    """Whether commands run on this server's own computer instead, as whoever runs the server: it is the login node.
+    Only on the owner's own server; ``host`` is then a mere name."""
+    python: str = Field(default="python3", max_length=1000, pattern=r"^[^\s\x00]+$")
+    """Python 3.9 or later, as the nodes find it: a name or an absolute path."""
+    transport: str = Field(default="auto", pattern="^(auto|https|spool)$")
+    """How pilots reach this server: directly by ``https``, or by a ``spool`` of files that go through the SSH
+    connection; ``auto`` is ``spool``, which always works."""
+    max_pilots: int = Field(default=1, ge=1, le=10_000)
+    """Pilots that may wait or run here at a time. Default: 1, of a cluster 20."""
+    tags: list[str] = Field(default_factory=list, max_length=200)
+    """What jobs may ask for by name: ``bigmem``, or ``data:NAME`` for a data set that is there."""
+    required_tags: list[str] = Field(default_factory=list, max_length=200)
+    """Only jobs that ask for these are taken."""
 
 
 class SshKind:
@@ -73,6 +87,9 @@ class SshKind:
 def ssh_needs(settings: SshSettings, probe_s: float, discover_s: float) -> Needs:
     """What any endpoint behind SSH must allow."""
     where = settings.jump or f"{settings.host}:{settings.port}"
+    if settings.here:
+        files = Requirement("role", f"Files below {settings.folder}, and processes of whoever runs this server.")
+        return Needs((files,), round(3600 / probe_s + 3600 / discover_s))
     return Needs(
         (
             Requirement("role", f"A login as {settings.user or 'the user of each VO'} with a key, without a password."),
@@ -88,9 +105,12 @@ async def make_shell(target: Target, access: VoAccess | None = None) -> Shell:
 
     Raises Permanent where it is not said how to sign in, or the address is not allowed.
     """
+    from hansa.engines.shell import LocalShell
     from hansa.engines.ssh import OpensshShell, SshShell, SshTarget
 
     settings: SshSettings = target.settings
+    if settings.here:
+        return LocalShell(keep=["SLURM_CONF"])
     if settings.own_config:
         return OpensshShell(settings.host, target.sockets or Path("~/.ssh").expanduser(), own_options(settings))
     own = dict(access.settings) if access else {}
@@ -131,7 +151,7 @@ async def probe_shell(target: Target, script: str, is_good: Callable[[str], bool
     try:
         shell = await make_shell(target, access)
     except Permanent as error:
-        is_open = not settings.own_config and not target.credential
+        is_open = not settings.own_config and not target.credential and not settings.here
         return Finding(Answer.UNKNOWN if is_open else Answer.DOWN, Stage.SIGN_IN, str(error), "sites.ssh_refused")
     try:
         ran = await shell.script(script, deadline_s=15)

@@ -1,0 +1,1 @@
+"""Virtual machines at any provider, through one interface."""

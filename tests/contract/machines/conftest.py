@@ -1,0 +1,57 @@
+"""Drivers of machines for the contract suite. A driver is one function in ``PLACES``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
+from hansa.machines.drivers.fake import FakeCloud, FakeMachines
+
+IMAGE = Image(f"sha256:{'0' * 64}", provider_id="fake-image")
+
+
+@dataclass
+class Place:
+    """A driver; how a new process would make it; what it starts; and how to see that nothing is left."""
+
+    driver: Machines
+    reborn: Machines
+    """A second driver of the same place, as a server makes it after a crash."""
+    spec: MachineSpec
+    other_size: Size
+    """A size that machines there can be given."""
+    deadline_s: float = 120.0
+    leftovers: Callable[[], Awaitable[list[str]]] = field(default=lambda: _nothing())
+    """What is left at the place of machines, in words; empty when all is deleted."""
+
+
+async def _nothing() -> list[str]:
+    return []
+
+
+async def fake_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    cloud = FakeCloud()
+
+    async def leftovers() -> list[str]:
+        return [*cloud.machines, *cloud.addresses, *cloud.volumes, *cloud.snapshots, *cloud.networks]
+
+    spec = MachineSpec("contract", IMAGE, Size(1, 512), ssh_keys=("ssh-ed25519 AAAA test",))
+    yield Place(FakeMachines(cloud), FakeMachines(cloud), spec, Size(2, 1024), 10.0, leftovers)
+
+
+PLACES: dict[str, tuple[Callable[[pytest.FixtureRequest], AsyncIterator[Place]], list[pytest.MarkDecorator]]] = {
+    "fake": (fake_place, []),
+}
+"""By name of driver: how its place is made, and the marks of its tests (``pytest.mark.root``)."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in PLACES.items()])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    make, _ = PLACES[request.param]
+    async for one in make(request):
+        yield one
+        await one.driver.close()
+        await one.reborn.close()
