@@ -179,6 +179,22 @@ IMAGE = {
     "followed": ("images:followed", "List the image lists that a VO follows."),
     "unfollow": ("images:unfollow", "Follow an image list no more."),
 }
+MACHINE = {
+    "create": ("machines:create", "Start a machine, and wait until it runs."),
+    "list": ("machines:list_machines", "List your machines at all sites."),
+    "show": ("machines:show", "Show a machine."),
+    "ssh": ("machines:ssh", "Sign in, or run a command there."),
+    "console": ("machines:console", "Print what its console said last."),
+    "logs": ("machines:logs", "Print the log of its first boot."),
+    "stop": ("machines:stop", "Shut it down; its disk stays."),
+    "start": ("machines:start", "Start it again."),
+    "reboot": ("machines:reboot", "Boot it anew."),
+    "resize": ("machines:resize", "Give it another size."),
+    "rename": ("machines:rename", "Give it another name."),
+    "extend": ("machines:extend", "Let it live longer."),
+    "delete": ("machines:delete", "Remove it."),
+    "explain": ("machines:explain", "Say why it is as it is."),
+}
 DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
@@ -196,6 +212,7 @@ TOP = {
     "authority": ("app:authority", "Under what Hansa acts while you are away: list, revoke."),
     "identity": ("app:identity", "With what you sign in at other issuers: list, unlink."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
+    "machine": ("app:machine", "Virtual machines: create, list, ssh, stop, delete, …"),
     "image": ("app:image", "VM images: add, endorse, publish, …"),
     "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
@@ -226,6 +243,7 @@ authority = LazyGroup(
 identity = LazyGroup("identity", lazy=IDENTITY, context_settings=SETTINGS, help="With what you sign in elsewhere.")
 admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
 image = LazyGroup("image", lazy=IMAGE, context_settings=SETTINGS, help="VM images, which machines are started of.")
+machine = LazyGroup("machine", lazy=MACHINE, context_settings=SETTINGS, help="Virtual machines, at any site.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
 hansa = LazyGroup(
     "hansa",

@@ -63,6 +63,22 @@ def sites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     return _ask(question)
 
 
+def machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of machines."""
+
+    def question(session: Any) -> list[CompletionItem]:
+        from hansa.client.effects import Request
+
+        page = _json(session, Request("GET", "/machines", timeout_s=TIMEOUT_S))
+        return [
+            CompletionItem(one["name"], help=f"{one['status']['phase']} at {one.get('site') or 'no site'}")
+            for one in page["items"]
+            if one["name"].startswith(incomplete)
+        ]
+
+    return _ask(question)
+
+
 def _json(session: Any, request: Any) -> Any:
     import json
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from hansa.client import api, operations, results, verbs
+from hansa.client import api, machines, operations, results, verbs
 from hansa.client.async_transport import AsyncTransport
 from hansa.client.connect import connect
 from hansa.client.files import Progress
+from hansa.client.machine_handles import AsyncMachineHandle
 from hansa.client.results import TaskResults
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
 from hansa.jobs.wire import Explanation, Job
+from hansa.machines.wire import NewMachine
 from hansa.sites.wire import Site
 
 
@@ -160,3 +162,24 @@ class AsyncHansa:
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """Whatever of the API has no method here, as :meth:`hansa.Hansa.call`."""
         return await (await self._connect()).run(api.raw(method, path, body))
+
+    async def create_machine(self, image: str, name: str | None = None, **options: Any) -> AsyncMachineHandle:
+        """Have a machine made; options are those of :class:`hansa.machines.wire.NewMachine`. It is not waited for.
+
+        Without ``ssh_keys`` it gets those of this computer.
+        """
+        transport = await self._connect()
+        new = NewMachine(image, name, **options)
+        made = machines.create(new) if new.ssh_keys else machines.create_with_keys(new)
+        return AsyncMachineHandle(transport, await transport.run(made))
+
+    async def machine(self, name: str) -> AsyncMachineHandle:
+        """A machine by name or id. Raises HansaError ``machines.not_found``."""
+        transport = await self._connect()
+        return AsyncMachineHandle(transport, await transport.run(machines.machine(name)))
+
+    async def machines(self, site: str | None = None) -> list[AsyncMachineHandle]:
+        """The machines at all sites, by name."""
+        transport = await self._connect()
+        found = await transport.run(operations.collect(lambda after: machines.machines(after, site)))
+        return [AsyncMachineHandle(transport, one) for one in found]

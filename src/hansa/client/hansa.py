@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from hansa.client import api, operations, results, verbs
+from hansa.client import api, machines, operations, results, verbs
 from hansa.client.connect import connect
 from hansa.client.files import Progress
+from hansa.client.machine_handles import MachineHandle
 from hansa.client.results import TaskResults
 from hansa.client.transport import Transport
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
 from hansa.jobs.wire import Explanation, Job
+from hansa.machines.wire import NewMachine
 from hansa.sites.wire import Site
 
 
@@ -166,3 +168,21 @@ class Hansa:
         ``path`` is behind ``/api/v1``; the answer is parsed JSON, None where there is none. Raises HansaError.
         """
         return self._transport.run(api.raw(method, path, body))
+
+    def create_machine(self, image: str, name: str | None = None, **options: Any) -> MachineHandle:
+        """Have a machine made; options are those of :class:`hansa.machines.wire.NewMachine`. It is not waited for.
+
+        Without ``ssh_keys`` it gets those of this computer.
+        """
+        new = NewMachine(image, name, **options)
+        made = machines.create(new) if new.ssh_keys else machines.create_with_keys(new)
+        return MachineHandle(self._transport, self._transport.run(made))
+
+    def machine(self, name: str) -> MachineHandle:
+        """A machine by name or id. Raises HansaError ``machines.not_found``."""
+        return MachineHandle(self._transport, self._transport.run(machines.machine(name)))
+
+    def machines(self, site: str | None = None) -> list[MachineHandle]:
+        """The machines at all sites, by name."""
+        found = self._transport.run(operations.collect(lambda after: machines.machines(after, site)))
+        return [MachineHandle(self._transport, one) for one in found]

@@ -44,6 +44,8 @@ class Permission(StrEnum):
     KEYS_WRITE = "keys:write"
     IMAGES_READ = "images:read"
     IMAGES_WRITE = "images:write"
+    MACHINES_READ = "machines:read"
+    MACHINES_WRITE = "machines:write"
     METRICS_READ = "metrics:read"
 
 
@@ -84,6 +86,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.KEYS_WRITE: Rule.OPERATOR,
     Permission.IMAGES_READ: Rule.USER,
     Permission.IMAGES_WRITE: Rule.USER,  # and its owner, or manager or vm-operator of its VO
+    Permission.MACHINES_READ: Rule.USER,
+    Permission.MACHINES_WRITE: Rule.USER,
     Permission.METRICS_READ: Rule.OPERATOR,
 }
 

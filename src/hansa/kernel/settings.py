@@ -277,6 +277,28 @@ class ImageSettings(_Table):
     """Bytes that stay free on that disk: images are not fetched below."""
 
 
+class MachineSettings(_Table):
+    """Machines."""
+
+    local: tuple[str, ...] = ("nspawn", "qemu")
+    """How this computer runs machines for its owner, the preferred way first; ways that do not work here are left
+    out. ``fake``: nothing really runs, and all is forgotten at a restart: for tests, and to look around."""
+
+    start_s: Seconds = 1800.0
+    """Seconds that a machine may take to start at a site before the next one is tried."""
+
+    attempts: Annotated[int, Gt(0)] = 3
+    """Sites that are tried for one machine."""
+
+    history_days: Annotated[int, Gt(0)] = 30
+    """Days that deleted machines can still be looked at."""
+
+    @field_validator("local", mode="before")
+    @classmethod
+    def _from_words(cls, value: Any) -> Any:
+        return tuple(word for word in value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
 class SiteSettings(_Table):
     """Sites: how often they are looked at, and which addresses they may have."""
 
@@ -332,6 +354,7 @@ class Settings(_Table):
     pilot: PilotSettings = PilotSettings()
     local: LocalSettings = LocalSettings()
     images: ImageSettings = ImageSettings()
+    machines: MachineSettings = MachineSettings()
     sites: SiteSettings = SiteSettings()
     retention: RetentionSettings = RetentionSettings()
     client: ClientSettings = ClientSettings()

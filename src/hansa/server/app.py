@@ -18,6 +18,7 @@ from hansa.images.routes import router as image_router
 from hansa.jobs.pilot_routes import router as pilot_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
+from hansa.machines.routes import router as machine_router
 from hansa.portal.admin import router as portal_admin_router
 from hansa.portal.frame import Portal
 from hansa.portal.home import router as portal_home_router
@@ -67,6 +68,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         vo_router,
         accounting_router,
         image_router,
+        machine_router,
         event_router,
         portal_v1_router,
         server_v1_router,
@@ -112,6 +114,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.accounting,
             rooms.images,
             rooms.endorsing,
+            rooms.machines,
             rooms.files,
             rooms.jobs,
             rooms.exchange,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -53,6 +53,12 @@ from hansa.kernel.errors import Fault
 from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
+from hansa.machines import local as local_machines
+from hansa.machines.controller import TUNING as MACHINE_TUNING
+from hansa.machines.controller import MachineRoom
+from hansa.machines.places import Holder, SiteDrivers
+from hansa.machines.service import Limits, MachineService
+from hansa.machines.store import forget_deleted
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
@@ -107,6 +113,8 @@ class Rooms:
     timers: Timers
     images: ImageService
     endorsing: EndorsementService
+    machines: MachineService
+    machine_drivers: SiteDrivers
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
     ends: asyncio.Queue[str]
@@ -140,6 +148,7 @@ class Rooms:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.remote.close()
+        await self.machine_drivers.close()
 
     async def _ensure_local(self) -> None:
         user_id = await self.identity.ensure_local_user(self.home.owner_name, self.home.local_token())
@@ -165,6 +174,7 @@ class Rooms:
             await self.grants.forget_expired()
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
+                await forget_deleted(tx, self.clock.now() - timedelta(days=self.settings.machines.history_days))
             await self.reports.forget()
             await self.channels.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
@@ -235,12 +245,22 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
+    machine_drivers = SiteDrivers(
+        database,
+        vault,
+        egress,
+        {},
+        local_machines.drivers(settings.machines),
+        _no_token,
+        _vo_credentials(database, authority),
+    )
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
         Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
+        Engine(database, clock, MachineRoom(machine_drivers, events, clock, depot, authority), MACHINE_TUNING),
     ]
     return Rooms(
         settings=settings,
@@ -277,9 +297,35 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         timers=Timers(database, events, clock),
         images=images,
         endorsing=EndorsementService(database, events, clock, images, home.url),
+        machines=MachineService(
+            database,
+            events,
+            clock,
+            machine_drivers,
+            images,
+            sites,
+            vos,
+            authority,
+            Limits(settings.machines.start_s, settings.machines.attempts),
+        ),
+        machine_drivers=machine_drivers,
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )
+
+
+async def _no_token(_holder: Holder, _site: str) -> str | None:
+    return None
+
+
+def _vo_credentials(
+    database: Database, authority: AuthorityService
+) -> Callable[[str, str], Awaitable[Mapping[str, str]]]:
+    async def find(vo: str, site: str) -> Mapping[str, str]:
+        async with database.read() as tx:
+            return await authority.site_credential(tx, vo, site) or {}
+
+    return find
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import hansa.images.store
 import hansa.jobs.tables
 import hansa.kernel.events
 import hansa.kernel.idempotency
+import hansa.machines.store
 import hansa.sites.capacity
 import hansa.sites.store  # noqa: F401
 from hansa.kernel.database import metadata

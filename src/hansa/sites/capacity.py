@@ -250,6 +250,12 @@ async def settle(tx: Tx, events: EventLog, thing: str, used_ms: int = 0, idle_ms
     return bool(rows)
 
 
+async def use_up(tx: Tx, thing: str, used_ms: int) -> None:
+    """What a thing has used of its core hours is not reserved for it any more; :func:`spend` has counted it."""
+    left = sa.case((reservations.c.core_ms > used_ms, reservations.c.core_ms - used_ms), else_=0)
+    await tx.execute(sa.update(reservations).where(reservations.c.thing == thing).values(core_ms=left))
+
+
 async def release(tx: Tx, thing: str) -> None:
     """Forget all that is reserved for a thing."""
     await tx.execute(sa.delete(reservations).where(reservations.c.thing == thing))

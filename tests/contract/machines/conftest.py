@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from hansa.kernel.database import Database
 from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
+from tests.support.machineworld import MachineWorld
 
 IMAGE = Image(f"sha256:{'0' * 64}", provider_id="fake-image")
 
@@ -55,3 +58,8 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         yield one
         await one.driver.close()
         await one.reborn.close()
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> MachineWorld:
+    return await MachineWorld(database, tmp_path / "images").start()

@@ -22,7 +22,7 @@ identities = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("linked", Moment, nullable=False),
     sa.Column("last_seen", Moment, nullable=False),
-    sa.UniqueConstraint("issuer", "sub"),
+    sa.UniqueConstraint("issuer", "sub", name="uq_user_identities_issuer"),
 )
 
 authority = sa.Table(

@@ -69,6 +69,8 @@ class Can(StrEnum):
     NETWORKS = "networks"
     """Private networks, made by name."""
     CONSOLE = "console"
+    IMAGES = "images"
+    """Images are brought to the provider before machines start of them."""
     GPUS = "gpus"
 
 
@@ -348,6 +350,20 @@ class Consoles(Protocol):
         """The last lines; empty where it has said nothing yet. Raises Refused UNABLE where there is no machine."""
 
 
+@runtime_checkable
+class Images(Protocol):
+    """A provider with an image store of its own."""
+
+    async def ensure_image(self, image: Image, name: str) -> str | None:
+        """The provider's id of this content, sent there where it lacks it; None: it is on its way, ask again.
+
+        Found again by its checksum, so it is sent once. Raises Refused IMAGE on what the provider does not take.
+        """
+
+    async def delete_image(self, checksum: str) -> Progress:
+        """Remove it. PENDING while machines need it."""
+
+
 PROTOCOLS: Mapping[Can, type] = {
     Can.POWER: Power,
     Can.RESIZE: Resizes,
@@ -357,6 +373,7 @@ PROTOCOLS: Mapping[Can, type] = {
     Can.PORTS: Ports,
     Can.NETWORKS: Networks,
     Can.CONSOLE: Consoles,
+    Can.IMAGES: Images,
 }
 """What a driver that declares a capability has; the contract suite sees to it."""
 

@@ -105,7 +105,9 @@ class FakeMachines:
         self._before = before
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(frozenset({*PROTOCOLS, Can.GPUS}), user_data_bytes=65_535, note="Nothing really runs.")
+        return Capabilities(
+            frozenset({*PROTOCOLS, Can.GPUS} - {Can.IMAGES}), user_data_bytes=65_535, note="Nothing really runs."
+        )
 
     async def ensure(self, spec: MachineSpec, key: Key) -> Observed:
         check(spec, self.capabilities())

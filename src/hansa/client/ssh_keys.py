@@ -1,0 +1,99 @@
+"""The SSH keys by which a person comes into their machines, and the command that does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hansa.client.connect import config_folder
+from hansa.client.errors import USAGE, HansaError
+from hansa.machines.wire import Machine
+
+_USUAL = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
+
+
+def own_key(environ: Mapping[str, str] | None = None) -> Path:
+    """The private key that Hansa keeps on this computer for its user's machines; made when first asked for."""
+    file = config_folder(os.environ if environ is None else environ) / "ssh" / "id_ed25519"
+    if file.exists():
+        return file
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    openssh = serialization.PrivateFormat.OpenSSH
+    private = key.private_bytes(serialization.Encoding.PEM, openssh, serialization.NoEncryption())
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.touch(mode=0o600)
+    partial.write_bytes(private)
+    try:
+        os.link(partial, file)  # whoever is first wins
+        file.with_suffix(".pub").write_bytes(public + b" hansa\n")
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()
+    return file
+
+
+def public_keys(files: Sequence[Path] = (), environ: Mapping[str, str] | None = None) -> list[str]:
+    """Lines for authorized_keys: Hansa's own key, and these files or the usual ones of ``~/.ssh``."""
+    env = os.environ if environ is None else environ
+    usual = [Path(env.get("HOME", "~")).expanduser() / ".ssh" / name for name in _USUAL]
+    chosen = list(files) or [file for file in usual if file.is_file()]
+    found = []
+    for file in [_public_of(own_key(env)), *chosen]:
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise HansaError(USAGE, f"The key {file} cannot be read: {error}.", hint="Name a .pub file.") from error
+        if "PRIVATE KEY" in text:
+            raise HansaError(USAGE, f"{file} is a private key.", hint=f"The public one is {file}.pub.")
+        found += [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return found
+
+
+def _public_of(private: Path) -> Path:
+    """The public half, made again where it is missing: a crash may have come between the two files."""
+    file = private.with_suffix(".pub")
+    if not file.exists():
+        from cryptography.hazmat.primitives import serialization
+
+        key = serialization.load_ssh_private_key(private.read_bytes(), None)
+        made = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        file.write_bytes(made + b" hansa\n")
+    return file
+
+
+def ssh_command(machine: Machine, words: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> list[str]:
+    """The command that signs in there. A machine's host key is kept under its id: addresses are used again.
+
+    Raises HansaError where it has no address that can be reached.
+    """
+    access = machine.ssh
+    if access is None:
+        hint = f"hansa machine explain {machine.name}; a public address comes with: hansa machine create --public"
+        raise HansaError(USAGE, f"{machine.name} has no address to sign in at.", hint=hint)
+    env = os.environ if environ is None else environ
+    known = config_folder(env) / "ssh" / "known_hosts"
+    known.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    strict = "accept-new"
+    if access.host_keys:
+        known = known.with_name(f"known_hosts.{machine.id}")
+        known.write_text("".join(f"{machine.id} {key}\n" for key in access.host_keys), encoding="utf-8")
+        strict = "yes"
+    options = {
+        "UserKnownHostsFile": str(known),
+        "HostKeyAlias": machine.id,
+        "StrictHostKeyChecking": strict,
+        "LogLevel": "ERROR",
+    }
+    command = ["ssh", "-i", str(own_key(env)), "-p", str(access.port)]
+    for name, value in options.items():
+        command += ["-o", f"{name}={value}"]
+    if access.jump:
+        command += ["-J", access.jump]
+    return [*command, f"{access.user}@{access.host}", *(["--", *words] if words else [])]

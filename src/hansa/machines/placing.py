@@ -1,0 +1,180 @@
+"""Where a machine may run: sites as placement wants them, wishes as requests, and what each place would give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from hansa.kernel.database import Tx
+from hansa.kernel.errors import Fault
+from hansa.kernel.status import Party
+from hansa.machines import errors, store
+from hansa.machines.wire import NewMachine
+from hansa.placement import choose as placement
+from hansa.placement import filter as fits
+from hansa.placement import views
+from hansa.placement.model import Candidate, Choice, Refusal, Request, Work
+from hansa.sites import capacity
+from hansa.sites.capacity_model import Left, NoGrant
+from hansa.sites.model import SiteView, allows_image
+from hansa.sites.model import Work as SiteWork
+from hansa.sites.service import LOCAL
+
+NAMED: Mapping[str, tuple[int, int]] = {
+    "tiny": (1, 512),
+    "small": (1, 2048),
+    "medium": (2, 4096),
+    "large": (4, 8192),
+    "xlarge": (8, 16_384),
+    "2xlarge": (16, 32_768),
+}
+"""Cores and MiB that these words wish for, wherever a site has no flavour of that name."""
+SITE_IMAGE = "site:"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a machine should have, and which of the site's own flavours, if one is named."""
+
+    cores: int
+    memory_mib: int
+    disk_gib: int = 0
+    gpus: int = 0
+    gpu_model: str | None = None
+    flavour: str | None = None
+
+
+def wish_of(new: NewMachine) -> Wish:
+    """The size that is asked for. Raises Fault ``machines.bad_spec`` where a flavour and a wish contradict."""
+    if new.flavour is not None and (new.cores is not None or new.memory_mib is not None):
+        raise Fault(
+            errors.BAD_SPEC,
+            "A flavour says cores and memory already.",
+            hint="Either --flavour, or --cpus and --memory.",
+        )
+    if new.flavour is not None and new.flavour in NAMED:
+        cores, memory_mib = NAMED[new.flavour]
+        return Wish(cores, memory_mib, new.disk_gib, new.gpus, new.gpu_model)
+    if new.flavour is not None:
+        return Wish(0, 0, new.disk_gib, new.gpus, new.gpu_model, new.flavour)
+    cores = new.cores or 1
+    return Wish(cores, new.memory_mib or cores * 1024, new.disk_gib, new.gpus, new.gpu_model)
+
+
+def request_of(new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, arch: str | None) -> Request:
+    """The wish as placement understands it."""
+    return Request(
+        Work.MACHINE,
+        cores=wish.cores,
+        memory_mib=wish.memory_mib,
+        disk_mib=wish.disk_gib * 1024,
+        wall_time_s=lifetime_s,
+        gpus=wish.gpus,
+        gpu_model=wish.gpu_model,
+        arch=arch,
+        vm_image=new.image.removeprefix(SITE_IMAGE) if new.image.startswith(SITE_IMAGE) else None,
+        flavour=wish.flavour,
+        network=new.network,
+        needs_public_address=new.public,
+        sites=tuple(new.sites),
+        vo=vo,
+    )
+
+
+def place_of(candidate: Candidate) -> str:
+    return f"{candidate.site}/{candidate.endpoint}" if candidate.endpoint else candidate.site
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who wants a machine, for which VO, of which image (by all its names)."""
+
+    user_id: str
+    user_name: str
+    vo: str | None
+    vo_group: str
+    image_names: Sequence[str]
+    machine_id: str = ""
+
+
+async def candidates(
+    tx: Tx, sites: Sequence[SiteView], local: Sequence[str], asking: Asking, now: datetime
+) -> list[Candidate]:
+    """Every place for machines, with all that speaks for it and against it. ``local``: drivers of this computer."""
+    grants = {site.name: await _grant(tx, site.name, asking, now) for site in sites if site.policy.demands_grant}
+    own = {site.name: await _by_policy(tx, site, asking) for site in sites}
+    found: list[Candidate] = []
+    for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants):
+        here = replace(one, refusals=(*one.refusals, *own[one.site]))
+        if one.site == LOCAL:
+            found += _local(here, local)
+        else:
+            found.append(here)
+    return found
+
+
+async def _by_policy(tx: Tx, site: SiteView, asking: Asking) -> list[Refusal]:
+    """The site's own rules on images and numbers."""
+    found: list[Refusal] = []
+    if not allows_image(site.policy, asking.image_names):
+        found.append(Refusal("sites.image_denied", f"{site.name} does not let this VM image run."))
+    most = site.policy.vms_per_user
+    if most is not None:
+        has = await store.counted(tx, asking.user_id, site.name)
+        if has >= most:
+            said = f"You have {has} machines at {site.name}; it lets each user have {most}."
+            found.append(Refusal("sites.machine_limit", said, "Delete one there.", Party.USER))
+    return found
+
+
+async def _grant(tx: Tx, site: str, asking: Asking, now: datetime) -> Left | NoGrant:
+    if asking.vo is None:
+        return NoGrant("capacity.none", f"{site} wants a VO with a capacity grant.", Party.USER)
+    thing = f"machine/{asking.machine_id}"
+    who = capacity.Who(asking.vo, site, asking.user_id, asking.user_name, thing, asking.vo_group)
+    return await capacity.left(tx, who, now)
+
+
+def _local(computer: Candidate, drivers: Sequence[str]) -> list[Candidate]:
+    """This computer, once for each way in which it runs machines."""
+    if not drivers:
+        lacks = Refusal("machines.no_driver", "This computer cannot run machines.", "hansa doctor says what it lacks.")
+        return [replace(computer, refusals=(*computer.refusals, lacks))]
+    return [replace(computer, endpoint=name, gpus=(), has_public_addresses=name == "fake") for name in drivers]
+
+
+def choose(request: Request, found: Sequence[Candidate]) -> Choice:
+    """The order of places. Raises Fault ``machines.no_site`` with what speaks against each where there is none."""
+    choice = placement.choose(request, found)
+    if choice.order:
+        return choice
+    if not found:
+        raise Fault(errors.NO_SITE, "No site serves you.", hint="hansa site list shows what there is.")
+    verdicts = placement.explain_all(choice)
+    said = "; ".join(f"{one.site}: {' '.join(two.message for two in one.findings)}" for one in verdicts[:10])
+    remedies = dict.fromkeys(two.remedy for one in verdicts for two in one.findings if two.remedy)
+    raise Fault(errors.NO_SITE, f"No site can run it. {said}", hint=" ".join(list(remedies)[:3]))
+
+
+def order(choice: Choice, local: Sequence[str]) -> list[str]:
+    """The places, the best first. Of the ways of this computer the one that its settings prefer comes first."""
+    ways = iter(sorted((one for one in choice.order if one.site == LOCAL), key=lambda one: local.index(one.endpoint)))
+    return [place_of(next(ways) if one.site == LOCAL else one) for one in choice.order]
+
+
+def sizes(choice: Choice, wish: Wish) -> dict[str, dict[str, Any]]:
+    """What the machine gets at each of its places: the smallest flavour that fits, or the wish itself."""
+    found: dict[str, dict[str, Any]] = {}
+    for candidate in choice.order:
+        flavour = fits.fitting_flavour(choice.request, candidate)
+        size = {
+            "cores": flavour.cores if flavour else max(1, wish.cores),
+            "memory_mib": flavour.memory_mib if flavour else wish.memory_mib or 1024,
+            "disk_gib": wish.disk_gib,
+            "gpus": sum(gpu.count for gpu in flavour.gpus) if flavour else wish.gpus,
+            "flavour": flavour.name if flavour else None,
+        }
+        found[place_of(candidate)] = size
+    return found

@@ -1,0 +1,385 @@
+"""What people do with machines: create, look, stop, start, reboot, resize, rename, extend, delete, explain."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from hansa.identity import vo_store
+from hansa.identity.authority import AuthorityService
+from hansa.identity.model import Caller
+from hansa.identity.vos import VoService
+from hansa.images.endorsing import read_policy
+from hansa.images.service import ImageService
+from hansa.kernel import idempotency
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Database, Tx
+from hansa.kernel.errors import DriverError, Fault, Temporary
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.http import decode_cursor, encode_cursor
+from hansa.kernel.ids import new_id
+from hansa.kernel.status import Party
+from hansa.kernel.wire import encode
+from hansa.machines import accounts, errors, explain, placing, store
+from hansa.machines.controller import subject_of
+from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
+from hansa.machines.model import Phase, Wanted
+from hansa.machines.places import Drivers, Holder
+from hansa.machines.views import machine_view, opening_of
+from hansa.machines.wire import (
+    DEFAULT_LIFETIME_S,
+    ConsoleText,
+    Machine,
+    MachineChange,
+    MachineExplanation,
+    MachinePage,
+    NewMachine,
+    Reboot,
+    Resize,
+)
+from hansa.placement import failover
+from hansa.placement.failover import Course
+from hansa.placement.model import Request
+from hansa.sites.service import SiteService
+
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+|sk-\S+@openssh\.com) [A-Za-z0-9+/=]+( [^\n]*)?")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long an attempt at a site may take, and how many sites are tried."""
+
+    start_s: float = 1800.0
+    attempts: int = 3
+
+
+class MachineService:
+    """Machines are their owner's alone."""
+
+    def __init__(
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        drivers: Drivers,
+        images: ImageService,
+        sites: SiteService,
+        vos: VoService,
+        authority: AuthorityService,
+        limits: Limits = Limits(),
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._drivers = drivers
+        self._images = images
+        self._sites = sites
+        self._vos = vos
+        self._authority = authority
+        self._limits = limits
+
+    async def create(self, caller: Caller, new: NewMachine, key: str | None = None) -> Machine:
+        """Have a machine made at the site that suits it best; durable on return. The same ``key``: the same machine.
+
+        Raises Fault ``machines.bad_spec``, ``machines.no_site``, ``machines.name_taken``, those of its image
+        (``images.not_found``, ``images.not_endorsed``, ``images.not_ready``), of its VO (``identity.no_vo`` …), of the
+        grants under which it runs (``identity.grant_expired``, ``capacity.used_up``). Nothing is changed then.
+        """
+        wish = placing.wish_of(new)
+        _check(new)
+        request = idempotency.fingerprint("machines.create", json.dumps(encode(new), sort_keys=True).encode())
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            before = await idempotency.recall(tx, caller.user_id, key, request)
+            if before is not None:
+                return machine_view(await self._own(tx, caller, before))
+            vo = await self._vos.check_may_start(tx, caller, new.vo)
+            image, version_id = await self._image(tx, caller, new.image, vo)
+            machine_id = new_id("machine")
+            lifetime_s = DEFAULT_LIFETIME_S if new.lifetime_s is None else new.lifetime_s
+            expires = now + timedelta(seconds=lifetime_s) if lifetime_s else None
+            asked = placing.request_of(new, wish, vo, lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
+            names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
+            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names, machine_id)
+            order, sizes = await self._places(tx, asking, asked, wish, now)
+            course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
+            row = {
+                "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
+                "vo_group": new.vo_group, "name": await self._name(tx, caller, new, image["name"]),
+                "spec": encode(new), "image_version_id": version_id, "image": image, "sizes": sizes, "seen": {},
+                "wanted": Wanted.RUNNING.value, "created": now, "since": now, "expires": expires, "due_at": now,
+                "course": store.dump_course(course), "phase": Phase.WAITING.value, "reason": "machines.placed",
+                "message": f"It will be created at {order[0].partition('/')[0]}.", "waiting_on": Party.HANSA.value,
+            }  # fmt: skip
+            await store.insert(tx, **row)
+            await self._begin(tx, machine_id, course, order[0], expires, now)
+            made: Any = await store.get(tx, machine_id)
+            await self._record(tx, caller, made, "machines.created", f"{caller.name} created it. {made.message}")
+            await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
+            tx.ring(store.QUEUE.topic)
+        return machine_view(made)
+
+    async def _begin(
+        self, tx: Tx, machine_id: str, course: Course, place: str, expires: datetime | None, now: datetime
+    ) -> None:
+        """The first attempt, in the unit of work of the creation: what it lacks is told at once."""
+        row = await store.get(tx, machine_id)
+        assert row is not None  # noqa: S101 - inserted in this unit
+        site = place.partition("/")[0]
+        until = expires or now + timedelta(seconds=DEFAULT_LIFETIME_S)
+        await self._authority.require(tx, row.owner_id, until, vo=row.vo, site=site)
+        await accounts.reserve(tx, row, place, now)
+        values = {
+            "phase": Phase.CREATING.value, "reason": "machines.creating", "waiting_on": Party.SITE.value,
+            "message": f"It is being created at {site}.", "place": place,
+        }  # fmt: skip
+        started = failover.has_started(course, place, now)
+        await store.update(tx, machine_id, course=store.dump_course(started), **values)
+
+    async def _places(
+        self, tx: Tx, asking: placing.Asking, asked: Request, wish: placing.Wish, now: datetime
+    ) -> tuple[list[str], dict[str, Any]]:
+        """The places in their order, and what it gets at each. Raises Fault ``machines.no_site``."""
+        vos = [one.vo for one in await vo_store.memberships(tx, asking.user_id)]
+        sites = await self._sites.serving(tx, asking.user_id, vos)
+        local = list(self._drivers.local)
+        found = await placing.candidates(tx, sites, local, asking, now)
+        choice = placing.choose(asked, found)
+        return placing.order(choice, local), placing.sizes(choice, wish)
+
+    async def _image(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
+        """What it is started of: a pinned version of the catalogue, or where the VO allows it an image of the site."""
+        if name.startswith(placing.SITE_IMAGE):
+            if not (await read_policy(tx, vo)).site_images:
+                raise Fault(
+                    errors.BAD_SPEC,
+                    f"{vo} lets its members start only the VM images that it endorses.",
+                    hint=f"hansa image list --vo {vo}; its managers may allow sites' own: hansa image policy {vo}.",
+                )
+            own = name.removeprefix(placing.SITE_IMAGE)
+            return {
+                "name": own, "version": "", "checksum": "", "format": "", "arch": "", "login": "root",
+                "provider_id": own,
+            }, None  # fmt: skip
+        pinned = await self._images.choose(tx, caller, name, vo)
+        await self._images.ask_for(tx, pinned.version_id)
+        return {
+            "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
+            "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",
+            "format": pinned.format.value if pinned.format else "qcow2",
+        }, pinned.version_id  # fmt: skip
+
+    async def _name(self, tx: Tx, caller: Caller, new: NewMachine, image: str) -> str:
+        """The name asked for, or the first free one after the image."""
+        if new.name is not None:
+            await self._check_name(tx, caller, new.name)
+            return new.name
+        stem = re.sub(r"[^a-z0-9]+", "-", image.lower()).strip("-")[:48] or "machine"
+        stem = stem if stem[0].isalpha() else f"m-{stem}"
+        taken = await store.names(tx, caller.user_id, stem)
+        number = 1
+        while f"{stem}-{number}" in taken:
+            number += 1
+        return f"{stem}-{number}"
+
+    async def _check_name(self, tx: Tx, caller: Caller, name: str) -> None:
+        if not NAME.fullmatch(name):
+            hint = "Small letters, digits and - only, a letter first: it is the machine's host name."
+            raise Fault(errors.BAD_SPEC, f"{name!r} cannot name a machine.", hint=hint)
+        if name in await store.names(tx, caller.user_id, name):
+            hint = f"Choose another name, or delete that one: hansa machine delete {name}"
+            raise Fault(errors.NAME_TAKEN, f"You have a machine {name} already.", hint=hint)
+
+    async def list_machines(
+        self, caller: Caller, cursor: str | None, limit: int, site: str | None = None, *, with_deleted: bool = False
+    ) -> MachinePage:
+        """The caller's machines at all sites, by name. What was last seen of them: no site is asked."""
+        after = decode_cursor(cursor, str, str)
+        start = (str(after[0]), str(after[1])) if after else None
+        async with self._database.read() as tx:
+            rows = await store.listed(tx, caller.user_id, start, limit, place=site, with_deleted=with_deleted)
+        following = encode_cursor(rows[-1].name, rows[-1].id) if len(rows) == limit else None
+        return MachinePage([machine_view(row) for row in rows], following)
+
+    async def get(self, caller: Caller, name: str) -> Machine:
+        """One machine, by name or id."""
+        async with self._database.read() as tx:
+            return machine_view(await self._own(tx, caller, name))
+
+    async def stop(self, caller: Caller, name: str) -> Machine:
+        """Shut it down. Disk and addresses stay, and so does what its site counts for them."""
+        return await self._wish(caller, name, Can.POWER, "stop", {"wanted": Wanted.STOPPED.value})
+
+    async def start(self, caller: Caller, name: str) -> Machine:
+        """Start it again. One whose time is over is extended first."""
+        async with self._database.begin() as tx:
+            row = await self._own(tx, caller, name, lock=True)
+            if row.expires is not None and row.expires <= self._clock.now():
+                hint = f"hansa machine extend {name} 7d"
+                raise Fault(errors.NOT_NOW, f"The time of {name} was over {row.expires:%Y-%m-%d}.", hint=hint)
+        return await self._wish(caller, name, Can.POWER, "start", {"wanted": Wanted.RUNNING.value})
+
+    async def reboot(self, caller: Caller, name: str, how: Reboot) -> Machine:
+        """Boot it anew, once for each call."""
+        more = {"reboots": store.machines.c.reboots + 1, "hard": how.hard}
+        return await self._wish(caller, name, Can.POWER, "reboot", more, only_in=(Phase.RUNNING,))
+
+    async def resize(self, caller: Caller, name: str, wanted: Resize) -> Machine:
+        """Give it another size, at the site where it is; it restarts meanwhile."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            row = await self._own(tx, caller, name, lock=True)
+            if row.place is None:
+                raise Fault(errors.NOT_NOW, f"{name} is nowhere yet.", hint=f"hansa machine explain {name}")
+            image = row.spec["image"]
+            new = NewMachine(
+                image, flavour=wanted.flavour, cores=wanted.cores, memory_mib=wanted.memory_mib,
+                sites=[row.place.partition("/")[0]], network=row.spec.get("network"),
+            )  # fmt: skip
+            wish = placing.wish_of(new)
+            asked = replace(placing.request_of(new, wish, row.vo, 1, row.image["arch"] or None), vm_image=None)
+            asking = placing.Asking(
+                row.owner_id, row.owner_name, row.vo, row.vo_group or "", [row.image["name"]], row.id
+            )
+            _, sizes = await self._places(tx, asking, asked, wish, now)
+            size = sizes.get(row.place)
+        if size is None:
+            raise Fault(errors.NO_SITE, f"{row.place} cannot give it that size.", hint="hansa site show")
+        size = size | {"gpus": max(size["gpus"], row.sizes[row.place]["gpus"])}
+        if size == row.sizes[row.place]:
+            return machine_view(row)
+        return await self._wish(
+            caller, name, Can.RESIZE, "resize", {"resize_to": size}, only_in=(Phase.RUNNING, Phase.STOPPED)
+        )
+
+    async def change(self, caller: Caller, name: str, change: MachineChange) -> Machine:
+        """Another name, another end, another policy on failures."""
+        now = self._clock.now()
+        values: dict[str, Any] = {}
+        said: list[str] = []
+        async with self._database.begin() as tx:
+            row = await self._own(tx, caller, name, lock=True)
+            if change.name is not None and change.name != row.name:
+                await self._check_name(tx, caller, change.name)
+                values["name"] = change.name
+                said.append(f"renamed it from {row.name} to {change.name}")
+            if change.lifetime_s is not None:
+                expires = now + timedelta(seconds=change.lifetime_s) if change.lifetime_s else None
+                values |= {"expires": expires, "warned": False}
+                said.append(f"keeps it until {expires:%Y-%m-%d %H:%M} UTC" if expires else "keeps it without an end")
+            if change.restart is not None:
+                values["spec"] = row.spec | {"restart": change.restart}
+                said.append(
+                    "has it restarted when it fails" if change.restart else "has it stay as it is when it fails"
+                )
+            if values:
+                await store.update(tx, row.id, **values)
+                await store.QUEUE.changed(tx, now, row.id)
+                row = await store.get(tx, row.id)
+                await self._record(tx, caller, row, "machines.changed", f"{caller.name} {', '.join(said)}.")
+        return machine_view(row)
+
+    async def delete(self, caller: Caller, name: str) -> Machine:
+        """Remove it, everywhere, with its addresses; volumes stay. A second time changes nothing."""
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            row = await self._own(tx, caller, name, lock=True)
+            if row.wanted != Wanted.DELETED:
+                await store.update(tx, row.id, wanted=Wanted.DELETED.value)
+                await store.QUEUE.changed(tx, now, row.id)
+                await self._record(tx, caller, row, "machines.delete_asked", f"{caller.name} deleted it.")
+                row = await store.get(tx, row.id)
+        return machine_view(row)
+
+    async def console(self, caller: Caller, name: str, lines: int) -> ConsoleText:
+        """The last lines of its console, asked of its site now."""
+        async with self._database.read() as tx:
+            row = await self._own(tx, caller, name)
+        if row.place is None or Phase(row.phase) in (Phase.WAITING, Phase.DELETED):
+            raise Fault(errors.NOT_NOW, f"{name} is {row.phase}: it has no console.")
+        try:
+            driver = await self._drivers.at(row.place, Holder(row.owner_id, row.vo))
+            return ConsoleText(await able(driver, Consoles).console_log(row.id, lines))
+        except DriverError as error:
+            code = errors.SITE_AWAY if isinstance(error, Temporary) else errors.UNABLE
+            raise Fault(code, f"{row.place.partition('/')[0]}: {error}") from error
+
+    async def explain(self, caller: Caller, name: str) -> MachineExplanation:
+        """Why it is where it is, and as it is."""
+        async with self._database.read() as tx:
+            row = await self._own(tx, caller, name)
+            timeline = await self._events.timeline(tx, subject_of(row.id), 30)
+        return explain.machine(row, timeline, self._clock.now())
+
+    async def _wish(
+        self,
+        caller: Caller,
+        name: str,
+        can: Can,
+        verb: str,
+        values: Mapping[str, Any],
+        only_in: tuple[Phase, ...] = (
+            *(Phase.RUNNING, Phase.STOPPED, Phase.STOPPING, Phase.STARTING, Phase.RESIZING, Phase.CREATING),
+        ),
+    ) -> Machine:
+        """Write what is wanted of it, where its site can do that and it is in a state for it."""
+        now = self._clock.now()
+        async with self._database.read() as tx:
+            row = await self._own(tx, caller, name)
+        await self._check_can(row, can, verb)
+        async with self._database.begin() as tx:
+            row = await self._own(tx, caller, name, lock=True)
+            if Phase(row.phase) not in only_in or row.wanted == Wanted.DELETED:
+                hint = f"hansa machine explain {name}"
+                raise Fault(errors.NOT_NOW, f"{name} is {row.phase}: it cannot {verb} now.", hint=hint)
+            await store.update(tx, row.id, **values)
+            await store.QUEUE.changed(tx, now, row.id)
+            await self._record(tx, caller, row, f"machines.{verb}_asked", f"{caller.name} asked for: {verb}.")
+            row = await store.get(tx, row.id)
+        return machine_view(row)
+
+    async def _check_can(self, row: Any, can: Can, verb: str) -> None:
+        if row.place is None:
+            return
+        try:
+            driver = await self._drivers.at(row.place, Holder(row.owner_id, row.vo))
+        except DriverError as error:
+            code = errors.SITE_AWAY if isinstance(error, Temporary) else errors.UNABLE
+            raise Fault(code, f"{row.place.partition('/')[0]}: {error}") from error
+        able_to: Capabilities = driver.capabilities()
+        if can not in able_to.can or not isinstance(driver, PROTOCOLS[can]):
+            raise Fault(errors.UNABLE, f"Machines at {row.place.partition('/')[0]} cannot {verb}.", hint=able_to.note)
+
+    async def _own(self, tx: Tx, caller: Caller, name: str, *, lock: bool = False) -> Any:
+        row = await store.find(tx, caller.user_id, name, lock=lock) if caller.pilot is None else None
+        if row is None:
+            hint = "hansa machine list"
+            raise Fault(errors.NOT_FOUND, f"There is no machine {name[:80]} of yours.", hint=hint)
+        return row
+
+    async def _record(self, tx: Tx, caller: Caller, row: Any, reason: str, message: str) -> None:
+        event = Event(
+            caller.actor, subject_of(row.id), row.phase, reason, message, row.owner_id, row.vo, {"name": row.name}
+        )
+        await self._events.record(tx, event)
+
+
+def _check(new: NewMachine) -> None:
+    """Raise Fault ``machines.bad_spec`` on what no machine can be."""
+    for word in new.ports:
+        try:
+            opening_of(word)
+        except ValueError as error:
+            hint = "As in 443, 8000-8010 or 53/udp."
+            raise Fault(errors.BAD_SPEC, f"{word!r} is no port.", hint=hint) from error
+    for key in new.ssh_keys:
+        if not _KEY.fullmatch(key.strip()):
+            hint = "A line as in ~/.ssh/id_ed25519.pub."
+            raise Fault(errors.BAD_SPEC, f"{key[:40]!r} is no public SSH key.", hint=hint)
+    if "\0" in new.user_data:
+        raise Fault(errors.BAD_SPEC, "User data for cloud-init is text.", hint="#cloud-config, or a script.")

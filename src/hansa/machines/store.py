@@ -1,0 +1,135 @@
+"""Tables of machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from hansa.kernel.database import Document, Moment, Tx, metadata
+from hansa.kernel.reconcile import Queue, reconcile_columns
+from hansa.kernel.wire import decode, encode
+from hansa.placement.failover import Attempt, Course
+
+machines = sa.Table(
+    "machines",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # the idempotency key at every provider
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("owner_name", sa.Text, nullable=False),
+    sa.Column("vo", sa.Text, index=True),
+    sa.Column("vo_group", sa.Text),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("spec", Document, nullable=False),  # as asked: wire.NewMachine
+    sa.Column("image_version_id", sa.Text, index=True),  # None: an image of the site's own
+    sa.Column("image", Document, nullable=False),  # name, version, checksum, format, login, arch
+    sa.Column("course", Document, nullable=False),
+    sa.Column("sizes", Document, nullable=False),  # by place: what it gets there
+    sa.Column("place", sa.Text, index=True),  # SITE or SITE/ENDPOINT, of the current attempt
+    sa.Column("resize_to", Document),
+    sa.Column("wanted", sa.Text, nullable=False),
+    sa.Column("reboots", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("hard", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("ports_open", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("seen", Document, nullable=False),  # as last observed
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("waiting_on", sa.Text, nullable=False),
+    sa.Column("since", Moment, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("running_since", Moment),
+    sa.Column("charged_until", Moment),
+    sa.Column("missing_since", Moment),
+    sa.Column("expires", Moment),
+    sa.Column("warned", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("ended", Moment, index=True),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
+    *reconcile_columns(),
+    sa.Index(
+        "uq_machines_name",
+        "owner_id",
+        "name",
+        unique=True,
+        sqlite_where=sa.text("phase <> 'deleted'"),
+        postgresql_where=sa.text("phase <> 'deleted'"),
+    ),
+)
+
+QUEUE = Queue("machines", machines, machines.c.id)
+
+_GET = sa.select(machines).where(machines.c.id == sa.bindparam("which"))
+_LOCK = _GET.with_for_update()
+
+
+def load_course(document: Any) -> Course:
+    """A course as it was stored."""
+    attempts = tuple(decode(Attempt, one) for one in document["attempts"])
+    return Course(tuple(document["order"]), document["limit"], document["timeout_s"], attempts)
+
+
+def dump_course(course: Course) -> dict[str, Any]:
+    """A course as JSON."""
+    found: dict[str, Any] = encode(course)
+    return found
+
+
+async def insert(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(machines), [values])
+
+
+async def get(tx: Tx, machine_id: str, *, lock: bool = False) -> Any | None:
+    return (await tx.execute(_LOCK if lock else _GET, {"which": machine_id})).first()
+
+
+async def find(tx: Tx, owner_id: str, name: str, *, lock: bool = False) -> Any | None:
+    """A machine by its name or id; deleted ones by id only."""
+    by_name = sa.and_(machines.c.name == name, machines.c.phase != "deleted")
+    query = sa.select(machines).where(machines.c.owner_id == owner_id, sa.or_(by_name, machines.c.id == name))
+    return (await tx.execute(query.with_for_update() if lock else query)).first()
+
+
+async def names(tx: Tx, owner_id: str, start: str) -> set[str]:
+    """The names of an owner's machines that begin so."""
+    query = sa.select(machines.c.name).where(
+        machines.c.owner_id == owner_id,
+        machines.c.phase != "deleted",
+        machines.c.name.startswith(start, autoescape=True),
+    )
+    return set((await tx.execute(query)).scalars())
+
+
+async def listed(
+    tx: Tx, owner_id: str, after: tuple[str, str] | None, limit: int, *, place: str | None, with_deleted: bool
+) -> Sequence[Any]:
+    """An owner's machines by name; ``place``: at this site only."""
+    query = sa.select(machines).where(machines.c.owner_id == owner_id)
+    if not with_deleted:
+        query = query.where(machines.c.phase != "deleted")
+    if place is not None:
+        query = query.where(
+            sa.or_(machines.c.place == place, machines.c.place.startswith(f"{place}/", autoescape=True))
+        )
+    if after is not None:
+        key = sa.tuple_(machines.c.name, machines.c.id)
+        query = query.where(key > sa.tuple_(sa.literal(after[0]), sa.literal(after[1])))
+    return (await tx.execute(query.order_by(machines.c.name, machines.c.id).limit(limit))).all()
+
+
+async def update(tx: Tx, machine_id: str, **values: Any) -> None:
+    values["version"] = machines.c.version + 1
+    await tx.execute(sa.update(machines).where(machines.c.id == machine_id).values(**values))
+
+
+async def counted(tx: Tx, owner_id: str, place: str) -> int:
+    """How many machines an owner has at a site, deleted ones left out."""
+    here = sa.or_(machines.c.place == place, machines.c.place.startswith(f"{place}/", autoescape=True))
+    query = sa.select(sa.func.count()).where(machines.c.owner_id == owner_id, machines.c.phase != "deleted", here)
+    return int((await tx.execute(query)).scalar() or 0)
+
+
+async def forget_deleted(tx: Tx, before: Any) -> int:
+    """Forget machines that were deleted before then; how many."""
+    old = sa.and_(machines.c.phase == "deleted", machines.c.ended < before)
+    return (await tx.execute(sa.delete(machines).where(old))).rowcount
