@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hansa.engines.egress import EgressPolicy
 from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
@@ -19,6 +20,7 @@ from hansa.jobs.log_search import Found, find_lines
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import fill_needs, misfit
+from hansa.jobs.notices import NoticePolicy
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
@@ -45,7 +47,7 @@ from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
-from hansa.kernel.settings import JobSettings
+from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
 from hansa.kernel.wire import decode
 from hansa.sites.service import SiteService
@@ -66,6 +68,7 @@ class JobService:
         sites: SiteService,
         vos: VoService,
         settings: JobSettings,
+        notices: NoticePolicy | None = None,
     ) -> None:
         self._database = database
         self._events = events
@@ -76,6 +79,7 @@ class JobService:
         self._vos = vos
         self._settings = settings
         self._changes = overview.Changes(database, events)
+        self._notices = notices or NoticePolicy(MailSettings(), EgressPolicy())
 
     async def submit(self, caller: Caller, spec: JobSpec, key: str | None = None) -> Job:
         """Queue a job: durable on return. The same ``key`` and spec again give the same job.
@@ -85,6 +89,7 @@ class JobService:
         ``identity.vo_ambiguous`` or ``identity.vo_suspended``. Nothing is changed then.
         """
         check_spec(spec, self._settings.array_limit, self._clock.now())
+        self._notices.check(spec.notify)
         needs = fill_needs(
             spec.requirements,
             cores=self._settings.cores,
