@@ -30,6 +30,7 @@ from hansa.jobs.budget import Budget
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
+from hansa.jobs.registry_logins import RegistryKeys
 from hansa.jobs.settle import (
     Change,
     apply_change,
@@ -115,6 +116,7 @@ class ExchangeService:
         logs: LogStore,
         settings: JobSettings,
         file_settings: FileSettings,
+        registry_keys: RegistryKeys,
     ) -> None:
         self._database = database
         self._events = events
@@ -123,6 +125,7 @@ class ExchangeService:
         self._logs = logs
         self._settings = settings
         self._file_settings = file_settings
+        self._registry_keys = registry_keys
         self.counters = ExchangeCounters()
 
     async def exchange(self, pilot_id: str, request: ExchangeRequest) -> ExchangeReply:
@@ -422,9 +425,10 @@ class ExchangeService:
             await self._mark_site(tx, [lease["row"] for lease in given], pilot)
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
         orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
+        complete = await self._registry_keys.add_to(tx, pilot.owner_id, list(orders.values()))
         called = [Channel(**one) for one in await store_channels.asked_of(tx, pilot.id)] if pilot.called else []
         found = [await _lease(tx, lease) for lease in given]
-        return ExchangeReply(found, list(orders.values()), kill, dropped, stop, called)
+        return ExchangeReply(found, complete, kill, dropped, stop, called)
 
     async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
         for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():

@@ -362,3 +362,13 @@ pilots = sa.Table(
     *reconcile_columns(),
     sa.Index("ix_pilots_site", "site", "id"),
 )
+
+registry_logins = sa.Table(
+    "registry_logins",
+    metadata,
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Column("registry", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("sealed", sa.Text, nullable=False),  # user name and password
+    sa.Column("since", Moment, nullable=False),
+)

@@ -398,3 +398,28 @@ class PilotView:
 class PilotPage:
     items: list[PilotView]
     next: str | None = None
+
+
+@dataclass(frozen=True)
+class NewRegistryLogin:
+    """Who one is at a container registry. A token that may only read is enough."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    username: Annotated[str, MinLen(1), MaxLen(256)]
+    password: Annotated[str, MinLen(1), MaxLen(16_384)] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RegistryLogin:
+    """As whom a user's jobs get images from a container registry. The password is never shown."""
+
+    registry: str
+    username: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class RegistryLoginList:
+    items: list[RegistryLogin]
+    next: str | None = None

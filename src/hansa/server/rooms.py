@@ -46,6 +46,7 @@ from hansa.jobs.logs import LogStore
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
+from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
@@ -108,6 +109,7 @@ class Rooms:
     files: FileService
     logs: LogStore
     jobs: JobService
+    registry_logins: RegistryLoginService
     exchange: ExchangeService
     channels: ChannelService
     program: NodeProgram
@@ -296,7 +298,10 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         jobs=JobService(
             database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress)
         ),
-        exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
+        registry_logins=RegistryLoginService(database, clock, vault),
+        exchange=ExchangeService(
+            database, events, clock, files, logs, settings.job, settings.files, RegistryKeys(vault)
+        ),
         channels=ChannelService(database, events, clock),
         program=program,
         demand=Demand(database, events, clock),

@@ -21,7 +21,14 @@ def mortal(world: World, points: Points) -> ExchangeService:
     database: Database = MortalDatabase(world.database, points)
     settings = JobSettings(crash_limit=2, node_retries=2)
     return ExchangeService(
-        database, world.events, world.clock, world.files, world.logs, settings, FileSettings(free_bytes=0)
+        database,
+        world.events,
+        world.clock,
+        world.files,
+        world.logs,
+        settings,
+        FileSettings(free_bytes=0),
+        world.registry_keys,
     )
 
 
