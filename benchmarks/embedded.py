@@ -67,6 +67,15 @@ class Embedded:
     def kill(self, job: Job) -> None:
         self._transport.run(api.kill(job.number))
 
+    def look(self, job: Job) -> Job:
+        """How a job is now."""
+        return self._transport.run(api.job(job.number))
+
+    def await_end(self, job: Job) -> Job:
+        """Follow a job until it has ended, however."""
+        follower = operations.Follower(interval_s=LOOK_S)
+        return self._transport.run(operations.follow(job.number, follower, timeout_s=DEADLINE_S))
+
     def warm_up(self) -> None:
         """Bring a pilot here, and everything that is made at its first use."""
         self.finish(self.submit(["/bin/true"], 100))

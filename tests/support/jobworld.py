@@ -85,7 +85,7 @@ class World:
         self.vos = VoService(database, self.events, self.clock, "http://hansa", "http://hansa", identity)
         self.sites = SiteService(database, self.events, self.clock)
         self.files = FileService(database, self.objects, self.clock, FileSettings(free_bytes=0))
-        self.logs = LogStore(database, self.objects)
+        self.logs = LogStore(database, self.objects, self.clock)
         self.jobs = JobService(database, self.events, self.clock, self.files, self.logs, self.sites, self.vos, job)
         self.registry_keys = RegistryKeys(vault)
         self.exchanges = ExchangeService(

@@ -147,6 +147,7 @@ class PostgresServer:
     process: subprocess.Popen[bytes]
     templates: dict[str, str] = field(default_factory=dict)
     databases: int = 0
+    more: dict[str, str] = field(default_factory=dict)
 
     user = "hansa"
 
@@ -186,6 +187,18 @@ class PostgresServer:
         finally:
             await connection.close()
 
+    def crash(self) -> None:
+        """All its processes end at once, as in a crash; what was committed is on disk."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(STOP_DEADLINE_S)
+
+    def restart(self) -> None:
+        """After :meth:`crash`: the same data at the same port. It recovers."""
+        again = launch(self.programs, self.directory, self.password, self.port, self.more)
+        if again is None:
+            raise RuntimeError("PostgreSQL did not come back:\n" + (self.directory / "log").read_text()[-2000:])
+        self.process = again.process
+
     def stop(self) -> None:
         """At once and for sure; may be called again."""
         if self.process.poll() is None:
@@ -215,8 +228,8 @@ def run_apart(work: Coroutine[Any, Any, None]) -> None:
         raise failures[0]
 
 
-def start_server(programs: Path) -> PostgresServer:
-    """Raises RuntimeError with the server's log if it does not come up."""
+def start_server(programs: Path, **more: str) -> PostgresServer:
+    """With ``more`` settings. Raises RuntimeError with the server's log if it does not come up."""
     run = os.environ.get(RUN_VARIABLE, "alone")
     directory = Path(tempfile.mkdtemp(prefix=f"hansa-pg-{run[:8]}-", dir="/tmp"))  # a socket's path is short
     try:
@@ -224,7 +237,7 @@ def start_server(programs: Path) -> PostgresServer:
         password = secrets.token_urlsafe(18)
         initialise(programs, directory, password)
         for _ in range(3):  # between choosing a port and listening on it, somebody else may take it
-            server = launch(programs, directory, password)
+            server = launch(programs, directory, password, more=more)
             if server is not None:
                 atexit.register(server.stop)
                 return server
@@ -259,10 +272,13 @@ def initialise(programs: Path, directory: Path, password: str) -> None:
         raise RuntimeError(f"initdb failed: {said.stderr.strip() or said.stdout.strip()}")
 
 
-def launch(programs: Path, directory: Path, password: str) -> PostgresServer | None:
-    port = free_port()
+def launch(
+    programs: Path, directory: Path, password: str, port: int = 0, more: dict[str, str] | None = None
+) -> PostgresServer | None:
+    port = port or free_port()
     settings = {
         **SETTINGS,
+        **(more or {}),
         "listen_addresses": "127.0.0.1",
         "port": port,
         "unix_socket_directories": directory,
@@ -279,7 +295,7 @@ def launch(programs: Path, directory: Path, password: str) -> PostgresServer | N
             preexec_fn=die_with_parent,  # a killed pytest leaves no server
             start_new_session=True,  # Ctrl-C is for pytest, which then stops the server
         )
-    server = PostgresServer(programs, directory, port, password, process)
+    server = PostgresServer(programs, directory, port, password, process, more=more or {})
     state = directory / "data" / "postmaster.pid"
     deadline = time.monotonic() + START_DEADLINE_S
     while time.monotonic() < deadline and process.poll() is None:

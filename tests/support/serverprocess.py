@@ -47,6 +47,8 @@ class ServerProcess:
         self.log = home.parent / f"{home.name}.log"
         self.starts = 0
         self.sources = SOURCES
+        self.direct = ""
+        """Where the test finds it, if not where pilots do."""
 
     def launch(self) -> ServerProcess:
         """Start it; it may take a moment until it answers."""
@@ -134,7 +136,7 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        return str(self.info["url"])
+        return self.direct or str(self.info["url"])
 
     @property
     def token(self) -> str:

@@ -55,7 +55,7 @@ JOB = {
     "submit": ("run:submit", "Submit a job and print its number."),
     "list": ("jobs:list_jobs", "List jobs, the newest first."),
     "show": ("jobs:show", "Show a job, or one of its tasks."),
-    "logs": ("jobs:logs", "Print the output of a task."),
+    "logs": ("logs:logs", "Print the output of tasks, live and searched."),
     "wait": ("jobs:wait", "Wait for jobs to end."),
     "fetch": ("jobs:fetch_files", "Bring the output files here."),
     "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),

@@ -1,4 +1,4 @@
-"""``dsub, dstat, doutput, dinput, dkill, dlogging, dpeek``: COMDIRAC's words for people who know them.
+"""``dsub, dstat, dkill, dlogging, dpeek``: COMDIRAC's words for people who know them.
 
 What a description means is decided in :mod:`hansa.compat.dirac`; here are options in, text out.
 """
@@ -11,16 +11,16 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
 from hansa.cli import failures, refs
 from hansa.cli.session import open_session
-from hansa.client import api, fetch, operations
+from hansa.client import api, operations
 from hansa.client.arrays import Array
 from hansa.client.draft import Options, prepare
 from hansa.client.errors import USAGE, HansaError
@@ -32,7 +32,7 @@ from hansa.kernel.errors import Exit
 FIELDS = ("JobID", "Status", "MinorStatus", "Owner", "JobName", "JobGroup", "SubmissionTime", "EndExecTime")
 SHOWN = ("JobID", "JobName", "Status", "MinorStatus", "SubmissionTime")
 LIMIT = 10_000
-_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _IN_SCRIPT = re.compile(r"^#JDL\s+(\w[\w.]*)\s*=\s*(.*?)\s*;?\s*$")
 
 
@@ -58,10 +58,10 @@ _SUB = (
     ("-E", "--StdError", "stderror", "File name of its errors. [default: std.err]"),
     ("--InputSandbox", "inputsandbox", "Files to send, with commas."),
     ("--OutputSandbox", "outputsandbox", "Files to bring back, with commas."),
-    ("--InputData", "inputdata", "Logical files (there is no data catalogue yet)."),
-    ("--OutputData", "outputdata", "Files to bring back as well."),
-    ("--OutputPath", "outputpath", "Understood; changes nothing."),
-    ("--OutputSE", "outputse", "Understood; changes nothing."),
+    ("--InputData", "inputdata", "Refused: there is no data catalogue yet."),
+    ("--OutputData", "outputdata", "Files to bring back as well, with commas; doutput --Data brings only them."),
+    ("--OutputPath", "outputpath", "Changes nothing, and says so: there is no storage element."),
+    ("--OutputSE", "outputse", "Changes nothing, and says so: there is no storage element."),
     ("--CPUTime", "cputime", "Seconds; the wall time of a task."),
     ("--Site", "site", "Sites to run at, with commas."),
     ("--BannedSite", "bannedsites", "Sites not to run at, with commas."),
@@ -78,7 +78,7 @@ def _sub_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command("dsub", context_settings={**_SETTINGS, "allow_interspersed_args": False})
+@click.command("dsub", context_settings={**SETTINGS, "allow_interspersed_args": False})
 @_sub_options
 @click.option("--ForceExecUpload", "uploads", is_flag=True, help="Send an executable with an absolute path too.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is submitted.")
@@ -95,7 +95,7 @@ def dsub(command: tuple[str, ...], jdl_text: str | None, parametric: str | None,
                 attributes["arguments"] = words_of(words)
         elif "executable" not in attributes:
             script = Path(folder) / "dsub.sh"
-            script.write_text(sys.stdin.read(), encoding="utf-8")
+            script.write_text(_read_script(), encoding="utf-8")
             script.chmod(0o700)
             attributes |= _in_script(script)
             attributes["executable"], uploads = str(script), True
@@ -112,6 +112,16 @@ def dsub(command: tuple[str, ...], jdl_text: str | None, parametric: str | None,
     if verbose:
         sys.stderr.write(f"dsub: {' '.join(found.command)}\n")
     click.echo(",".join(ids))
+
+
+def _read_script() -> str:
+    """The script on stdin. Raises JdlError where nothing comes."""
+    if sys.stdin.isatty():
+        sys.stderr.write("dsub: no executable: type the script, and ^D at its end\n")
+    text = sys.stdin.read()
+    if not text.strip():
+        raise jdl.JdlError("there is no Executable, and no script came on stdin")
+    return text
 
 
 def words_of(words: Iterable[str]) -> str:
@@ -149,14 +159,16 @@ def _submit(found: translate.Submission) -> Job:
     return open_session().run(operations.submit(draft))
 
 
-@click.command("dstat", context_settings=_SETTINGS)
+@click.command("dstat", context_settings=SETTINGS)
 @click.option("-u", "--User", "user", help="Only jobs of this owner.")
 @click.option("-S", "--Status", "status", help="Only these states, with commas.")
 @click.option("-a", "--All", "every", is_flag=True, help="Jobs that have ended, too.")
 @click.option("-g", "--JobGroup", "group", help="Only this group.")
 @click.option("-n", "--JobName", "name", help="Only this name.")
 @click.option("-f", "--Fmt", "form", type=click.Choice(["pretty", "csv", "json"]), default="pretty")
-@click.option("-D", "--JobDate", "days", type=int, default=10, help="Submitted in the last days. [default: 10]")
+@click.option(
+    "-D", "--JobDate", "days", type=click.IntRange(1), default=10, help="Submitted in the last days. [default: 10]"
+)
 @click.option("-F", "--Fields", "fields", help=f"Of {', '.join(FIELDS)}.")
 @click.option("-i", "--input-file", "file", type=click.Path(dir_okay=False), help="A file with ids.")
 @click.argument("ids", nargs=-1, metavar="[JOB]...")
@@ -165,12 +177,12 @@ def dstat(ids: tuple[str, ...], *, user: str | None, status: str | None, every: 
     """List jobs: those that have not ended, unless asked for more."""
     session = open_session()
     wanted = {one.strip().lower() for one in status.split(",")} if status else set()
-    chosen = _named(ids, file)
+    chosen = named_refs(ids, file)
     if chosen:
         jobs = [session.run(api.job(number)) for number in dict.fromkeys(ref.number for ref in chosen)]
     else:
         query = [f"created<{days}d", *([f'group:"{group}"'] if group else []), *([f'name:"{name}"'] if name else [])]
-        jobs = _all_jobs(session, " ".join(query))
+        jobs = all_jobs(session, " ".join(query))
         if not every and not wanted:
             jobs = [job for job in jobs if not Phase(job.status.phase).is_final]
     rows = [row_of(job) for job in jobs if user in (None, job.owner)]
@@ -178,7 +190,8 @@ def dstat(ids: tuple[str, ...], *, user: str | None, status: str | None, every: 
     show_rows(rows, [one.strip() for one in fields.split(",")] if fields else list(SHOWN), form)
 
 
-def _all_jobs(session: Transport, query: str) -> list[Job]:
+def all_jobs(session: Transport, query: str, *, is_open: bool = False) -> list[Job]:
+    """The newest jobs that the query is about; says so where there are more than are looked at."""
     jobs: list[Job] = []
     after = None
     while len(jobs) < LIMIT:
@@ -187,7 +200,9 @@ def _all_jobs(session: Transport, query: str) -> list[Job]:
         after = page.next
         if after is None:
             break
-    return jobs
+    else:
+        sys.stderr.write(f"only the newest {len(jobs):,} jobs were looked at\n")
+    return [job for job in jobs if not (is_open and Phase(job.status.phase).is_final)]
 
 
 def row_of(job: Job) -> dict[str, str]:
@@ -204,11 +219,11 @@ def row_of(job: Job) -> dict[str, str]:
     }
 
 
-def show_rows(rows: list[dict[str, str]], fields: list[str], form: str) -> None:
+def show_rows(rows: list[dict[str, str]], fields: list[str], form: str, known: Sequence[str] = FIELDS) -> None:
     """As a table, CSV or JSON."""
-    unknown = [name for name in fields if name not in FIELDS]
+    unknown = [name for name in fields if name not in known]
     if unknown:
-        raise HansaError(USAGE, f"There is no field {unknown[0]}.", hint=f"There are {', '.join(FIELDS)}.")
+        raise HansaError(USAGE, f"There is no field {unknown[0]}.", hint=f"There are {', '.join(known)}.")
     if form == "json":
         click.echo(json.dumps([{name: row[name] for name in fields} for row in rows], indent=2))
     elif form == "csv":
@@ -223,159 +238,105 @@ def show_rows(rows: list[dict[str, str]], fields: list[str], form: str) -> None:
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _named(ids: Iterable[str], file: str | None = None) -> list[refs.Ref]:
+def named_refs(ids: Iterable[str], file: str | None = None) -> list[refs.Ref]:
     words = [word for text in ids for word in text.split(",") if word]
     if file is not None:
         words += Path(file).read_text(encoding="utf-8").replace(",", " ").split()
     return [ref for word in words for ref in refs.parse(word)]
 
 
-def _some(ids: Iterable[str], file: str | None = None) -> list[refs.Ref]:
-    found = _named(ids, file)
+def some_refs(ids: Iterable[str], file: str | None = None) -> list[refs.Ref]:
+    found = named_refs(ids, file)
     if not found:
         raise HansaError(USAGE, "Say which jobs.", hint="As in 12 or 12,13 or 12.3; dstat -a lists them.")
     return found
 
 
-@click.command("doutput", context_settings=_SETTINGS)
-@click.option("-D", "--OutputDir", "target", default=".", type=click.Path(path_type=Path), help="Where to put it.")
-@click.option("--Sandbox", "sandbox", is_flag=True, help="Understood: all output comes in the sandbox.")
-@click.option("--Data", "data", is_flag=True, help="Understood: all output comes in the sandbox.")
-@click.option("-n", "--NoJobDir", "flat", is_flag=True, help="No directory for each job.")
-@click.option("-g", "--JobGroup", "group", help="All ended jobs of a group.")
+@click.command("dkill", context_settings=SETTINGS)
+@click.option("-D", "--delete", is_flag=True, help="Refused: jobs stay for their history; files go by retention.")
+@click.option("-a", "--all", "every", is_flag=True, help="All jobs that have not ended.")
 @click.option("-i", "--input-file", "file", type=click.Path(dir_okay=False), help="A file with ids.")
-@click.option("-v", "--verbose", is_flag=True)
+@click.option("-v", "--verbose", is_flag=True, help="Say what is stopped.")
 @click.argument("ids", nargs=-1, metavar="[JOB]...")
-def doutput(ids: tuple[str, ...], *, target: Path, sandbox: bool, data: bool, flat: bool, group: str | None,  # noqa: ARG001
-            file: str | None, verbose: bool) -> int:  # fmt: skip
-    """Bring the output of jobs into ./JOB/, with std.out and std.err; what is there already is skipped."""
+def dkill(ids: tuple[str, ...], *, delete: bool, every: bool, file: str | None, verbose: bool) -> int:
+    """Stop jobs, or single tasks of them. What has ended already is left as it is."""
+    if delete:
+        raise HansaError(
+            USAGE,
+            "Jobs are not deleted here: they stay for their history. Nothing was stopped.",
+            hint="Leave -D out to stop them. dstat shows only what has not ended; files and logs are deleted some "
+            "time after the end (the operator's settings [retention]).",
+        )
     session = open_session()
-    chosen = _named(ids, file)
-    if group:
-        jobs = _all_jobs(session, f'group:"{group}"')
-        chosen += [refs.Ref(job.number) for job in jobs if Phase(job.status.phase).is_final]
+    if every:
+        chosen: dict[int, list[int] | None] = {job.number: None for job in all_jobs(session, "", is_open=True)}
+    else:
+        chosen = refs.by_job(some_refs(ids, file))
     code = 0
-    for ref in chosen or _some(ids, file):
-        job = session.run(api.job(ref.number))
-        folder = target if flat else target / (f"{ref.number}" if ref.task is None else f"{ref.number}.{ref.task}")
-        if not flat and folder.exists():
-            sys.stderr.write(f"doutput: {folder} is there already: skipped\n")
+    for number, tasks in chosen.items():
+        try:
+            session.run(api.kill(number, tasks))
+        except HansaError as error:
+            sys.stderr.write(f"dkill: {number}: {error.detail}\n")
+            code = int(error.code.exit_code)
             continue
-        if not Phase(job.status.phase).is_final:
-            sys.stderr.write(f"doutput: job {ref.number} is {translate.STATUS[job.status.phase]}: no output yet\n")
-            code = 1
-            continue
-        _bring(session, job, ref, folder)
         if verbose:
-            sys.stderr.write(f"doutput: {folder}\n")
+            sys.stderr.write(f"dkill: {number}\n")
     return code
 
 
-def _bring(session: Transport, job: Job, ref: refs.Ref, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = [ref.task] if ref.task is not None else list(range(job.first, job.first + job.count))
-    for index in tasks:
-        place = folder / str(index) if job.array and ref.task is None else folder
-        place.mkdir(exist_ok=True)
-        for stream, name in (("stdout", translate.STDOUT), ("stderr", translate.STDERR)):
-            with (place / name).open("wb") as out:
-                session.run(api.log(job.number, index, stream, _into(out)))
-        page = None
-        while page is None or page.next is not None:
-            page = session.run(api.task_files(job.number, index, page.next if page else None, fetch.PAGE))
-            for one in page.items:
-                if one.index == index:
-                    _bring_file(session, job.number, index, one.path, fetch.place(place, one.path))
-
-
-def _bring_file(session: Transport, number: int, index: int, path: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as out:
-
-        def restart() -> None:
-            out.seek(0)
-            out.truncate()
-
-        session.run(api.download(number, index, path, _into(out), restart))
-
-
-def _into(out: BinaryIO) -> Callable[[bytes], None]:
-    def write(piece: bytes) -> None:
-        out.write(piece)
-
-    return write
-
-
-@click.command("dinput", context_settings=_SETTINGS)
-@click.option("-j", "--JDL", "as_jdl", is_flag=True, help="Print the JDL (the default here).")
-@click.argument("ids", nargs=-1, metavar="JOB...")
-def dinput(ids: tuple[str, ...], *, as_jdl: bool) -> None:  # noqa: ARG001
-    """Print what was submitted, as JDL."""
-    session = open_session()
-    for ref in _some(ids):
-        job = session.run(api.job(ref.number))
-        needs = job.requirements
-        attributes: dict[str, jdl.Value] = {
-            "JobID": job.number,
-            "JobName": job.name or "",
-            "Executable": job.command[0],
-            "Arguments": words_of(job.command[1:]),
-            "OutputSandbox": list(job.outputs),
-            "Priority": job.priority,
-            "CPUTime": needs.wall_time_s or 0,
-            "NumberOfProcessors": needs.cores or 1,
-        }
-        click.echo(jdl.render(attributes), nl=False)
-
-
-@click.command("dkill", context_settings=_SETTINGS)
-@click.option("-D", "--delete", is_flag=True, help="Understood; jobs are kept for their history.")
-@click.option("-a", "--all", "every", is_flag=True, help="All jobs that have not ended.")
-@click.option("-i", "--input-file", "file", type=click.Path(dir_okay=False), help="A file with ids.")
-@click.option("-v", "--verbose", is_flag=True)
-@click.argument("ids", nargs=-1, metavar="[JOB]...")
-def dkill(ids: tuple[str, ...], *, delete: bool, every: bool, file: str | None, verbose: bool) -> None:  # noqa: ARG001
-    """Stop jobs."""
-    session = open_session()
-    if every:
-        jobs = [job for job in _all_jobs(session, "") if not Phase(job.status.phase).is_final]
-        chosen: dict[int, list[int] | None] = {job.number: None for job in jobs}
-    else:
-        chosen = refs.by_job(_some(ids, file))
-    for number, tasks in chosen.items():
-        session.run(api.kill(number, tasks))
-        if verbose:
-            sys.stderr.write(f"dkill: {number}\n")
-
-
-@click.command("dlogging", context_settings=_SETTINGS)
-@click.option("-f", "--Fmt", "form", type=click.Choice(["pretty", "json"]), default="pretty")
+@click.command("dlogging", context_settings=SETTINGS)
+@click.option("-f", "--Fmt", "form", type=click.Choice(["pretty", "csv", "json"]), default="pretty")
 @click.argument("ids", nargs=-1, metavar="JOB...")
 def dlogging(ids: tuple[str, ...], *, form: str) -> None:
-    """Why jobs are where they are, and what has happened to them."""
+    """The history of jobs: when which state came, and why; at the end why it is where it is."""
     session = open_session()
-    found = [session.run(api.explain(ref.number, ref.task)) for ref in _some(ids)]
-    if form == "json":
-        plain = [
-            {"JobID": one.subject.partition("/")[2], "Status": translate.STATUS.get(one.status.phase, one.status.phase),
-             "MinorStatus": one.status.message, "History": one.lines} for one in found
-        ]  # fmt: skip
-        click.echo(json.dumps(plain, indent=2))
-        return
-    for one in found:
-        status = translate.STATUS.get(one.status.phase, one.status.phase)
-        click.echo(f"{one.subject.partition('/')[2]}  {status}  {one.status.message}")
-        for line in one.lines:
-            click.echo(f"    {line}")
+    rows: list[dict[str, str]] = []
+    for ref in some_refs(ids):
+        rows += [
+            {
+                "JobID": str(ref.number),
+                "Status": translate.STATUS.get(one.phase, one.phase),
+                "MinorStatus": one.message,
+                "StatusTime": f"{one.time:%Y-%m-%d %H:%M:%S}",
+                "Source": one.actor,
+            }
+            for one in session.run(api.history(ref.number))
+        ]
+    fields = ["JobID", "StatusTime", "Status", "Source", "MinorStatus"]
+    show_rows(rows, fields, form, known=fields)
+    if form == "pretty":
+        for ref in some_refs(ids):
+            found = session.run(api.explain(ref.number, ref.task))
+            status = translate.STATUS.get(found.status.phase, found.status.phase)
+            click.echo(f"{found.subject.partition('/')[2] or found.subject}  {status}  {found.status.message}")
+            for line in found.lines:
+                click.echo(f"    {line}")
 
 
-@click.command("dpeek", context_settings=_SETTINGS)
+@click.command("dpeek", context_settings=SETTINGS)
 @click.argument("ids", nargs=-1, metavar="JOB...")
 def dpeek(ids: tuple[str, ...]) -> None:
     """The output of jobs so far, also while they run."""
     session = open_session()
-    for ref in _some(ids):
-        session.run(api.log(ref.number, ref.task, "stdout", lambda piece: click.echo(piece, nl=False)))
+    for ref in some_refs(ids):
+        job = session.run(api.job(ref.number))
+        if job.array and ref.task is None:
+            raise HansaError(
+                USAGE,
+                f"Job {ref.number} has {job.count:,} tasks: whose output?",
+                hint=f"dpeek {ref.number}.{job.first}",
+            )
+        seen: list[int] = []
+
+        def show(piece: bytes, seen: list[int] = seen) -> None:
+            seen.append(len(piece))
+            click.echo(piece, nl=False)
+
+        session.run(api.log(ref.number, ref.task, "stdout", show))
+        if not seen:
+            status = translate.STATUS.get(job.status.phase, job.status.phase)
+            sys.stderr.write(f"dpeek: job {ref.number} has written nothing so far ({status}: {job.status.message})\n")
 
 
 def dsub_main() -> int:
@@ -387,10 +348,14 @@ def dstat_main() -> int:
 
 
 def doutput_main() -> int:
+    from hansa.cli.dirac_files import doutput
+
     return start(doutput)
 
 
 def dinput_main() -> int:
+    from hansa.cli.dirac_files import dinput
+
     return start(dinput)
 
 

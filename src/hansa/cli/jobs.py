@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
@@ -14,17 +14,16 @@ from hansa.cli import completion, output, refs, run
 from hansa.cli.output import ago, emit, emit_one, output_option
 from hansa.cli.progress import describe, ended, tally
 from hansa.cli.session import note, open_session
-from hansa.client import api, fetch, operations
+from hansa.client import api, fetch
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.results import Spool, walk, write_csv
 from hansa.client.transport import Transport
-from hansa.client.units import parse_bytes, parse_time, show_bytes, show_count, show_time
+from hansa.client.units import parse_time, show_bytes, show_count, show_time
 from hansa.jobs.wire import Explanation, Job, Phase, Task
 from hansa.kernel.errors import NOT_FOUND, Exit
 
 PHASES = click.Choice([phase.value for phase in Phase])
 LIST_LIMIT = 20
-FOLLOW_POLL_S = 10.0
 
 
 def examples(*lines: str) -> str:
@@ -84,6 +83,8 @@ def _job_details(job: Job) -> dict[str, Any]:
         "started": job.started,
         "ended": job.ended,
         "took": show_time(took) if took is not None else None,
+        "files kept until": job.files_gone,
+        "output kept until": job.logs_gone,
     }
 
 
@@ -178,56 +179,6 @@ def find_task(session: Transport, number: int, index: int) -> Task:
             raise HansaError(
                 NOT_FOUND, f"Job {number} has no task {index}.", hint=f"See: hansa job show {number} --tasks"
             )
-
-
-@click.command(epilog=examples("hansa job logs 12", "hansa job logs 12.17 --stream stderr", "hansa job logs -f last"))
-@job_argument(name="JOB[.TASK]")
-@click.option(
-    "--stream",
-    type=click.Choice(["both", "stdout", "stderr", "setup"]),
-    default="both",
-    help="Which. [default: stdout to stdout, stderr to stderr]",
-)
-@click.option("--tail", metavar="SIZE", help="Only the end: 4K, 1M.")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of an earlier attempt. [default: the last]")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
-def logs(job: str, *, stream: str, tail: str | None, attempt: int | None, follow: bool) -> None:
-    """Print the output of a task, byte for byte."""
-    session = open_session()
-    ref = refs.one(session, job)
-    found = session.run(api.job(ref.number))
-    if found.array and ref.task is None:
-        raise HansaError(
-            USAGE,
-            f"Job {found.number} is an array of {found.count:,} tasks: whose output?",
-            hint=f"Say: hansa job logs {found.number}.{found.first}, for one of its tasks.",
-        )
-    wanted = ("stdout", "stderr") if stream == "both" else (stream,)
-    if follow:
-        _follow_logs(session, found, ref.task, wanted)
-        return
-    tail_bytes = parse_bytes(tail) if tail else None
-    for name in wanted:
-        out = sys.stderr.buffer if stream == "both" and name == "stderr" else sys.stdout.buffer
-        session.run(api.log(ref.number, ref.task, name, _writer(out), tail_bytes, attempt))
-        out.flush()
-
-
-def _writer(out: BinaryIO) -> Callable[[bytes], None]:
-    def write(piece: bytes) -> None:
-        out.write(piece)
-
-    return write
-
-
-def _follow_logs(session: Transport, job: Job, task: int | None, wanted: Sequence[str]) -> None:
-    def hear(index: int, attempt: int, stream: str, data: bytes) -> None:  # noqa: ARG001
-        if stream in wanted and task in (None, index):
-            out = sys.stderr.buffer if stream != "stdout" and len(wanted) > 1 else sys.stdout.buffer
-            out.write(data)
-            out.flush()
-
-    session.run(operations.follow(job.number, operations.Follower(piece=hear)))
 
 
 @click.command(epilog=examples("hansa job wait 12", "hansa job wait 12 13 --timeout 2h"))

@@ -69,7 +69,10 @@ from hansa.jobs.wire import (
     FileKey,
     FileKeys,
     Following,
+    History,
+    HistoryEntry,
     Job,
+    JobInputs,
     JobPage,
     JobSpec,
     MissingFiles,
@@ -77,6 +80,7 @@ from hansa.jobs.wire import (
     NewRegistryLogin,
     OpenedChannel,
     PilotPage,
+    Received,
     RegistryLogin,
     RegistryLoginList,
     Selection,
@@ -84,7 +88,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
-from hansa.node.protocol import ChannelReply, ChannelRequest
+from hansa.node.protocol import ChannelReply, ChannelRequest, File
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
@@ -111,6 +115,10 @@ PATIENCE_S = 10.0
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 5.0
 LONG_POLL_SLACK_S = 15.0
+RESUME_BYTES = 8 * 1024**2
+"""Of larger files the server keeps what came when an upload breaks off."""
+OFFSET = "jobs.offset"
+NOT_FOUND = "kernel.not_found"
 
 Note = Callable[[str], None]
 
@@ -147,7 +155,7 @@ def call(request: Request, trying: Trying | None = None) -> Operation[Response]:
         if left <= 0 or (arrived and not request.repeatable):
             raise _away(request, cause, response if cause is None else None) from cause
         _tell(how)
-        if request.restart is not None:
+        if request.restart is not None and request.repeatable:
             request.restart()
         if cause is not None:
             yield Reconnect()
@@ -251,10 +259,17 @@ def jobs(
 
 
 def follow(
-    number: int, cursor: str, wait_s: float, *, logs: bool, trying: Trying | None = None
+    number: int,
+    cursor: str,
+    wait_s: float,
+    *,
+    logs: bool,
+    trying: Trying | None = None,
+    since: datetime | None = None,
 ) -> Operation[Following]:
     """The job and what is new since the cursor; held by the server for up to ``wait_s``."""
-    query = {"cursor": cursor, "wait_s": f"{wait_s:.3f}", "logs": None if logs else "false"}
+    query = {"cursor": cursor or None, "wait_s": f"{wait_s:.3f}", "logs": None if logs else "false"}
+    query["since"] = since.isoformat() if since else None
     request = Request("GET", f"/jobs/{number}/follow", query, timeout_s=wait_s + LONG_POLL_SLACK_S)
     response = yield from call(request, trying)
     return _read(Following, response)
@@ -278,11 +293,70 @@ def task_files(
 
 
 def download(
-    number: int, index: int, path: str, sink: Callable[[bytes], None], restart: Callable[[], object]
+    number: int, index: int, path: str, sink: Callable[[bytes], None], restart: Callable[[], object], start: int = 0
 ) -> Operation[None]:
-    """The content of an output file, piece by piece; ``restart`` is called when it begins anew."""
-    address = f"/jobs/{number}/tasks/{index}/files/{quote(path)}"
-    yield from call(Request("GET", address, sink=sink, restart=restart))
+    """The content of an output file from ``start`` on; see :func:`download_from`."""
+    yield from download_from(f"/jobs/{number}/tasks/{index}/files/{quote(path)}", sink, restart, start)
+
+
+def content(
+    digest: str, sink: Callable[[bytes], None], restart: Callable[[], object], start: int = 0
+) -> Operation[None]:
+    """A content that the caller has uploaded, in the same way."""
+    yield from download_from(f"/files/{quote(digest)}", sink, restart, start)
+
+
+def inputs(number: int, task: int | None = None) -> Operation[list[File]]:
+    """The input files of a job; with those of one of its tasks."""
+    return (yield from get(JobInputs, f"/jobs/{number}/inputs", task=task)).items
+
+
+def history(number: int) -> Operation[list[HistoryEntry]]:
+    """What has happened to a job, the oldest first."""
+    return (yield from get(History, f"/jobs/{number}/history")).items
+
+
+def download_from(
+    address: str, sink: Callable[[bytes], None], restart: Callable[[], object], start: int
+) -> Operation[None]:
+    """A content from ``start`` on, piece by piece; where the connection breaks it goes on there.
+
+    ``restart`` is called where it begins anew after all.
+    """
+    at = _Position(start, sink, restart)
+    moved: float = yield Now()
+    delay = FIRST_DELAY_S
+    while True:
+        before = at.bytes
+        headers = {"Range": f"bytes={before}-"} if before else {}
+        try:
+            yield from call(Request("GET", address, {}, None, headers, None, False, at.add, at.restart))
+            return
+        except ServerAway:
+            now: float = yield Now()
+            moved = now if at.bytes > before else moved
+            if now - moved > PATIENCE_S:
+                raise
+        yield Reconnect()
+        yield Pause(delay)
+        delay = min(delay * 2, LAST_DELAY_S)
+
+
+class _Position:
+    """How far a download has come."""
+
+    def __init__(self, start: int, sink: Callable[[bytes], None], restart: Callable[[], object]) -> None:
+        self.bytes = start
+        self._sink = sink
+        self._restart = restart
+
+    def add(self, piece: bytes) -> None:
+        self._sink(piece)
+        self.bytes += len(piece)
+
+    def restart(self) -> None:
+        self._restart()
+        self.bytes = 0
 
 
 def log(
@@ -292,10 +366,15 @@ def log(
     sink: Callable[[bytes], None],
     tail_bytes: int | None = None,
     attempt: int | None = None,
-) -> Operation[None]:
-    """One stream of one task, piece by piece."""
-    query = {"task": task, "stream": stream, "tail_bytes": tail_bytes, "attempt": attempt}
-    yield from call(Request("GET", f"/jobs/{number}/logs", query, sink=sink, repeatable=False))
+    *,
+    tail_lines: int | None = None,
+    since: datetime | None = None,
+) -> Operation[tuple[int, int]]:
+    """One stream of one task, piece by piece; of which attempt that is, and at which offset it began."""
+    query: dict[str, str | int | None] = {"task": task, "stream": stream, "attempt": attempt}
+    query |= {"tail_bytes": tail_bytes, "tail_lines": tail_lines, "since": since.isoformat() if since else None}
+    response = yield from call(Request("GET", f"/jobs/{number}/logs", query, sink=sink, repeatable=False))
+    return int(response.headers.get("x-log-attempt", 0)), int(response.headers.get("x-log-start", 0))
 
 
 def kill(number: int, tasks: list[int] | None = None) -> Operation[Job]:
@@ -326,7 +405,51 @@ def missing(keys: list[FileKey]) -> Operation[list[str]]:
 
 def upload(digest: str, body: FileBody | bytes) -> Operation[None]:
     """Send one content. Repeating it does no harm: it is named by its digest."""
-    yield from call(Request("PUT", f"/files/{digest}", body=body, timeout_s=300.0))
+    query = {"offset": body.offset or None} if isinstance(body, FileBody) else {}
+    yield from call(Request("PUT", f"/files/{digest}", query, body=body, timeout_s=300.0))
+
+
+def upload_file(digest: str, body: FileBody) -> Operation[None]:
+    """Send one file; a large one goes on where an earlier upload of it, or this one, broke off."""
+    sent = 0
+
+    def count(number: int) -> None:
+        nonlocal sent
+        sent += number
+        if body.progress is not None:
+            body.progress(number)
+
+    best = -1
+    moved: float = yield Now()
+    while True:
+        offset = (yield from _received(digest, body.size)) if body.size > RESUME_BYTES else 0
+        count(offset - sent)
+        now: float = yield Now()
+        moved, best = (now, offset) if offset > best else (moved, best)
+        rest = FileBody(body.path, body.size, count, offset)
+        query = {"offset": offset or None}
+        try:
+            yield from call(Request("PUT", f"/files/{digest}", query, rest, timeout_s=300.0, repeatable=False))
+            return
+        except ServerAway:
+            now = yield Now()
+            if now - moved > PATIENCE_S:
+                raise
+            yield Reconnect()
+            yield Pause(FIRST_DELAY_S * 5)
+        except HansaError as error:
+            if error.code.code != OFFSET or offset == best == 0:
+                raise
+
+
+def _received(digest: str, size: int) -> Operation[int]:
+    """How much of it the server has; 0 where it does not know that question."""
+    try:
+        return (yield from get(Received, f"/files/{digest}/received", size=size)).received
+    except HansaError as error:
+        if error.code.code != NOT_FOUND:
+            raise
+        return 0
 
 
 def sites(after: str | None = None) -> Operation[SitePage]:

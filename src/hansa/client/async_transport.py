@@ -23,7 +23,7 @@ from hansa.client.effects import (
     Unreachable,
     Work,
 )
-from hansa.client.transport import PIECE_BYTES, address, headers
+from hansa.client.transport import PIECE_BYTES, address, begin, headers
 
 T = TypeVar("T")
 
@@ -89,6 +89,7 @@ class AsyncTransport:
         try:
             async with sent as answer:
                 if request.sink is not None and answer.status_code < 400:
+                    begin(request, answer.status_code)
                     async for piece in answer.aiter_raw(PIECE_BYTES):
                         request.sink(piece)
                     return Response(answer.status_code, dict(answer.headers), b"")
@@ -103,8 +104,9 @@ def _verify(endpoint: Endpoint) -> bool | str:
 
 
 async def _pieces(body: FileBody) -> AsyncIterator[bytes]:
-    left = body.size
+    left = body.size - body.offset
     with body.path.open("rb") as file:
+        file.seek(body.offset)
         while left and (piece := file.read(min(PIECE_BYTES, left))):
             left -= len(piece)
             if body.progress is not None:

@@ -17,11 +17,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """A file sent as a request's body. ``progress`` hears the number of bytes of each piece."""
+    """A file of ``size`` bytes sent as a request's body. ``progress`` hears the number of bytes of each piece."""
 
     path: Path
     size: int
     progress: Callable[[int], None] | None = None
+    offset: int = 0
+    """The part of the file before it is not sent: it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Request:
     repeatable: bool = True
     sink: Callable[[bytes], None] | None = None
     restart: Callable[[], object] | None = None
-    """Called before a request with a sink is repeated: forget what was delivered."""
+    """Called where what is delivered begins anew: forget what was. When a request with a sink is repeated, or when
+    a part was asked for (``Range``) and all of it comes."""
 
 
 @dataclass(frozen=True, slots=True)

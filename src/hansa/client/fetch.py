@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from hansa.jobs.wire import Job, TaskFile
 MARK = ".hansa-job"
 """The file in a folder of outputs that says whose they are."""
 PAGE = 1_000
+Download = Callable[[Callable[[bytes], None], Callable[[], object], int], Operation[None]]
+"""Asks for a content: where bytes go, what to do where it begins anew, and from which byte on."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def fetch(
             if (yield Work(_comparer(target, file))):
                 kept += 1
                 continue
-            yield from _bring(job.number, file, target)
+            yield from bring(output_of(job.number, file), file, target)
             number, size = number + 1, size + file.size
             if progress is not None:
                 progress(file)
@@ -134,15 +137,24 @@ def is_there(target: Path, file: TaskFile) -> bool:
     )
 
 
-def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
-    """Download beside the target, check the digest, then rename: what has the name is whole."""
-    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+def output_of(number: int, file: TaskFile) -> Download:
+    """How an output of a job is had."""
+    return lambda sink, restart, start: api.download(number, file.index, file.path, sink, restart, start)
+
+
+def bring(ask: Download, file: TaskFile, target: Path) -> Operation[None]:
+    """Download beside the target, check the digest, then rename: what has the name is whole.
+
+    What has come stays when it breaks off, and whoever fetches again goes on there.
+    """
     try:
         yield Work(lambda: _mkdir(target.parent))
-        with part.open("wb") as stream:
-            whole = _Whole(stream)
-            yield from api.download(number, file.index, file.path, whole.add, whole.restart)
+        stream, part = yield Work(lambda: _open_part(target, file))
+        with stream:
+            whole = yield Work(lambda: _Whole(stream))
+            yield from ask(whole.add, whole.restart, whole.size)
         if f"sha256:{whole.digest()}" != file.digest:
+            part.unlink(missing_ok=True)
             raise HansaError(
                 NOT_HANSA, f"{file.path} did not arrive as it was sent; it was not kept.", hint="Fetch again."
             )
@@ -155,8 +167,22 @@ def _bring(number: int, file: TaskFile, target: Path) -> Operation[None]:
             f"{target} cannot be written: {error.strerror}.",
             hint="Free some space, or choose --to DIR.",
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _open_part(target: Path, file: TaskFile) -> tuple[BinaryIO, Path]:
+    """Where a file arrives: what an earlier fetch left, unless another one is writing to it."""
+    name = f".{target.name[:150]}.{file.digest[-16:]}"
+    part = target.with_name(f"{name}.part")
+    stream = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if part.exists() and part.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+            return stream, part
+    except BlockingIOError:
+        pass
+    stream.close()
+    part = target.with_name(f"{name}.{secrets.token_hex(4)}.part")
+    return part.open("x+b"), part
 
 
 def _mkdir(folder: Path) -> None:
@@ -164,11 +190,15 @@ def _mkdir(folder: Path) -> None:
 
 
 class _Whole:
-    """A file as it arrives, and the hash of what has arrived."""
+    """A file as it arrives, behind what is there of it, and the hash of all of that."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._hasher = hashlib.sha256()
+        self.size = 0
+        while piece := stream.read(1 << 20):
+            self._hasher.update(piece)
+            self.size += len(piece)
 
     def add(self, piece: bytes) -> None:
         self._hasher.update(piece)

@@ -6,6 +6,7 @@ import base64
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def _send(sources: list[Source], digests: dict[Path, str], progress: Progress | 
 def _send_one(name: str, found: Source, count: _Counter) -> Operation[None]:
     yield Work(lambda: files.check_unchanged(found))
     try:
-        yield from api.upload(name, FileBody(found.path, found.size, count.add))
+        yield from api.upload_file(name, FileBody(found.path, found.size, count.add))
     except HansaError:
         yield Work(lambda: files.check_unchanged(found))  # the likelier story, if it is so
         raise
@@ -93,6 +94,12 @@ class Follower:
     interval_s: float = 0.0
     """At least so long from one answer to the next question."""
     trying: Trying = field(default_factory=Trying)
+    since: datetime | None = None
+    """Output that came before is not heard."""
+    ends: dict[tuple[int, int, str], int] = field(default_factory=dict)
+    """Of (index, attempt, stream): how much of it was heard before."""
+    task: int | None = None
+    """Follow to the end of this task only."""
 
 
 def follow(number: int, follower: Follower, cursor: str = "", timeout_s: float | None = None) -> Operation[Job]:
@@ -101,8 +108,9 @@ def follow(number: int, follower: Follower, cursor: str = "", timeout_s: float |
     Raises Timeout when ``timeout_s`` is over; the job goes on.
     """
     began: float = yield Now()
-    streams = _Streams(follower.piece)
+    streams = _Streams(follower.piece, follower.ends)
     poll_s = min(QUICK_POLL_S, follower.poll_s)
+    is_over = False
     while True:
         asked: float = yield Now()
         wait_s = poll_s
@@ -116,16 +124,25 @@ def follow(number: int, follower: Follower, cursor: str = "", timeout_s: float |
                 )
         trying = Trying(follower.trying.patience_s, follower.trying.note)
         heard: Following = yield from api.follow(
-            number, cursor, max(wait_s, 0.0), logs=follower.piece is not None, trying=trying
+            number,
+            cursor,
+            max(wait_s, 0.0),
+            logs=follower.piece is not None,
+            trying=trying,
+            since=follower.since,
         )
         cursor = heard.cursor
         for piece in heard.logs:
             streams.add(piece.index, piece.attempt, piece.stream, piece.offset, base64.b64decode(piece.data))
         if follower.job is not None:
             follower.job(heard.job)
-        if Phase(heard.job.status.phase).is_final:
+        if Phase(heard.job.status.phase).is_final or is_over:
             if not heard.logs:
                 return heard.job
+            poll_s = 0.0
+            continue
+        is_over = yield from _has_ended(number, follower.task)
+        if is_over:  # what it wrote before its end is there now: once more, without waiting
             poll_s = 0.0
             continue
         poll_s = follower.poll_s if heard.job.status.phase != Phase.WAITING else poll_s
@@ -134,12 +151,35 @@ def follow(number: int, follower: Follower, cursor: str = "", timeout_s: float |
             yield Pause(rest)
 
 
+def replay(number: int, follower: Follower) -> Operation[None]:
+    """The output of a job's tasks that is there now, in the order in which it came."""
+    streams = _Streams(follower.piece, follower.ends)
+    cursor = ""
+    while True:
+        heard: Following = yield from api.follow(number, cursor, 0.0, logs=True, since=follower.since)
+        for piece in heard.logs:
+            streams.add(piece.index, piece.attempt, piece.stream, piece.offset, base64.b64decode(piece.data))
+        if not heard.logs:
+            return
+        cursor = heard.cursor
+
+
+def _has_ended(number: int, task: int | None) -> Operation[bool]:
+    """Whether a task of the job, if it is about one, has ended."""
+    if task is None:
+        return False
+    page = yield from api.tasks(number, task=task)
+    return any(one.index == task and Phase(one.phase).is_final for one in page.items)
+
+
 class _Streams:
     """Puts pieces of output in order: each byte of each stream once, whatever is repeated."""
 
-    def __init__(self, piece: Callable[[int, int, str, bytes], None] | None) -> None:
+    def __init__(
+        self, piece: Callable[[int, int, str, bytes], None] | None, ends: dict[tuple[int, int, str], int]
+    ) -> None:
         self._piece = piece
-        self._ends: dict[tuple[int, int, str], int] = {}
+        self._ends = dict(ends)
 
     def add(self, index: int, attempt: int, stream: str, offset: int, data: bytes) -> None:
         key = (index, attempt, stream)

@@ -113,6 +113,7 @@ class Transport:
         answer = connection.getresponse()
         found = {name.lower(): value for name, value in answer.getheaders()}
         if request.sink is not None and answer.status < 400:
+            begin(request, answer.status)
             while piece := answer.read1(PIECE_BYTES):
                 self._has_delivered = True
                 request.sink(piece)
@@ -143,6 +144,12 @@ class Transport:
         return self._connection
 
 
+def begin(request: Request, status: int) -> None:
+    """Before an answer is delivered: tell where all of it comes though a part was asked for."""
+    if status == 200 and "Range" in request.headers and request.restart is not None:
+        request.restart()
+
+
 def address(endpoint: Endpoint, request: Request) -> str:
     """Path and query of a request, below whatever path the server's URL has."""
     query = urlencode({name: value for name, value in request.query.items() if value is not None})
@@ -156,7 +163,7 @@ def headers(endpoint: Endpoint, request: Request) -> dict[str, str]:
     if token := endpoint.bearer():
         found["Authorization"] = f"Bearer {token}"
     if isinstance(request.body, FileBody):
-        found["Content-Length"] = str(request.body.size)
+        found["Content-Length"] = str(request.body.size - request.body.offset)
         found["Content-Type"] = "application/octet-stream"
     elif request.body is not None:
         found["Content-Type"] = "application/json"
@@ -164,8 +171,9 @@ def headers(endpoint: Endpoint, request: Request) -> dict[str, str]:
 
 
 def _pieces(body: FileBody) -> Iterator[bytes]:
-    left = body.size
+    left = body.size - body.offset
     with body.path.open("rb") as file:
+        file.seek(body.offset)
         while left and (piece := file.read(min(PIECE_BYTES, left))):
             left -= len(piece)
             if body.progress is not None:

@@ -128,13 +128,12 @@ class ProcessStream:
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+            _let_go(self._process)
             await self._process.wait()
         self._listener.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._listener
-        transport = getattr(self._process, "_transport", None)
-        if transport is not None:
-            transport.close()
+        _let_go(self._process)
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - for the type checker
@@ -165,8 +164,17 @@ async def run_process(
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
+            _let_go(process)
             await asyncio.shield(process.wait())
     return Ran(process.returncode or 0, stdout, stderr)
+
+
+def _let_go(process: asyncio.subprocess.Process) -> None:
+    """Close our ends of its pipes: asyncio's ``wait`` waits for their end, too, and an ssh that was killed may have
+    given the other ends to the one that holds the connection, for as long as the command there runs."""
+    transport = getattr(process, "_transport", None)
+    if transport is not None:
+        transport.close()
 
 
 @asynccontextmanager

@@ -23,11 +23,12 @@ from hansa.jobs import (
     store,
     store_channels,
     store_checkpoints,
+    store_files,
     store_pilots,
     store_shares,
 )
 from hansa.jobs.budget import Budget
-from hansa.jobs.files import FileService, key_of
+from hansa.jobs.files import FileService, hex_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
 from hansa.jobs.registry_logins import RegistryKeys
@@ -192,6 +193,8 @@ class ExchangeService:
 
     async def _store_content(self, pilot_id: str, request: ExchangeRequest) -> list[dict[str, Any]]:
         """Put outputs and logs into the object store, before the unit of work that mentions them."""
+        if named := [output.digest for result in request.results for output in result.outputs]:
+            await self._files.announce(named)
         for result in request.results:
             for output in result.outputs:
                 if output.data is not None:
@@ -350,7 +353,9 @@ class ExchangeService:
             else:
                 books.recount.add(row["lease"])
         self.counters.accepted += len(accepted)
-        await store.insert_task_files(tx, [f for f in books.files if (f["job"], f["index"]) in accepted])
+        outputs = [f for f in books.files if (f["job"], f["index"]) in accepted]
+        await store_files.touch(tx, [f["digest"] for f in outputs], now)
+        await store.insert_task_files(tx, outputs)
         for number, rows in used.items():
             repeated = [row["index"] for row in rows if "fields" in row and (number, row["index"]) in books.known]
             await store.delete_retries(tx, number, repeated)
@@ -509,6 +514,7 @@ class ExchangeService:
 
         Raises Fault ``jobs.bad_spec``, ``jobs.file_missing``, ``jobs.pilot_gone``.
         """
+        await self._files.announce([file.digest for file in found.files])
         for file in found.files:
             if not await self._files.has(file.digest):
                 raise Fault(errors.FILE_MISSING, f"The content of {file.path} has not been uploaded.")
@@ -526,12 +532,12 @@ class ExchangeService:
             folder = f"{job.spec.get('checkpoint')}/"
             if not all(file.path.startswith(folder) and ".." not in file.path.split("/") for file in found.files):
                 raise Fault(errors.BAD_SPEC, "A checkpoint holds files of the job's checkpoint folder only.")
-            await store.own_files(tx, pilot.owner_id, [(file.digest, file.size) for file in found.files], now)
+            await store_files.own(tx, pilot.owner_id, [(file.digest, file.size) for file in found.files], now)
             await store_checkpoints.replace(tx, lease.job, found.index, found.files)
 
     async def check_download(self, pilot_id: str, digest: str) -> None:
         """Whether a pilot may read this content: its owner brought it. Raises Fault ``jobs.no_file``."""
-        key_of(digest)
+        hex_of(digest)
         async with self._database.read() as tx:
             pilot = await store_pilots.get(tx, pilot_id)
             owned = await store.owned_digests(tx, pilot.owner_id, [digest]) if pilot else {}

@@ -15,7 +15,8 @@ from hansa.jobs.channels import ChannelService
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.program import NodeProgram
-from hansa.jobs.routes import upload_length
+from hansa.jobs.routes import Size, upload_length
+from hansa.jobs.wire import Received
 from hansa.kernel.http import invalid, provided
 from hansa.node.protocol import ChannelReply, ChannelRequest, Checkpoint, ExchangeReply, ExchangeRequest
 
@@ -67,16 +68,30 @@ async def download(
     who: Pilot,  # noqa: ARG001
     exchanges: Exchanges,
     files: Files,
+    offset: Size = 0,
 ) -> StreamingResponse:
-    """Content that the pilot's owner brought here."""
+    """Content that the pilot's owner brought here, from ``offset`` on."""
     await exchanges.check_download(pilot, digest)
-    return StreamingResponse(files.open(digest), media_type="application/octet-stream")
+    return StreamingResponse(files.open(digest, offset), media_type="application/octet-stream")
+
+
+@router.get("/pilots/{pilot}/files/{digest}/received")
+async def received(pilot: str, digest: str, size: Size, who: Pilot, files: Files) -> Received:  # noqa: ARG001
+    """How much of an output whose upload broke off is here."""
+    return await files.received_of(pilot, digest, size)
 
 
 @router.put("/pilots/{pilot}/files/{digest}", status_code=204)
-async def upload(pilot: str, digest: str, who: Pilot, files: Files, request: Request) -> None:  # noqa: ARG001
-    """An output of a task, before the exchange that reports it."""
-    await files.store_stream(digest, upload_length(request), request.stream())
+async def upload(
+    pilot: str,
+    digest: str,
+    who: Pilot,  # noqa: ARG001
+    files: Files,
+    request: Request,
+    offset: Size = 0,
+) -> None:
+    """An output of a task, or the rest of it from ``offset`` on, before the exchange that reports it."""
+    await files.store_stream(pilot, digest, upload_length(request), request.stream(), offset)
 
 
 @router.get("/pilots/{pilot}/node.pyz")

@@ -37,7 +37,7 @@ async def reopen(tx: Tx, job: Any, wanted: Sequence[int] | None, now: datetime) 
         return 0
     values |= {"open": not job.held and not job.blockers, "wake_at": None, "kill_requested": False}
     if Phase(job.phase).is_final:
-        values |= _reopened(count, now)
+        values |= _reopened(count, now) | dict.fromkeys(("files_gone", "logs_gone", "attempts_gone"))
     await store.update_job(tx, job.number, **values)
     return count
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -12,12 +14,16 @@ from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.jobs.channels import ChannelService
 from hansa.jobs.files import FileService
+from hansa.jobs.logs import LogChoice
 from hansa.jobs.service import JobService
 from hansa.jobs.wire import (
     Explanation,
     FileKeys,
     Following,
+    History,
+    HistoryEntry,
     Job,
+    JobInputs,
     JobPage,
     JobSpec,
     MissingFiles,
@@ -25,6 +31,7 @@ from hansa.jobs.wire import (
     OpenedChannel,
     Phase,
     PilotPage,
+    Received,
     Selection,
     TaskFilePage,
     TaskPage,
@@ -42,6 +49,9 @@ Uploader = Annotated[Caller, allowed(Permission.FILES_WRITE)]
 Number = Annotated[int, Path(le=MOST)]
 TaskIndex = Annotated[int, Query(le=MOST)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Size = Annotated[int, Query(ge=0, le=MOST)]
+_RANGE = re.compile(r"bytes=(\d{1,18})-")
+_HISTORY = 1000
 Stream = Literal["stdout", "stderr", "setup"]
 
 
@@ -49,6 +59,27 @@ def upload_length(request: Request) -> int | None:
     """The Content-Length of an upload, if it has one."""
     value = request.headers.get("content-length", "")
     return int(value) if value.isdecimal() else None
+
+
+def aware(moment: datetime | None) -> datetime | None:
+    """A moment with its time zone: UTC where none was said."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def range_start(value: str | None) -> int:
+    """Where ``bytes=N-`` begins; 0 for anything else, as a range may be ignored."""
+    match = _RANGE.fullmatch(value or "")
+    return int(match[1]) if match else 0
+
+
+def ranged(size: int, start: int) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer with the bytes from ``start`` on."""
+    if start > size:
+        return 416, {"Content-Length": "0", "Content-Range": f"bytes */{size}"}
+    if start <= 0:
+        return 200, {"Content-Length": str(size), "Accept-Ranges": "bytes"}
+    span = f"bytes {start}-{max(start, size - 1)}/{size}"
+    return 206, {"Content-Length": str(size - start), "Content-Range": span, "Accept-Ranges": "bytes"}
 
 
 @router.post("/jobs", status_code=201)
@@ -89,9 +120,13 @@ async def follow_job(
     cursor: str | None = None,
     wait_s: Annotated[float, Query(ge=0, le=60)] = 0,
     logs: bool = True,
+    since: datetime | None = None,
 ) -> Following:
-    """The job and its new log pieces; waits for news up to ``wait_s`` seconds. Cursor ``now`` skips old logs."""
-    return await jobs.follow(who, job, cursor, wait_s, logs=logs)
+    """The job and its new log pieces; waits for news up to ``wait_s`` seconds. Cursor ``now`` skips old logs.
+
+    Without a cursor ``since`` skips what came before that moment.
+    """
+    return await jobs.follow(who, job, cursor, wait_s, logs=logs, since=aware(since))
 
 
 @router.get("/jobs/{job}/logs", response_class=StreamingResponse)
@@ -103,10 +138,14 @@ async def read_log(
     stream: Stream = "stdout",
     attempt: Annotated[int | None, Query(le=2**31 - 1)] = None,
     tail_bytes: Annotated[int | None, Query(ge=1, le=64 * 1024**2)] = None,
+    tail_lines: Annotated[int | None, Query(ge=1, le=100_000)] = None,
+    since: datetime | None = None,
+    contains: Annotated[str | None, Query(min_length=1, max_length=500)] = None,
 ) -> StreamingResponse:
-    """One stream of one task, as plain text."""
-    pieces = await jobs.log(who, job, task, stream, attempt, tail_bytes)
-    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+    """One stream of one task, as plain text: all, its end, what came since a moment, or lines with a text in them."""
+    found = await jobs.log(who, job, task, LogChoice(stream, attempt, tail_bytes, tail_lines, aware(since), contains))
+    headers = {"X-Log-Attempt": str(found.attempt), "X-Log-Start": str(found.start)}
+    return StreamingResponse(found.pieces, headers=headers, media_type="text/plain; charset=utf-8")
 
 
 @router.get("/jobs/{job}/tasks")
@@ -132,11 +171,33 @@ async def list_files(
 
 
 @router.get("/jobs/{job}/tasks/{index}/files/{path:path}", response_class=StreamingResponse)
-async def read_file(job: Number, index: Number, path: str, who: Reader, jobs: Jobs) -> StreamingResponse:
-    """The content of an output file."""
-    size, pieces = await jobs.open_file(who, job, index, path)
-    headers = {"Content-Length": str(size), "X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
-    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+async def read_file(
+    job: Number,
+    index: Number,
+    path: str,
+    who: Reader,
+    jobs: Jobs,
+    range_: Annotated[str | None, Header(alias="range", max_length=100)] = None,
+) -> StreamingResponse:
+    """The content of an output file; with ``Range: bytes=N-`` from byte N on."""
+    start = range_start(range_)
+    size, pieces = await jobs.open_file(who, job, index, path, start)
+    status, headers = ranged(size, start)
+    headers |= {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
+    return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
+
+
+@router.get("/jobs/{job}/inputs")
+async def list_inputs(job: Number, who: Reader, jobs: Jobs, task: TaskIndex | None = None) -> JobInputs:
+    """Input files that all tasks of a job have, and those of one of its tasks; contents are at GET /files/{digest}."""
+    return JobInputs(await jobs.inputs(who, job, task))
+
+
+@router.get("/jobs/{job}/history")
+async def job_history(job: Number, who: Reader, jobs: Jobs) -> History:
+    """What has happened to a job."""
+    found = await jobs.timeline(who, job, _HISTORY)
+    return History([HistoryEntry(e.time, e.phase, e.reason, e.message, e.actor) for e in found])
 
 
 @router.post("/jobs/{job}/kill")
@@ -187,10 +248,30 @@ async def missing_files(body: FileKeys, who: Uploader, files: Files) -> MissingF
     return await files.missing(who, body)
 
 
+@router.get("/files/{digest}/received")
+async def received_bytes(digest: str, size: Size, who: Uploader, files: Files) -> Received:
+    """How much of an upload that broke off is here: it goes on there."""
+    return await files.received(who, digest, size)
+
+
+@router.get("/files/{digest}", response_class=StreamingResponse)
+async def read_content(
+    digest: str,
+    who: Reader,
+    files: Files,
+    range_: Annotated[str | None, Header(alias="range", max_length=100)] = None,
+) -> StreamingResponse:
+    """Content that the caller has uploaded; with ``Range: bytes=N-`` from byte N on."""
+    start = range_start(range_)
+    size, pieces = await files.read(who, digest, start)
+    status, headers = ranged(size, start)
+    return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
+
+
 @router.put("/files/{digest}", status_code=204)
-async def upload_file(digest: str, who: Uploader, files: Files, request: Request) -> None:
-    """Upload content; checked against its digest and Content-Length while it arrives."""
-    await files.upload(who, digest, upload_length(request), request.stream())
+async def upload_file(digest: str, who: Uploader, files: Files, request: Request, offset: Size = 0) -> None:
+    """Upload content, or the rest of it from ``offset`` on; checked against its digest and length as it arrives."""
+    await files.upload(who, digest, upload_length(request), request.stream(), offset)
 
 
 @router.get("/pilots")

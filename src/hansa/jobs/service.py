@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from hansa.engines.egress import EgressPolicy
@@ -13,12 +14,12 @@ from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
 from hansa.images.endorsing import check_container
-from hansa.jobs import errors, leases, links, overview, search, store, store_pilots
+from hansa.jobs import errors, leases, links, overview, search, store, store_files, store_pilots
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
 from hansa.jobs.log_search import Found, find_lines
-from hansa.jobs.logs import LogStore
+from hansa.jobs.logs import LogChoice, LogStore, OpenLog
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import fill_needs, misfit
 from hansa.jobs.notices import NoticePolicy
@@ -51,6 +52,7 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
 from hansa.kernel.wire import decode
+from hansa.node.protocol import File
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -155,6 +157,7 @@ class JobService:
                 "deadline": spec.deadline,
             }
             number = await store.insert_job(tx, values, rows)
+            await store_files.add_inputs(tx, number, [file.digest for file in inputs])
             await store.mark(tx, caller.user_id, number, "label", spec.labels)
             await links.insert(tx, number, needed)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
@@ -216,7 +219,8 @@ class JobService:
 
     async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, text: str) -> Found:
         """Lines of one stream of one task that have this text. Raises Fault ``jobs.no_task``."""
-        return await find_lines(await self.log(caller, number, index, stream, None, None), text)
+        found = await self.log(caller, number, index, LogChoice(stream))
+        return await find_lines(found.pieces, text)
 
     async def timeline(self, caller: Caller, number: int, limit: int = 50) -> Sequence[StoredEvent]:
         """What has happened to a job, oldest first."""
@@ -229,13 +233,22 @@ class JobService:
         return self._changes.stream(caller.user_id, position, beat_s)
 
     async def follow(
-        self, caller: Caller, number: int, cursor: str | None, wait_s: float, *, logs: bool = True
+        self,
+        caller: Caller,
+        number: int,
+        cursor: str | None,
+        wait_s: float,
+        *,
+        logs: bool = True,
+        since: datetime | None = None,
     ) -> Following:
         """The job and its new log pieces; waits up to ``wait_s`` seconds for something new."""
         deadline = self._clock.now().timestamp() + wait_s
         with self._database.bells.listen(f"job/{number}") as bell:
             job = await self.get(caller, number)
             version, chunk = await self._start_of(number, cursor)
+            if since is not None and not cursor:
+                chunk = await self._logs.chunk_before(number, since)
             while True:
                 pieces, chunk = await self._logs.since(number, chunk, _FOLLOW_BYTES) if logs else ([], chunk)
                 left = deadline - self._clock.now().timestamp()
@@ -318,39 +331,55 @@ class JobService:
     ) -> TaskFilePage:
         after = decode_cursor(cursor, int, str)
         async with self._database.read() as tx:
-            await self._own(tx, caller, number)
+            job = await self._own(tx, caller, number)
+            if job.files_gone is not None:
+                raise gone(job)
             key = (int(after[0]), str(after[1])) if after else None
             rows = await store.task_files_page(tx, number, index=index, after=key, limit=limit)
         found = [TaskFile(row.index, row.path, row.digest, row.size, row.executable) for row in rows]
         following = encode_cursor(found[-1].index, found[-1].path) if len(found) == limit else None
         return TaskFilePage(found, following)
 
-    async def open_file(self, caller: Caller, number: int, index: int, path: str) -> tuple[int, AsyncIterator[bytes]]:
-        """Size and content of an output file. Raises Fault ``jobs.no_file``."""
+    async def inputs(self, caller: Caller, number: int, index: int | None) -> list[File]:
+        """Input files of a job, with those of one of its tasks. Raises Fault ``jobs.files_gone``."""
         async with self._database.read() as tx:
-            await self._own(tx, caller, number)
+            job = await self._own(tx, caller, number)
+            if index is not None:
+                self._check_index(job, index)
+            if job.files_gone is not None:
+                raise gone(job)
+            rows = await store.rows_of(tx, job, index, index) if job.has_rows and index is not None else []
+        return [File(**file) for file in [*job.spec["inputs"], *(one for row in rows for one in row["inputs"])]]
+
+    async def open_file(
+        self, caller: Caller, number: int, index: int, path: str, start: int = 0
+    ) -> tuple[int, AsyncIterator[bytes]]:
+        """Size of an output file, and its content from ``start`` on. Raises Fault ``jobs.no_file``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            if job.files_gone is not None:
+                raise gone(job)
             row = await store.task_file(tx, number, index, path)
         if row is None:
             raise Fault(
                 errors.NO_FILE, f"Task {number}.{index} has no output {path!r}.", hint=f"hansa job fetch {number}"
             )
-        return row.size, self._files.open(row.digest)
+        return row.size, self._files.open(row.digest, start)
 
-    async def log(
-        self, caller: Caller, number: int, index: int | None, stream: str, attempt: int | None, tail_bytes: int | None
-    ) -> AsyncIterator[bytes]:
-        """One stream of one task. Raises Fault ``jobs.no_task``."""
+    async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> OpenLog:
+        """One stream of one task. Raises Fault ``jobs.no_task``, ``jobs.logs_gone``."""
         async with self._database.read() as tx:
             job = await self._own(tx, caller, number)
         index = job.first if index is None else index
         self._check_index(job, index)
-        if tail_bytes is None:
-            return self._logs.read(number, index, stream, attempt)
-
-        async def ending() -> AsyncIterator[bytes]:
-            yield await self._logs.tail(number, index, stream, tail_bytes, attempt)
-
-        return ending()
+        if job.logs_gone is not None:
+            raise Fault(
+                errors.LOGS_GONE,
+                f"The output of job {number} was kept until {job.logs_gone:%Y-%m-%d}.",
+                hint="For how long is the operator's setting retention.logs_days.",
+                job=number,
+            )
+        return await self._logs.open(number, index, wanted)
 
     async def kill(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Kill a job, or some of its tasks. What has ended stays as it is."""
@@ -432,6 +461,8 @@ class JobService:
     async def _reopen(self, tx: Tx, caller: Caller, job: Any, wanted: Sequence[int] | None, now: Any) -> None:
         for index in wanted or []:
             self._check_index(job, index)
+        if job.files_gone is not None and job.input_files:
+            raise gone(job)
         count = await reopen(tx, job, wanted, now)
         if not count:
             raise Fault(errors.NOTHING_TO_RETRY, f"No task of job {job.number} failed or was killed.", job=job.number)
@@ -504,7 +535,8 @@ class JobService:
             )
 
     async def _check_inputs(self, tx: Tx, caller: Caller, inputs: Sequence[Any]) -> None:
-        owned = await store.owned_digests(tx, caller.user_id, sorted({file.digest for file in inputs}))
+        digests = sorted({file.digest for file in inputs})
+        owned = await store_files.use_owned(tx, caller.user_id, digests, self._clock.now())
         lost = [file.path for file in inputs if file.digest not in owned]
         if lost:
             raise Fault(
@@ -517,6 +549,16 @@ class JobService:
     async def _ring_pilots(self, tx: Tx, number: int) -> None:
         for lease in await leases.of_job(tx, number):
             tx.ring(f"pilot/{lease.pilot_id}")
+
+
+def gone(job: Any) -> Fault:
+    """The files of the job were deleted by the retention."""
+    return Fault(
+        errors.FILES_GONE,
+        f"The files of job {job.number} were kept until {job.files_gone:%Y-%m-%d}.",
+        hint="Submit it again. For how long files are kept is the operator's setting retention.job_files_days.",
+        job=job.number,
+    )
 
 
 async def _check_image(tx: Tx, vo: str | None, image: str | None) -> None:

@@ -183,13 +183,6 @@ async def insert_task_files(tx: Tx, rows: list[dict[str, Any]]) -> None:
         await tx.execute(insert_ignore(tx, task_files), rows)
 
 
-async def own_files(tx: Tx, owner_id: str, found: Sequence[tuple[str, int]], now: datetime) -> None:
-    """Note that this owner has brought this content here."""
-    if found:
-        rows = [{"owner_id": owner_id, "digest": digest, "size": size, "time": now} for digest, size in found]
-        await tx.execute(insert_ignore(tx, files), rows)
-
-
 async def owned_digests(tx: Tx, owner_id: str, digests: Sequence[str]) -> dict[str, int]:
     """Which of these digests the owner has here, with their sizes."""
     found: dict[str, int] = {}
@@ -290,6 +283,10 @@ async def add_log_chunks(tx: Tx, rows: list[dict[str, Any]]) -> None:
         await tx.execute(sa.insert(log_chunks), rows)
 
 
+async def delete_log_chunks(tx: Tx, ids: Sequence[int]) -> None:
+    await tx.execute(sa.delete(log_chunks).where(log_chunks.c.id.in_(ids)))
+
+
 async def log_chunks_of(
     tx: Tx, number: int, *, after: int = 0, index: int | None = None, limit: int = 1000
 ) -> Sequence[Any]:
@@ -299,8 +296,10 @@ async def log_chunks_of(
     return (await tx.execute(query.order_by(log_chunks.c.id).limit(limit))).all()
 
 
-async def last_log_chunk(tx: Tx, number: int) -> int:
+async def last_log_chunk(tx: Tx, number: int, before: datetime | None = None) -> int:
     query = sa.select(sa.func.max(log_chunks.c.id)).where(log_chunks.c.job == number)
+    if before is not None:
+        query = query.where(log_chunks.c.time < before)
     return (await tx.execute(query)).scalar() or 0
 
 

@@ -77,6 +77,9 @@ jobs = sa.Table(
     sa.Column("blockers", sa.Integer, nullable=False, server_default="0"),  # jobs that must end before
     sa.Column("wake_at", Moment),  # not open before: all that waits is backing off
     sa.Column("deadline", Moment),
+    sa.Column("files_gone", Moment),  # since when they are not kept any more
+    sa.Column("logs_gone", Moment),
+    sa.Column("attempts_gone", Moment),
     sa.Index("ix_jobs_owner", "owner_id", "number"),
     sa.Index("ix_jobs_phase", "owner_id", "phase", "number"),
     sa.Index("ix_jobs_group", "owner_id", "group_name", "number"),
@@ -103,6 +106,7 @@ jobs = sa.Table(
         sqlite_where=sa.text("open"),
         postgresql_where=sa.text("open"),
     ),
+    sa.Index("ix_jobs_ended", "ended", "number"),
     sqlite_autoincrement=True,
 )
 
@@ -247,6 +251,24 @@ task_files = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("executable", sa.Boolean, nullable=False),
+    sa.Index("ix_task_files_digest", "digest"),
+    sqlite_with_rowid=False,
+)
+
+job_inputs = sa.Table(  # which content a job needs, each once: what they name is not deleted
+    "job_inputs",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("job", sa.BigInteger, primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+
+contents = sa.Table(  # what may be in the object store: it is named here before it is put there
+    "contents",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("used", Moment, nullable=False),  # when somebody last meant to count on it
+    sa.Column("doomed", sa.Boolean, nullable=False),  # it is being deleted: nobody may count on it
     sqlite_with_rowid=False,
 )
 
@@ -256,7 +278,8 @@ files = sa.Table(  # which content an owner has brought here: nobody gets conten
     sa.Column("owner_id", sa.Text, primary_key=True),
     sa.Column("digest", sa.Text, primary_key=True),
     sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("time", Moment, nullable=False),
+    sa.Column("time", Moment, nullable=False),  # of its last use
+    sa.Index("ix_files_digest", "digest"),
     sqlite_with_rowid=False,
 )
 
@@ -269,6 +292,8 @@ log_chunks = sa.Table(  # where the object store has log bytes; never the bytes 
     sa.Column("last", sa.BigInteger, nullable=False),
     sa.Column("object", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("time", Moment),
+    sa.Column("pieces", Document),  # what is where in it, where that are few; else its first line says it
     sa.Index("ix_log_chunks_job", "job", "id"),
     sqlite_autoincrement=True,
 )

@@ -48,6 +48,8 @@ def job_view(row: Any, running: int) -> Job:
         after=[After(**one) for one in spec.get("after", ())],
         deadline=row.deadline,
         sites=row.sites or [],
+        files_gone=row.files_gone,
+        logs_gone=row.logs_gone,
         exit_code=row.exit_code,
     )
 

@@ -229,6 +229,10 @@ class Job:
     deadline: datetime | None = None
     sites: list[str] = field(default_factory=list)
     """Where tasks of it have run."""
+    files_gone: datetime | None = None
+    """Since when its files are not kept any more."""
+    logs_gone: datetime | None = None
+    """Since when its output is not kept any more."""
     exit_code: int | None = None
     """Of a single job that has ended: what ``hansa run`` exits with. A signal n is 128 + n; 137 also for a limit."""
 
@@ -346,6 +350,38 @@ class MissingFiles:
     """Digests that the server does not have from this user: upload them."""
 
     missing: list[str]
+
+
+@dataclass(frozen=True)
+class JobInputs:
+    """Input files of a job, and of one of its tasks where one was named."""
+
+    items: list[File]
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One thing that happened to a job."""
+
+    time: datetime
+    phase: str
+    reason: str
+    message: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class History:
+    """What has happened to a job, the oldest first."""
+
+    items: list[HistoryEntry]
+
+
+@dataclass(frozen=True)
+class Received:
+    """How many bytes of an upload that broke off are here: the rest is sent with ``offset``."""
+
+    received: int
 
 
 @dataclass(frozen=True)

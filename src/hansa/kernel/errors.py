@@ -92,6 +92,7 @@ NOT_FOUND = register("kernel.not_found", 404, Exit.NOT_FOUND, "There is nothing 
 METHOD = register("kernel.method", 405, Exit.USAGE, "This address does not take that method.")
 BUG = register("kernel.bug", 500, Exit.AWAY, "A defect of Hansa. Nothing was changed.")
 STORAGE_FULL = register("kernel.storage_full", 507, Exit.LIMIT, "The disk of the server is full.")
+STORAGE_AWAY = register("kernel.storage_away", 503, Exit.AWAY, "The server's object store cannot be reached.")
 DATABASE_AWAY = register("kernel.database_away", 503, Exit.AWAY, "The server's database cannot be reached.")
 SCHEMA = register("kernel.schema", 500, Exit.REFUSED, "The database's schema is not this server's.")
 NETWORK_DISK = register(

@@ -184,6 +184,26 @@ class DatabaseSettings(_Table):
     """``postgresql://USER@HOST/NAME`` for a federation. Default: SQLite in HANSA_HOME/db."""
 
 
+class ObjectSettings(_Table):
+    """Where contents of job files and logs are kept."""
+
+    url: str | None = None
+    """A folder, or ``s3://BUCKET/PREFIX``. Default: ``blobs`` in HANSA_HOME. Several servers share one."""
+
+    endpoint: str | None = None
+    """URL of the S3 server. Default: AWS's for the region. Its keys come from where AWS's tools look for them:
+    ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, or ``~/.aws/credentials``."""
+
+    region: str | None = None
+    """Region of the S3 server. Default: that of AWS's configuration."""
+
+    profile: str | None = None
+    """Section of ``~/.aws/credentials``. Default: ``AWS_PROFILE``, else ``default``."""
+
+    path_style: bool = True
+    """Whether buckets are named in the path, as most S3 servers want it, or in the host name."""
+
+
 class LogSettings(_Table):
     """Logs of the server."""
 
@@ -205,6 +225,9 @@ class FileSettings(_Table):
 
     job_limit_files: Annotated[int, Gt(0)] = 20_000
     """Number of input files of one job."""
+
+    user_limit_bytes: Count = 0
+    """Bytes of uploaded files that one user may keep here. 0: as many as there is room for."""
 
     free_bytes: Count = 256 * 1024**2
     """Bytes that stay free on the server's disk: uploads are refused below."""
@@ -356,6 +379,21 @@ class RetentionSettings(_Table):
     events_days: Annotated[int, Gt(0)] = 365
     """Days that events are kept."""
 
+    attempts_days: Count = 365
+    """Days that a job's earlier attempts are kept after its end. 0: for ever."""
+
+    job_files_days: Count = 365
+    """Days that input and output files are kept after the end of their job. 0: for ever."""
+
+    logs_days: Count = 365
+    """Days that output of tasks (stdout, stderr) is kept after the end of their job. 0: for ever."""
+
+    uploads_days: Annotated[int, Gt(0)] = 30
+    """Days without use after which an uploaded file is deleted that no job has."""
+
+    unclaimed_days: Annotated[int, Gt(0)] = 14
+    """Days after which content is deleted that nobody claimed: an upload that broke off, an output never reported."""
+
     idempotency_hours: Annotated[int, Gt(0)] = 48
     """Hours for which the answer to an Idempotency-Key is remembered."""
 
@@ -378,6 +416,7 @@ class Settings(_Table):
     database: DatabaseSettings = DatabaseSettings()
     log: LogSettings = LogSettings()
     files: FileSettings = FileSettings()
+    objects: ObjectSettings = ObjectSettings()
     job: JobSettings = JobSettings()
     mail: MailSettings = MailSettings()
     pilot: PilotSettings = PilotSettings()

@@ -122,16 +122,23 @@ class Cache:
                 raise InputError(f"input {file.path}: the pilot ends, and {problem}")
 
     def _download(self, file: File, source: Source) -> None:
+        """What came stays when the connection breaks, and the next try goes on there."""
         temporary = self.place(file.digest) + ".part"
-        digest = hashlib.sha256()
         try:
-            with open(temporary, "wb") as stream:
+            digest = hashlib.sha256()
+            with open(temporary, "a+b") as stream:
+                stream.seek(0)
+                offset = 0
+                for piece in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(piece)
+                    offset += len(piece)
 
                 def write(piece: bytes) -> None:
                     digest.update(piece)
                     stream.write(piece)
 
-                size = source.get(self._path_of(file.digest), write)
+                path = self._path_of(file.digest)
+                size = offset + source.get(f"{path}?offset={offset}" if offset else path, write)
             got = "sha256:" + digest.hexdigest()
             if got != file.digest:
                 raise InputError(
@@ -140,11 +147,10 @@ class Cache:
                 )
             os.chmod(temporary, 0o400)
             os.rename(temporary, self.place(file.digest))
-        except BaseException:
-            try:
-                os.unlink(temporary)
-            except OSError:
-                pass
+        except BaseException as error:
+            if not isinstance(error, Unreachable):
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
             raise
 
 

@@ -17,6 +17,8 @@ from .template import render
 from .transport import AnyTransport, Refused, Unreachable
 from .wire import clean_text
 
+RESUME_BYTES = 8 << 20
+"""Of larger files the server keeps what came when an upload breaks off."""
 _NO_OUTPUTS = (KILLED, NODE)
 
 
@@ -149,17 +151,37 @@ def upload_file(
     backoff: Backoff,
     pause: Callable[[float], bool],
 ) -> None:
-    """PUT one output, again and again while the server is away and ``pause`` says True."""
+    """PUT one output, again and again while the server is away and ``pause`` says True.
+
+    A large one goes on where an upload of it broke off.
+    """
     while True:
         try:
+            offset = _received(transport, path, output.size) if output.size > RESUME_BYTES else 0
             with open_output(work, output.path) as stream:
-                transport.put_file(path, stream, output.size)
+                stream.seek(offset)
+                transport.put_file(f"{path}?offset={offset}" if offset else path, stream, output.size - offset)
             return
         except Refused as error:
             raise UploadRefused(f"output {output.path} ({output.size:,} bytes) was not taken: {error}") from error
         except Unreachable as error:
             if not pause(backoff.next_s()):
                 raise UploadRefused(f"output {output.path} was not sent before the pilot ended: {error}") from error
+
+
+def _received(transport: AnyTransport, path: str, size: int) -> int:
+    """How many bytes of it the server has; 0 where it does not know that question."""
+    answer: List[bytes] = []
+    try:
+        transport.get(f"{path}/received?size={size}", answer.append)
+        received = int(json.loads(b"".join(answer))["received"])
+    except Refused as error:
+        if error.status not in (404, 405):
+            raise
+        return 0
+    except (ValueError, KeyError, TypeError):
+        return 0
+    return received if 0 <= received <= size else 0
 
 
 def tail_of(paths: Tuple[str, ...], limit: int = 400) -> str:

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from hansa.identity.policy import Permission
 from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
+from hansa.jobs.logs import LogChoice
 from hansa.jobs.overview import Used
 from hansa.jobs.service import JobService
 from hansa.jobs.wire import Job, JobSpec, Phase, Selection
@@ -293,7 +294,8 @@ async def show_log(
     hits = await jobs.find_in_log(visit.caller, job, index, stream, q) if q else None
     tail = b""
     if hits is None:
-        tail = b"".join([piece async for piece in await jobs.log(visit.caller, job, index, stream, None, _LOG_BYTES)])
+        end = await jobs.log(visit.caller, job, index, LogChoice(stream, tail_bytes=_LOG_BYTES))
+        tail = b"".join([piece async for piece in end.pieces])
     return portal.page(
         visit,
         "jobs/log.html",
@@ -321,10 +323,10 @@ async def download_log(
     job: Number, visit: Reader, jobs: Jobs, task: Index = None, stream: Stream = "stdout"
 ) -> StreamingResponse:
     """A whole stream, as a file."""
-    pieces = await jobs.log(visit.caller, job, task, stream, None, None)
+    log = await jobs.log(visit.caller, job, task, LogChoice(stream))
     name = f"job-{job}{'' if task is None else f'.{task}'}-{stream}.txt"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8", headers=headers)
+    return StreamingResponse(log.pieces, media_type="text/plain; charset=utf-8", headers=headers)
 
 
 @router.get("/jobs/{job}/files")

@@ -13,7 +13,7 @@ import structlog
 
 from hansa.accounting.service import AccountingService
 from hansa.engines.egress import EgressPolicy
-from hansa.engines.objects import FolderObjects, Objects
+from hansa.engines.objects import Objects, open_objects
 from hansa.identity.accounts import AccountService
 from hansa.identity.authority import AuthorityService
 from hansa.identity.authority_room import AuthorityRoom
@@ -47,6 +47,7 @@ from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
+from hansa.jobs.retention import Retention
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
@@ -115,6 +116,7 @@ class Rooms:
     program: NodeProgram
     demand: Demand
     timers: Timers
+    retention: Retention
     images: ImageService
     endorsing: EndorsementService
     machines: MachineService
@@ -129,6 +131,7 @@ class Rooms:
         """Sign the computer in as its own site, then run the loops."""
         await self._ensure_local()
         await self.images.ensure_presets()
+        await self.files.adopt(self.home.blobs / "files")
         if self.home.is_embedded:  # it is alone: what an earlier server held when it was killed is free
             async with self.database.begin() as tx:
                 for engine in self.engines.values():
@@ -136,6 +139,7 @@ class Rooms:
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
             ("timers", self.timers.run),
+            ("retention", self.retention.run),
             *((name, engine.run) for name, engine in self.engines.items()),
             ("ends", self._look_at_ends),
             ("sequencer", self.events.run_sequencer),
@@ -202,7 +206,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     """Wire the services; nothing runs yet."""
     clock = clock or SystemClock()
     events = EventLog(database, clock)
-    objects = FolderObjects(home.blobs)
+    objects = open_objects(settings.objects, home.blobs)
     vault = home.vault()
     pages = f"{home.url}{REALM}"
     keys = Keys(database, events, clock, vault, settings.identity.access_token_s)
@@ -233,7 +237,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
-    logs = LogStore(database, objects)
+    logs = LogStore(database, objects, clock)
     program = build_node_program()
     hide = [home.path]
     ends: asyncio.Queue[str] = asyncio.Queue()
@@ -306,6 +310,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         program=program,
         demand=Demand(database, events, clock),
         timers=Timers(database, events, clock),
+        retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
         endorsing=EndorsementService(database, events, clock, images, home.url),
         machines=MachineService(

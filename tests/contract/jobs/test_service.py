@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hansa.jobs.logs import LogChoice
 from hansa.jobs.wire import JobSpec, Phase, Requirements
 from hansa.kernel.clock import SystemClock
 from hansa.kernel.database import Database, open_database
@@ -105,7 +106,7 @@ async def test_jobs_of_others_do_not_exist(world: World) -> None:
         world.jobs.kill(other, job.number, Selection()),
         world.jobs.retry(other, job.number, Selection()),
         world.jobs.explain(other, job.number, None),
-        world.jobs.log(other, job.number, 0, "stdout", None, None),
+        world.jobs.log(other, job.number, 0, LogChoice()),
         world.jobs.task_files(other, job.number, index=None, cursor=None, limit=1),
         world.jobs.open_file(other, job.number, 0, "a"),
         world.jobs.follow(other, job.number, None, 0),
@@ -266,9 +267,7 @@ async def test_outputs_that_are_not_what_they_say_are_refused_whole(world: World
 
 
 async def log_of(world: World, number: int, index: int = 0, tail_bytes: int | None = None, **more: Any) -> bytes:
-    pieces = await world.jobs.log(
-        world.owner, number, index, more.get("stream", "stdout"), more.get("attempt"), tail_bytes
-    )
+    pieces = (await world.jobs.log(world.owner, number, index, LogChoice(tail_bytes=tail_bytes, **more))).pieces
     return b"".join([piece async for piece in pieces])
 
 

@@ -82,7 +82,7 @@ def test_no_path_leads_out(path: str) -> None:
 )
 def test_repeated_pieces_are_heard_once(data: bytes, repeats: list[tuple[int, int]]) -> None:
     heard = bytearray()
-    streams = _Streams(lambda _index, _attempt, _stream, piece: heard.extend(piece))
+    streams = _Streams(lambda _index, _attempt, _stream, piece: heard.extend(piece), {})
     streams.add(0, 1, "stdout", 0, data)
     for start, size in repeats:
         piece = data[start : start + size]

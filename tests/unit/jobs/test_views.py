@@ -57,6 +57,8 @@ def row(**more: Any) -> SimpleNamespace:
         "comment": None,
         "sites": None,
         "exit_code": None,
+        "files_gone": None,
+        "logs_gone": None,
     }
     return SimpleNamespace(**(values | more))
 

@@ -6,11 +6,15 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from hansa.compat.dirac.jdl import JdlError, Scalar, Value
 
 STDOUT, STDERR = "std.out", "std.err"
+OUT_LABEL, ERR_LABEL, DATA_LABEL = "dirac.stdout", "dirac.stderr", "dirac.outputdata"
+"""Labels of a job: what its streams are called when they are fetched, and which outputs are data."""
 _PLACE = re.compile(r"%(?:\((\w+)\)s|([snj%]))")
+_NAME_LIMIT = 200
 _REMOTE = ("LFN:", "SB:", "lfn:", "sb:")
 UNDERSTOOD = frozenset(
     [
@@ -89,9 +93,47 @@ def translate(attributes: Mapping[str, Value], is_file: Callable[[str], bool], *
     if attributes.get("outputdata") or attributes.get("outputse") or attributes.get("outputpath"):
         notes.append("output data comes back with the output sandbox: there is no storage element")
     outputs = [one.removeprefix("LFN:") for one in outputs if one not in (stdout, stderr)] or [stdout]
+    options = _options(attributes)
+    data = [one.removeprefix("LFN:") for one in _list(attributes, "outputdata")]
+    if labels := _labels(stdout, stderr, data):
+        options["labels"] = labels
     if rows is not None:
         outputs = [expand(one, names) for one in outputs]
-    return Submission(command, inputs, outputs, stdout, stderr, _options(attributes), rows, notes)
+        name = str(options.get("name", ""))
+        if _PLACE.search(name):
+            options["name"] = _PLACE.sub("", name).strip(" _-.") or "parametric"
+            notes.append(f"an array has one name: {options['name']}")
+    return Submission(command, inputs, outputs, stdout, stderr, options, rows, notes)
+
+
+def _labels(stdout: str, stderr: str, data: list[str]) -> dict[str, str]:
+    """What the outputs are called, where that is not as usual."""
+    for name in (stdout, stderr):
+        if "/" in name or name in ("", ".", "..") or len(name) > _NAME_LIMIT:
+            raise JdlError(f"{name[:80]!r} is no name for a file of output")
+    if stdout == stderr:
+        raise JdlError(f"StdOutput and StdError are both {stdout}; they are two files")
+    found = {OUT_LABEL: stdout} if stdout != STDOUT else {}
+    found |= {ERR_LABEL: stderr} if stderr != STDERR else {}
+    if data:
+        text = ",".join(data)
+        if len(text) > _NAME_LIMIT:
+            raise JdlError(
+                f"OutputData has {len(text)} characters; up to {_NAME_LIMIT} are possible: use a pattern, *.dat"
+            )
+        found[DATA_LABEL] = text
+    return found
+
+
+def stream_names(labels: Mapping[str, str], index: int) -> dict[str, str]:
+    """What a task's streams are called: ``%n`` is its index."""
+    names = {"stdout": labels.get(OUT_LABEL, STDOUT), "stderr": labels.get(ERR_LABEL, STDERR)}
+    return {stream: _PLACE.sub(str(index), name) for stream, name in names.items()}
+
+
+def is_data(labels: Mapping[str, str], path: str) -> bool:
+    """Whether an output is one of those that ``OutputData`` named."""
+    return any(fnmatchcase(path, _PLACE.sub("*", one)) for one in labels.get(DATA_LABEL, "").split(",") if one)
 
 
 def _inputs(attributes: Mapping[str, Value]) -> tuple[list[str], list[str]]:

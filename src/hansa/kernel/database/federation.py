@@ -100,7 +100,7 @@ class FederationDatabase:
             yield connection
         finally:
             # To the end even if the caller is cancelled, so that no connection leaks out of the pool.
-            await asyncio.shield(connection.close())
+            await asyncio.shield(_give_back(connection))
 
     async def close(self) -> None:
         self._ears.cancel()
@@ -131,6 +131,17 @@ class FederationDatabase:
             finally:
                 with suppress(OSError, asyncpg.PostgresError):
                     await connection.close(timeout=1)
+
+
+async def _give_back(connection: AsyncConnection) -> None:
+    """To the pool; a connection that broke is dropped. The statement in which it broke has said so, and what was
+    committed is."""
+    try:
+        await connection.close()
+    except (OSError, sa.exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        log.warning("database.connection_broken", error=str(error))
+        with suppress(OSError, sa.exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.invalidate()
 
 
 @contextmanager
