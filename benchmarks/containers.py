@@ -1,9 +1,12 @@
-"""Containers beside bare bwrap, an overlay put together by hand, runc, podman and udocker, in one run.
+"""Containers beside an overlay and bwrap put together by hand, bare bwrap, runc, podman and udocker, in one run.
 
-    python -m benchmarks.containers [--rootfs FILE.tar] [--rounds 30] [--json]
+    python -m benchmarks containers
+    python -m benchmarks.containers [--rootfs FILE.tar] [--quick]      # as any user; another root file system
 
-Without ``--rootfs`` a small Debian is made by mmdebstrap (as root), or else a tree of busybox. A peer that is not
-installed or does not work here is listed with the reason. udocker comes from PyPI by ``uv`` and needs its own PRoot.
+The image is a Debian of mmdebstrap with Python in it (some minutes, as root; kept in ``.cache``). What is not installed
+(Debian: bubblewrap runc podman uidmap proot docker-registry) or does not work here is left out; ``detail`` says why.
+Contenders take turns, round by round. Work is compared by the fastest round of each, which others disturb least; starts
+and pulls by medians.
 """
 
 from __future__ import annotations
@@ -15,70 +18,95 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.container_peers import ENV, Peers, RegistryHere, Unusable, words_of
+from benchmarks.container_peers import run as command
+from benchmarks.embedded import hansa_command
+from benchmarks.harness import ROOT, Better, Row, facts, rounded, used_by_others
+from benchmarks.table import render
 from hansa.node.containers import launcher
-from hansa.node.containers.engines.runc import config as runc_config
-from hansa.node.containers.process import ProcessSpec, Tree
+from hansa.node.containers.process import Bind, ProcessSpec, Tree
 from hansa.node.containers.store import Store
 from hansa.node.containers.transfer import import_tarball
 from hansa.node.containers.tree import remove_path
 
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root"}
+CACHED = ROOT / ".cache" / "containers" / "bench.tar"
+CROWD = 64
 WORK = {
     "find over the tree": "find / -xdev > /dev/null",
     "500 forks": "i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done",
     "read /usr and /etc": "find /usr /etc -xdev -type f -exec cat {} + > /dev/null 2>&1; true",
-    "compute": "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done",
 }
+COMPUTE = """
+import time
+def primes(most):
+    found = bytearray([1]) * most
+    for number in range(2, int(most ** 0.5) + 1):
+        if found[number]:
+            found[number * number :: number] = bytes(len(range(number * number, most, number)))
+    return sum(found)
+def pairs(count):
+    total = 0
+    for number in range(count):
+        total += number * number % 7
+    return total
+began = time.perf_counter(); primes(3_000_000); pairs(6_000_000); print(time.perf_counter() - began)
+"""
+DIGITS = """
+import time
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
+from sklearn.neural_network import MLPClassifier
+x, y = load_digits(return_X_y=True)
+began = time.perf_counter()
+for _ in range(5): SVC(gamma=0.001).fit(x[:1400], y[:1400]).score(x[1400:], y[1400:])
+MLPClassifier((64,), max_iter=60, random_state=1).fit(x / 16, y)
+print(time.perf_counter() - began)
+"""
 Case = Callable[[str], None]
 
 
 def make_rootfs(place: Path) -> Path:
-    """A tarball of a root file system."""
-    path = place / "rootfs.tar"
+    """A tarball of a root file system: Debian where this user can make one, or else busybox, without Python."""
+    if CACHED.exists():
+        return CACHED
     if os.geteuid() == 0 and shutil.which("mmdebstrap"):
-        words = ["mmdebstrap", "--variant=minbase", "--include=python3-minimal", "bookworm", str(path)]
-        if subprocess.run(words, capture_output=True, check=False).returncode == 0:
-            return path
-    tree = place / "busybox"
+        CACHED.parent.mkdir(parents=True, exist_ok=True)
+        partial = CACHED.with_suffix(".part.tar")
+        command(["mmdebstrap", "--variant=minbase", "--include=python3", "bookworm", str(partial)])
+        return partial.rename(CACHED)
+    tree, path = place / "busybox", place / "rootfs.tar"
     for name in ("bin", "usr/bin", "proc", "sys", "dev", "etc", "tmp"):
         (tree / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", tree / "bin/busybox")
-    for name in subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True, check=True).stdout.split():
+    for name in command(["/bin/busybox", "--list"]).split():
         if name != "busybox":
             (tree / "bin" / name).symlink_to("busybox")
-    with tarfile.open(path, "w") as stream:
-        stream.add(tree, ".")
+    command(["tar", "-C", str(tree), "-cf", str(path), "."])
     return path
 
 
-def run(words: list[str], **options: Any) -> None:
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
-    if done.returncode != 0:
-        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1:] or [f"ended with {done.returncode}"])
-
-
 class Bench:
-    """All ways to run a shell command in the image."""
+    """The image in a store, and Hansa's own ways of running it."""
 
-    def __init__(self, place: Path, rootfs: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, rootfs: Path, quick: bool) -> None:
+        self.place, self.rootfs, self.rounds = place, rootfs, 3 if quick else 20
         self.store = Store(place / "store")
         with rootfs.open("rb") as stream:
             image = import_tarball(self.store, stream, "bench")
-        self.layer = str(self.store.layer_paths(image)[0])
-        self.top = place / "top"
-        self.top.mkdir()
+        layer = self.store.layer_directories(image)[0]
         self.count = 0
-        self.rootfs = rootfs
+        self.left_out: dict[str, str] = {}
+        self.peers = Peers(place, rootfs, layer, self.fresh)
+        self.layers = (layer, str(self.peers.top))
 
-    def dirs(self) -> Path:
+    def fresh(self) -> Path:
+        """Directories for a new container."""
         self.count += 1
         home = self.place / f"c{self.count}"
         for name in ("u", "w", "m"):
@@ -86,135 +114,261 @@ class Bench:
         return home
 
     def launcher(self, script: str) -> None:
-        home = self.dirs()
-        tree = Tree((self.layer, str(self.top)), f"{home}/u", f"{home}/w", f"{home}/m", is_throwaway=True)
-        assert launcher.run(tree, ProcessSpec(words_of(script), ENV, has_stdin=False)) == 0
+        home = self.fresh()
+        tree = Tree(self.layers, f"{home}/u", f"{home}/w", f"{home}/m", is_throwaway=True)
+        if launcher.run(tree, ProcessSpec(words_of(script), ENV, has_stdin=False)) != 0:
+            raise Unusable("the launcher's program failed")
 
-    def by_hand(self, script: str) -> None:
-        home = self.dirs()
-        options = f"userxattr,lowerdir={self.top}:{self.layer},upperdir={home}/u,workdir={home}/w"
-        mount = f"mount -t overlay overlay -o {options} {home}/m"
-        box = f'exec bwrap --unshare-pid --bind {home}/m / --proc /proc --dev /dev -- "$@"'
-        run(["unshare", "-Urm", "sh", "-c", f"{mount} && {box}", "sh", *words_of(script)])
+    def words(self, *words: str) -> list[str]:
+        return [*hansa_command(), "container", "--store", str(self.store.root), "-q", *words]
 
-    def bwrap(self, script: str) -> None:
-        run(
-            [
-                "bwrap",
-                "--unshare-pid",
-                "--bind",
-                self.layer,
-                "/",
-                "--proc",
-                "/proc",
-                "--dev",
-                "/dev",
-                "--",
-                *words_of(script),
-            ]
-        )
+    def whole_command(self, script: str) -> None:
+        command(self.words("run", "--rm", "bench", *words_of(script)))
 
-    def command(self, script: str) -> None:
-        code = "import sys; from hansa.cli.main import main; sys.exit(main())"
-        words = [sys.executable, "-c", code, "container", "--store", str(self.store.root), "run", "--rm", "bench"]
-        run([*words, *words_of(script)])
+    def able(self, cases: dict[str, tuple[Case, Callable[[], None] | None]]) -> dict[str, Case]:
+        """Those that work here."""
+        found = {}
+        for name, (case, prepare) in cases.items():
+            try:
+                if prepare is not None:
+                    prepare()
+                case("")
+                found[name] = case
+            except (Unusable, OSError, subprocess.SubprocessError) as error:
+                self.left_out[name] = str(error)
+        return found
 
-    def runc(self, script: str) -> None:
-        home = self.dirs()
-        document = runc_config(self.layer, ProcessSpec(words_of(script), ENV, has_stdin=False))
-        (home / "config.json").write_text(json.dumps(document))
-        run(["runc", "--root", f"{home}/state", "run", "--bundle", str(home), f"bench{self.count}"])
+    def race(self, cases: dict[str, Case], script: str, rounds: int) -> dict[str, list[float]]:
+        """Milliseconds of every round."""
+        took: dict[str, list[float]] = {name: [] for name in cases}
+        for _ in range(rounds):
+            for name, case in cases.items():
+                began = time.perf_counter()
+                case(script)
+                took[name].append((time.perf_counter() - began) * 1000)
+        return took
 
-    def prepare_podman(self) -> None:
-        run(["podman", "--storage-driver", "overlay", "import", str(self.rootfs), "bench"])
-
-    def podman(self, script: str) -> None:
-        limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"]
-        run(["podman", "--runtime", "runc", "run", "--rm", "--network", "host", *limits, "bench", *words_of(script)])
-
-    def udocker_words(self, *words: str) -> list[str]:
-        return [str(self.place / "peer/bin/udocker"), "--allow-root", "-q", *words]
-
-    def prepare_udocker(self) -> None:
-        run(["uv", "venv", str(self.place / "peer")])
-        run(["uv", "pip", "install", "--python", str(self.place / "peer/bin/python"), "udocker"])
-        os.environ["UDOCKER_DIR"] = str(self.place / "udocker")
-        run(self.udocker_words("import", str(self.rootfs), "bench:1"))
-        run(self.udocker_words("create", "--name=bench", "bench:1"))
-
-    def udocker(self, script: str) -> None:
-        run(self.udocker_words("run", "--nobanner", "bench", *words_of(script)))
-
-    def udocker_version(self, _script: str) -> None:
-        run(self.udocker_words("version"))
+    def row(self, work: str, took: dict[str, list[float]], budget: float | None, pick: Any = statistics.median) -> Row:
+        """Hansa's is the first."""
+        values = {name: rounded(pick(some)) for name, some in took.items()}
+        first, *others = values
+        detail = {
+            "runs": {name: [rounded(one) for one in some] for name, some in took.items()},
+            "picked": pick.__name__,
+        }
+        detail |= {"used_by_others": used_by_others(), "load": os.getloadavg()[0], "left_out": dict(self.left_out)}
+        peers = {name: values[name] for name in others}
+        return Row(work, "ms", Better.LOWER, values[first], peers, budget and rounded(budget), detail)
 
 
-def words_of(script: str) -> tuple[str, ...]:
-    return ("/bin/true",) if not script else ("/bin/sh", "-c", script)
-
-
-def median_ms(case: Case, script: str, rounds: int) -> float:
-    case(script)  # once for the caches
-    taken = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        case(script)
-        taken.append((time.perf_counter() - began) * 1000)
-    return statistics.median(taken)
-
-
-def measure(bench: Bench, rounds: int) -> dict[str, dict[str, float | str]]:
-    """Case -> what was measured, in ms, or why it was not."""
-    host: Case = lambda script: run(list(words_of(script)))  # noqa: E731
-    cases: dict[str, tuple[Case, Callable[[], None] | None]] = {
-        "host": (host, None),
-        "overlay and bwrap by hand": (bench.by_hand, None),
-        "hansa launcher": (bench.launcher, None),
-        "hansa container run": (bench.command, None),
-        "bwrap on the rootfs": (bench.bwrap, None),
-        "runc on a bundle": (bench.runc, None),
-        "podman (runc)": (bench.podman, bench.prepare_podman),
-        "udocker version": (bench.udocker_version, bench.prepare_udocker),
-        "udocker run": (bench.udocker, None),
+def starts(bench: Bench) -> list[Row]:
+    """From the wish to run ``/bin/true`` to its end, in an image that is unpacked."""
+    peers = bench.peers
+    inner: dict[str, tuple[Case, Callable[[], None] | None]] = {
+        "launcher": (bench.launcher, None),
+        "overlay and bwrap by hand": (peers.by_hand, None),
+        "bwrap": (peers.bwrap, None),
+        "runc": (peers.runc, None),
     }
-    out: dict[str, dict[str, float | str]] = {}
-    for name, (case, prepare) in cases.items():
-        row: dict[str, float | str] = {}
-        out[name] = row
+    outer: dict[str, tuple[Case, Callable[[], None] | None]] = {
+        "hansa container run": (bench.whole_command, None),
+        "udocker version": (peers.udocker_version, peers.install_udocker),
+        "udocker run (P1)": (peers.udocker, peers.prepare_udocker),
+        "podman run": (peers.podman, peers.prepare_podman),
+    }
+    rows = []
+    took = bench.race(bench.able(inner), "", bench.rounds)
+    hand = took.get("overlay and bwrap by hand")
+    rows.append(bench.row("start /bin/true: the launcher", took, 1.25 * statistics.median(hand) if hand else None))
+    took = bench.race(bench.able(outer), "", bench.rounds)
+    theirs = took.get("udocker run (P1)") or took.get("udocker version")
+    rows.append(bench.row("start /bin/true: the whole command", took, statistics.median(theirs) if theirs else None))
+    return rows
+
+
+def file_work(bench: Bench) -> list[Row]:
+    """What an overlay costs programs: ours and the one by hand are the same kernel's."""
+    cases = bench.able({"launcher": (bench.launcher, None), "by hand": (bench.peers.by_hand, None)})
+    rows = []
+    for what, script in WORK.items():
+        took = bench.race(cases, script, max(3, bench.rounds // 2))
+        rows.append(bench.row(what, took, 1.1 * min(took["by hand"]) if "by hand" in took else None, min))
+    return rows
+
+
+def speed(bench: Bench) -> list[Row]:
+    """Seconds that a program measures itself, inside and outside: the same interpreter, the host's, on both sides."""
+    site = bench.place / "site"
+    try:
+        command([sys.executable, "-m", "venv", str(bench.place / "pip")])
+        python = command(["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
+        pip = [str(bench.place / "pip/bin/python"), "-m", "pip", "install", "-q", "--only-binary=:all:"]
+        command([*pip, "--python-version", python, "--target", str(site), "scikit-learn"])
+    except (Unusable, OSError) as error:
+        bench.left_out["digits"] = str(error)
+    rows = []
+    for what, program in (("compute", COMPUTE), ("scikit-learn on digits", DIGITS)):
         try:
-            if prepare is not None:
-                prepare()
-            row["start of /bin/true"] = median_ms(case, "", rounds)
-            if name in ("host", "overlay and bwrap by hand", "hansa launcher", "bwrap on the rootfs"):
-                for what, script in WORK.items():
-                    if name != "host" or what in ("compute", "500 forks"):
-                        row[what] = median_ms(case, script, max(3, rounds // 6))
-        except (RuntimeError, OSError, AssertionError) as error:
-            row["not measured"] = str(error)
-    return out
+            took = _inside_and_outside(bench, program, site)
+        except (Unusable, OSError, ValueError) as error:
+            bench.left_out[what] = str(error)
+            continue
+        rows.append(bench.row(f"{what}, inside a container", took, 1.02 * min(took["outside"]), min))
+    return rows
+
+
+def _inside_and_outside(bench: Bench, program: str, site: Path) -> dict[str, list[float]]:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    env = {**ENV, **threads, "PYTHONPATH": str(site)}
+    words = ("/usr/bin/python3", "-c", program)
+    took: dict[str, list[float]] = {"inside": [], "outside": []}
+    for _ in range(max(3, bench.rounds // 2)):
+        output = bench.place / "seconds"
+        home = bench.fresh()
+        tree = Tree(bench.layers, f"{home}/u", f"{home}/w", f"{home}/m", is_throwaway=True)
+        binds = (Bind(str(bench.place), str(bench.place)), Bind("/usr", "/usr", is_read_only=True))
+        script = f'exec {words[0]} -c "$0" > {output}'
+        if launcher.run(tree, ProcessSpec(("/bin/sh", "-c", script, program), env, binds=binds, has_stdin=False)):
+            raise Unusable("the program failed in the container")
+        took["inside"].append(float(output.read_text()) * 1000)
+        took["outside"].append(float(command(words, env=env)) * 1000)
+    return took
+
+
+def ready(bench: Bench) -> list[Row]:
+    """From nothing to the first container that can be started, and the second one."""
+    try:
+        registry = RegistryHere(bench.place, bench.rootfs)
+    except (Unusable, OSError) as error:
+        bench.left_out["pull"] = str(error)
+        return []
+    name = f"{registry.host}/bench:1"
+    peers = bench.peers
+    now = {"hansa": bench.place, "udocker": bench.place, "podman": bench.place}
+
+    def anew(whose: str) -> Path:
+        """An empty place for each round."""
+        now[whose] = Path(tempfile.mkdtemp(prefix=f"{whose}-", dir=bench.place))
+        return now[whose]
+
+    def hansa(*words: str) -> None:
+        store = str(now["hansa"] / "store")
+        command([*hansa_command(), "container", "--store", store, "--insecure", "-q", *words])
+
+    def udocker(*words: str) -> None:
+        command(peers.udocker_words(*words), env={**peers.udocker_env(), "UDOCKER_DIR": str(now["udocker"])})
+
+    def ours(_script: str) -> None:
+        anew("hansa")
+        hansa("pull", name)
+        hansa("create", "--name", "first", name)
+
+    def theirs(_script: str) -> None:
+        shutil.copytree(peers.udocker_dir / "lib", anew("udocker") / "lib")
+        udocker("--insecure", "pull", f"--registry=http://{registry.host}", "bench:1")
+        udocker("create", "--name=first", "bench:1")
+
+    def podman(_script: str) -> None:
+        words = peers.podman_words("pull", "-q", "--tls-verify=false", name)
+        command([*words[:1], "--root", str(anew("podman")), *words[3:]])
+
+    def ours_again(_script: str) -> None:
+        hansa("create", name)
+
+    def theirs_again(_script: str) -> None:
+        udocker("create", "bench:1")
+
+    try:
+        found = bench.able({"hansa": (ours, None), "udocker": (theirs, None), "podman pull": (podman, None)})
+        took = bench.race(found, "", max(2, bench.rounds // 7))
+        half = statistics.median(took["udocker"]) / 2 if "udocker" in took else None
+        rows = [bench.row("pull and be ready to run", took, half)]
+        before = _kib(now["hansa"])
+        again = bench.able({"hansa": (ours_again, None), "udocker": (theirs_again, None)})
+        took = bench.race(again, "", max(2, bench.rounds // 7))
+        rows.append(bench.row("the second container of an image", took, None))
+        rows[-1].detail["kib_each"] = (_kib(now["hansa"]) - before) / (len(took["hansa"]) + 1)
+        return rows
+    finally:
+        registry.close()
+
+
+def _kib(path: Path) -> float:
+    return float(command(["du", "-sk", str(path)]).split()[0])
+
+
+def crowd(bench: Bench) -> list[Row]:
+    """64 at once, and what a thousand starts leave."""
+
+    def at_once(words: list[str]) -> Case:
+        def start(_script: str) -> None:
+            running = [
+                subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for _ in range(CROWD)
+            ]
+            if any(process.wait() for process in running):
+                raise Unusable(f"not all of {CROWD} ended well")
+
+        return start
+
+    took = bench.race({"hansa": at_once(bench.words("run", "--rm", "bench", "/bin/true"))}, "", 3)
+    rows = [bench.row(f"{CROWD} containers at once", took, None)]
+    times = 100 if bench.rounds < 10 else 1000
+    before = _leavings(bench)
+    began = time.perf_counter()
+    for _ in range(times):
+        bench.whole_command("")
+    each = (time.perf_counter() - began) / times * 1000
+    left = [now - then for now, then in zip(_leavings(bench), before, strict=True)]
+    detail = {"each_ms": rounded(each), "left": dict(zip(("mounts", "processes", "files", "KiB"), left, strict=True))}
+    rows.append(
+        Row(
+            f"left by {times:,} starts: mounts, processes, files",
+            "things",
+            Better.LOWER,
+            sum(left[:3]),
+            {},
+            0.0,
+            detail,
+        )
+    )
+    return rows
+
+
+def _leavings(bench: Bench) -> list[float]:
+    store = str(bench.store.root)
+    mounts = sum(store in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    processes = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            processes += store.encode() in path.read_bytes()
+        except OSError:
+            continue
+    files = sum(len(names) + len(more) for _, names, more in os.walk(store))
+    return [mounts, processes, files, _kib(bench.store.root)]
+
+
+def run(quick: bool, rootfs: Path | None = None) -> list[Row]:
+    """All rows."""
+    place = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
+    place.chmod(0o755)
+    try:
+        bench = Bench(place, rootfs or make_rootfs(place), quick)
+        return [row for part in (starts, file_work, speed, ready, crowd) for row in part(bench)]
+    finally:
+        remove_path(str(place))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rootfs", type=Path)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    place = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
-    try:
-        bench = Bench(place, options.rootfs or make_rootfs(place))
-        found = measure(bench, options.rounds)
-    finally:
-        remove_path(str(place))
-    if options.json:
-        print(json.dumps(found, indent=2))
-        return 0
-    columns = ["start of /bin/true", *WORK]
-    print(f"{'ms, median':<28}" + "".join(f"{column:>22}" for column in columns))
-    for name, row in found.items():
-        cells = [row.get(column) for column in columns]
-        shown = "".join(f"{cell:>22.1f}" if isinstance(cell, float) else f"{'-':>22}" for cell in cells)
-        print(f"{name:<28}{shown}  {row.get('not measured', '')}".rstrip())
+    rows = run(options.quick, options.rootfs)
+    print(render(rows, facts()))
+    for name, why in rows[-2].detail["left_out"].items():
+        print(f"not measured: {name}: {why}")
+    for row in rows:
+        print(f"{row.work}: {json.dumps({key: value for key, value in row.detail.items() if key != 'runs'})}")
     return 0
 
 

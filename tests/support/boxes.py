@@ -123,6 +123,12 @@ class Box:
             streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(list(command), env=environ, text=True, cwd="/", **streams, **who)
 
+    def run_python(self, program: str) -> str:
+        """What a little program of the user's prints."""
+        out, err = self.popen([self.python, "-c", program]).communicate(timeout=DEADLINE_S)
+        assert not err, err
+        return str(out).strip()
+
     def run(
         self, engine: str, tree: dict[str, Any], argv: Sequence[str], *, text: str = "", **spec: Any
     ) -> subprocess.CompletedProcess[str]:

@@ -39,24 +39,24 @@ class Desk:
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         return {**kept, "PYTHONPATH": str(SOURCES), "HANSA_HOME": str(self.home), **self.environ}
 
-    def popen(self, *words: str) -> subprocess.Popen[bytes]:
+    def popen(self, *words: str, has_input: bool = False) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "hansa.cli.main", *words],
             cwd=self.folder,
             env=self.environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
 
-    def raw(self, *words: str) -> tuple[int, bytes, bytes]:
-        process = self.popen(*words)
-        out, err = process.communicate(timeout=PATIENCE_S)
+    def raw(self, *words: str, text: str = "") -> tuple[int, bytes, bytes]:
+        process = self.popen(*words, has_input=bool(text))
+        out, err = process.communicate(text.encode() or None, timeout=PATIENCE_S)
         return process.returncode, out, err
 
-    def hansa(self, *words: str, code: int | None = 0) -> Said:
-        """Run ``hansa WORDS``; its exit code must be ``code`` (None: any)."""
-        found, out, err = self.raw(*words)
+    def hansa(self, *words: str, code: int | None = 0, text: str = "") -> Said:
+        """Run ``hansa WORDS``, with ``text`` on its stdin; its exit code must be ``code`` (None: any)."""
+        found, out, err = self.raw(*words, text=text)
         said = Said(found, out.decode(errors="replace"), err.decode(errors="replace"))
         assert code is None or found == code, f"hansa {' '.join(words)} ended with {found}:\n{said.out}\n{said.err}"
         return said

@@ -27,6 +27,7 @@ from hansa.jobs.drivers.fake import FakeBatch
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
+from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.service import JobService
 from hansa.jobs.tables import attempts, pilots, results
 from hansa.jobs.timers import Timers
@@ -77,7 +78,8 @@ class World:
         self.events = EventLog(database, self.clock)
         self.objects = FolderObjects(folder / "blobs")
         identity = IdentitySettings()
-        keys = Keys(database, self.events, self.clock, Vault([b"k" * 32]), identity.access_token_s)
+        vault = Vault([b"k" * 32])
+        keys = Keys(database, self.events, self.clock, vault, identity.access_token_s)
         provider = ProviderService(database, self.events, self.clock, "http://hansa", keys, identity)
         self.identity = IdentityService(database, self.events, self.clock, "http://hansa", provider)
         self.vos = VoService(database, self.events, self.clock, "http://hansa", "http://hansa", identity)
@@ -85,9 +87,18 @@ class World:
         self.files = FileService(database, self.objects, self.clock, FileSettings(free_bytes=0))
         self.logs = LogStore(database, self.objects)
         self.jobs = JobService(database, self.events, self.clock, self.files, self.logs, self.sites, self.vos, job)
+        self.registry_keys = RegistryKeys(vault)
         self.exchanges = ExchangeService(
-            database, self.events, self.clock, self.files, self.logs, job, FileSettings(free_bytes=0)
+            database,
+            self.events,
+            self.clock,
+            self.files,
+            self.logs,
+            job,
+            FileSettings(free_bytes=0),
+            self.registry_keys,
         )
+        self.registry_logins = RegistryLoginService(database, self.clock, vault)
         self.batch = FakeBatch()
         self.demand = Demand(database, self.events, self.clock)
         self.timers = Timers(database, self.events, self.clock)

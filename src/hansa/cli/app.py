@@ -179,6 +179,11 @@ IMAGE = {
     "followed": ("images:followed", "List the image lists that a VO follows."),
     "unfollow": ("images:unfollow", "Follow an image list no more."),
 }
+REGISTRY = {
+    "login": ("registries:login", "Let your jobs get private container images from a registry."),
+    "list": ("registries:list_logins", "List where your jobs sign in."),
+    "logout": ("registries:logout", "Forget a login."),
+}
 MACHINE = {
     "create": ("machines:create", "Start a machine, and wait until it runs."),
     "list": ("machines:list_machines", "List your machines at all sites."),
@@ -214,6 +219,8 @@ TOP = {
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
     "machine": ("app:machine", "Virtual machines: create, list, ssh, stop, delete, …"),
     "image": ("app:image", "VM images: add, endorse, publish, …"),
+    "container": ("container:click_command", "Containers on this computer: pull, run, images, …"),
+    "registry": ("app:registry", "Container registries: logins for your jobs."),
     "portal": ("portal:portal", "Open the portal in a browser."),
     "whoami": ("account:whoami", "Show who you are to the server."),
     "usage": ("account:usage", "Show what was used, where."),
@@ -243,6 +250,9 @@ authority = LazyGroup(
 identity = LazyGroup("identity", lazy=IDENTITY, context_settings=SETTINGS, help="With what you sign in elsewhere.")
 admin = LazyGroup("admin", lazy=ADMIN, context_settings=SETTINGS, help="For who runs a server.")
 image = LazyGroup("image", lazy=IMAGE, context_settings=SETTINGS, help="VM images, which machines are started of.")
+registry = LazyGroup(
+    "registry", lazy=REGISTRY, context_settings=SETTINGS, help="Logins at container registries, for your jobs."
+)
 machine = LazyGroup("machine", lazy=MACHINE, context_settings=SETTINGS, help="Virtual machines, at any site.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
 hansa = LazyGroup(

@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["container"] and "_HANSA_COMPLETE" not in os.environ:
         from hansa.cli import container
 
+        if argv is None:
+            container.start(words[1:])
         return container.main(words[1:])
     return _dispatch(words)
 

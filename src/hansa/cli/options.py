@@ -100,11 +100,21 @@ DECORATORS = (
     click.option("--retry-on", default="", metavar="CODES", help="Only after these exit codes: 75,137."),
     click.option("--backoff", metavar="TIME", help="Wait before a retry, each time twice as long: 30s."),
     click.option("--crash-limit", type=int, metavar="N", help="Stop a task under which N pilots died. [default: 3]"),
+    click.option(
+        "--checkpoint", metavar="DIR", help="A folder that is kept across attempts; HANSA_CHECKPOINT is its path."
+    ),
+    click.option("--checkpoint-every", metavar="TIME", help="How often it is saved meanwhile. [default: 5m]"),
     click.option("--hold", is_flag=True, help="Wait for: hansa job release."),
     click.option("--after", type=int, multiple=True, metavar="JOB", help="Wait until JOB has begun."),
     click.option("--after-ok", type=int, multiple=True, metavar="JOB", help="Wait until JOB is done."),
     click.option("--after-any", type=int, multiple=True, metavar="JOB", help="Wait until JOB has ended."),
     click.option("--deadline", metavar="WHEN", help="Kill it if it has not ended by then: 6h, 2026-12-01T08:00."),
+    click.option(
+        "--notify", multiple=True, metavar="WHO", help="Tell ada@example.org, or POST to https://…, when it has ended."
+    ),
+    click.option(
+        "--notify-on", default="ended", metavar="WHEN", help="started, done, failed, killed. [default: ended]"
+    ),
     click.option(
         "--signal", "warn", metavar="SIG@S", help="Send a signal S seconds before the wall time is over: USR1@60."
     ),
@@ -174,6 +184,10 @@ _NAMES = (
     "after_any",
     "deadline",
     "warn",
+    "checkpoint",
+    "checkpoint_every",
+    "notify",
+    "notify_on",
     "per_file",
     "priority",
 )

@@ -74,8 +74,11 @@ from hansa.jobs.wire import (
     JobSpec,
     MissingFiles,
     NewChannel,
+    NewRegistryLogin,
     OpenedChannel,
     PilotPage,
+    RegistryLogin,
+    RegistryLoginList,
     Selection,
     TaskFilePage,
     TaskPage,
@@ -598,6 +601,21 @@ def authority(after: str | None = None) -> Operation[AuthorityList]:
 
 def revoke_authority(grant: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/authority/{_part(grant)}", repeatable=False))
+
+
+def registry_logins() -> Operation[RegistryLoginList]:
+    """Where the caller's jobs sign in to get container images."""
+    return (yield from get(RegistryLoginList, "/registry-logins"))
+
+
+def put_registry_login(registry: str, username: str, password: str) -> Operation[RegistryLogin]:
+    """Keep a login for the caller's jobs."""
+    body = NewRegistryLogin(username, password)
+    return (yield from send(RegistryLogin, "PUT", f"/registry-logins/{_part(registry)}", body))
+
+
+def remove_registry_login(registry: str) -> Operation[None]:
+    yield from call(Request("DELETE", f"/registry-logins/{_part(registry)}", repeatable=False))
 
 
 def vm_images(after: str | None = None) -> Operation[VmImagePage]:

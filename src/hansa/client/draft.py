@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from hansa.client.arrays import Array, parse_array, per_file, read_params, unknown_words
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.files import Source, tree
 from hansa.client.scan import Found, add_inputs, merge_found, scan_command
 from hansa.client.units import parse_memory, parse_time, show_bytes, show_count
-from hansa.jobs.wire import After, JobSpec, Notice, Requirements
+from hansa.jobs.wire import After, JobSpec, Notice, Notify, Requirements
 from hansa.node.protocol import File, TaskRow
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -64,6 +64,10 @@ class Options:
     after_any: Sequence[int] = ()
     deadline: str | datetime | None = None
     warn: str | None = None
+    checkpoint: str | None = None
+    checkpoint_every: str | int | float | None = None
+    notify: Sequence[str] = ()
+    notify_on: str = "ended"
     priority: int = 5
     vo: str | None = None
     scan: bool = True
@@ -149,6 +153,9 @@ def prepare(command: Sequence[str], options: Options, base: Path | None = None) 
         group=options.group,
         labels=parse_labels(options.labels),
         comment=options.comment,
+        checkpoint=options.checkpoint.rstrip("/") if options.checkpoint is not None else None,
+        checkpoint_every_s=parse_time(str(options.checkpoint_every)) if options.checkpoint_every is not None else 300.0,
+        notify=parse_notify(options.notify, options.notify_on),
     )
     return Draft(spec, found.shared, found.per_task, found.notes, array)
 
@@ -179,6 +186,31 @@ def parse_deadline(given: str | datetime | None) -> datetime | None:
         return datetime.fromisoformat(given).astimezone()
     except ValueError:
         return datetime.now(UTC) + timedelta(seconds=parse_time(given))
+
+
+_WHEN = ("started", "done", "failed", "killed", "ended")
+
+
+def parse_notify(given: Sequence[str], when: str) -> list[Notify]:
+    """Whom to tell, and when: mail addresses and URLs.
+
+    >>> parse_notify(["ada@example.org"], "failed,killed")
+    [Notify(to='mailto:ada@example.org', on=['failed', 'killed'])]
+    """
+    words = [word.strip() for word in when.split(",") if word.strip()]
+    for word in words:
+        if word not in _WHEN:
+            raise HansaError(USAGE, f"{word!r} is no time to notify.", hint=f"There are: {', '.join(_WHEN)}.")
+    if not words:
+        raise HansaError(USAGE, "--notify-on is empty.", hint=f"There are: {', '.join(_WHEN)}.")
+    found = []
+    times = cast("list[Literal['started', 'done', 'failed', 'killed', 'ended']]", words)
+    for one in given:
+        is_url = one.startswith(("https://", "http://", "mailto:"))
+        if not is_url and "@" not in one:
+            raise HansaError(USAGE, f"{one!r} cannot be notified.", hint="Write ada@example.org, or https://HOST/PATH.")
+        found.append(Notify(one if is_url else f"mailto:{one}", times))
+    return found
 
 
 def parse_warning(given: str | None) -> Notice | None:

@@ -71,6 +71,12 @@ class JobOptions(TypedDict, total=False):
     deadline: str | datetime | None
     warn: str | None
     """``USR1@60``: this signal so many seconds before the wall time is over."""
+    checkpoint: str | None
+    """A folder that is kept across attempts; ``HANSA_CHECKPOINT`` is its path."""
+    checkpoint_every: str | int | float | None
+    notify: Sequence[str]
+    """Mail addresses and URLs that are told; ``notify_on``: ``ended``, or some of ``started,done,failed,killed``."""
+    notify_on: str
     per_file: str | None
     """A task for each file that matches; ``{file}`` is its path."""
     priority: int

@@ -9,6 +9,7 @@ from typing import Any
 from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.images import errors, hepix, store
+from hansa.images.containers import is_allowed, read_places
 from hansa.images.model import Phase
 from hansa.images.service import ImageService, allow_vo
 from hansa.images.subscriptions import SubscriptionRoom
@@ -93,6 +94,9 @@ class EndorsementService:
             return await read_policy(tx, vo)
 
     async def set_policy(self, caller: Caller, vo: str, policy: ImagePolicy) -> ImagePolicy:
+        """Change it. Raises Fault ``images.bad_registry``."""
+        if policy.registries is not None:
+            policy = replace(policy, registries=read_places(policy.registries))
         async with self._database.begin() as tx:
             await allow_vo(tx, caller, vo)
             await store.put_policy(tx, vo, policy.site_images, policy.registries)
@@ -196,6 +200,19 @@ class EndorsementService:
         if caller.is_operator or await vo_store.get_membership(tx, vo, caller.user_id) is not None:
             return
         raise Fault(errors.FORBIDDEN, f"You are not a member of {vo}.")
+
+
+async def check_container(tx: Tx, vo: str | None, image: str) -> None:
+    """Raise Fault ``images.registry_refused`` unless a VO lets its jobs take this container image."""
+    places = (await read_policy(tx, vo)).registries
+    if is_allowed(places, image):
+        return
+    raise Fault(
+        errors.REGISTRY,
+        f"{vo} does not let its jobs use the container image {image}: only images of "
+        f"{', '.join(places or ()) or 'no registry at all'}.",
+        hint=f"Take an image from there, or ask a manager of the VO to allow it: hansa image policy {vo}",
+    )
 
 
 async def read_policy(tx: Tx, vo: str | None) -> ImagePolicy:

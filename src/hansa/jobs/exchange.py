@@ -15,11 +15,22 @@ import structlog
 from hansa.accounting.store import Charge, charge
 from hansa.identity.service import revoke_pilot_tokens
 from hansa.jobs import budget as grants
-from hansa.jobs import errors, leases, links, store, store_channels, store_pilots, store_shares
+from hansa.jobs import (
+    errors,
+    leases,
+    links,
+    notices,
+    store,
+    store_channels,
+    store_checkpoints,
+    store_pilots,
+    store_shares,
+)
 from hansa.jobs.budget import Budget
 from hansa.jobs.files import FileService, key_of
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
+from hansa.jobs.registry_logins import RegistryKeys
 from hansa.jobs.settle import (
     Change,
     apply_change,
@@ -39,7 +50,17 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.settings import FileSettings, JobSettings
 from hansa.kernel.status import Party
 from hansa.node import protocol
-from hansa.node.protocol import Channel, ExchangeReply, ExchangeRequest, JobOrder, Kill, Lease, TaskResult, TaskRow
+from hansa.node.protocol import (
+    Channel,
+    Checkpoint,
+    ExchangeReply,
+    ExchangeRequest,
+    JobOrder,
+    Kill,
+    Lease,
+    TaskResult,
+    TaskRow,
+)
 
 log = structlog.get_logger(__name__)
 _LONGEST_HOLD_S = 30.0
@@ -95,6 +116,7 @@ class ExchangeService:
         logs: LogStore,
         settings: JobSettings,
         file_settings: FileSettings,
+        registry_keys: RegistryKeys,
     ) -> None:
         self._database = database
         self._events = events
@@ -103,6 +125,7 @@ class ExchangeService:
         self._logs = logs
         self._settings = settings
         self._file_settings = file_settings
+        self._registry_keys = registry_keys
         self.counters = ExchangeCounters()
 
     async def exchange(self, pilot_id: str, request: ExchangeRequest) -> ExchangeReply:
@@ -331,6 +354,9 @@ class ExchangeService:
         for number, rows in used.items():
             repeated = [row["index"] for row in rows if "fields" in row and (number, row["index"]) in books.known]
             await store.delete_retries(tx, number, repeated)
+            if jobs[number].spec.get("checkpoint"):
+                done = [row["index"] for row in rows if row["phase"] == Phase.DONE.value]
+                await store_checkpoints.forget(tx, number, done)
         await self._close_leases(tx, books, held)
         charges = {number: _charge(pilot, jobs[number], rows) for number, rows in used.items()}
         await charge(tx, now.date(), list(charges.values()))
@@ -399,9 +425,10 @@ class ExchangeService:
             await self._mark_site(tx, [lease["row"] for lease in given], pilot)
             await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
         orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
+        complete = await self._registry_keys.add_to(tx, pilot.owner_id, list(orders.values()))
         called = [Channel(**one) for one in await store_channels.asked_of(tx, pilot.id)] if pilot.called else []
         found = [await _lease(tx, lease) for lease in given]
-        return ExchangeReply(found, list(orders.values()), kill, dropped, stop, called)
+        return ExchangeReply(found, complete, kill, dropped, stop, called)
 
     async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
         for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():
@@ -428,6 +455,7 @@ class ExchangeService:
                 ),
             )
             await links.progress(tx, self._events, job.number, Phase.RUNNING, now)
+            await notices.note(tx, job, Phase.RUNNING, message, None, now)
             tx.ring(f"job/{job.number}")
             tx.ring(f"jobs/{job.owner_id}")
 
@@ -452,6 +480,8 @@ class ExchangeService:
             signal=(spec.get("warning") or {}).get("signal", 0),
             signal_before_s=(spec.get("warning") or {}).get("before_s", 0),
             image=spec.get("image"),
+            checkpoint=spec.get("checkpoint"),
+            checkpoint_every_s=spec.get("checkpoint_every_s", 300.0),
         )
 
     async def _forget_old_sessions(
@@ -473,6 +503,31 @@ class ExchangeService:
         await store_pilots.end(
             tx, self._events, pilot, PilotPhase.ENDED, f"pilots.{_code(why)}", f"It ended: {why}.", now, busy_s
         )
+
+    async def keep_checkpoint(self, pilot_id: str, found: Checkpoint) -> None:
+        """What a task's checkpoint folder holds now. Nothing is changed by a pilot that has the task no more.
+
+        Raises Fault ``jobs.bad_spec``, ``jobs.file_missing``, ``jobs.pilot_gone``.
+        """
+        for file in found.files:
+            if not await self._files.has(file.digest):
+                raise Fault(errors.FILE_MISSING, f"The content of {file.path} has not been uploaded.")
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            pilot = await self._live_pilot(tx, pilot_id)
+            lease = (await leases.of_pilot(tx, pilot_id)).get(found.lease)
+            if lease is None or not lease.first <= found.index <= lease.last:
+                return
+            job = await store.get_job(tx, lease.job, lock=True)
+            again = (await store.retries_of(tx, lease.job, [found.index])).get(found.index)
+            is_over = bool(await store.ended_of(tx, lease.job, [found.index]))
+            if job is None or is_over or (again is not None and not is_attempt_of(again, lease)):
+                return
+            folder = f"{job.spec.get('checkpoint')}/"
+            if not all(file.path.startswith(folder) and ".." not in file.path.split("/") for file in found.files):
+                raise Fault(errors.BAD_SPEC, "A checkpoint holds files of the job's checkpoint folder only.")
+            await store.own_files(tx, pilot.owner_id, [(file.digest, file.size) for file in found.files], now)
+            await store_checkpoints.replace(tx, lease.job, found.index, found.files)
 
     async def check_download(self, pilot_id: str, digest: str) -> None:
         """Whether a pilot may read this content: its owner brought it. Raises Fault ``jobs.no_file``."""
@@ -513,6 +568,10 @@ async def _lease(tx: Tx, given: dict[str, Any]) -> Lease:
     if job.has_rows:
         plain = await store.rows_of(tx, job, given["first"], given["last"])
         rows = [TaskRow(row["values"], [protocol.File(**file) for file in row["inputs"]]) for row in plain]
+    if job.spec.get("checkpoint") and given["attempt"] > 1:
+        kept = await store_checkpoints.of_tasks(tx, job.number, given["first"], given["last"])
+        rows = rows or [TaskRow() for _ in range(given["first"], given["last"] + 1)]
+        rows = [replace(row, inputs=[*row.inputs, *kept.get(given["first"] + n, [])]) for n, row in enumerate(rows)]
     return Lease(given["id"], job.number, given["first"], given["last"], given["attempt"], rows)
 
 

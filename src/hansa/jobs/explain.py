@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from hansa.jobs import store, store_pilots
+from hansa.jobs import notices, store, store_checkpoints, store_pilots
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import duration, how_it_ended
 from hansa.jobs.needs import Needs, misfit, needs_of
@@ -41,12 +41,22 @@ async def explain_job(
             lines += await _waiting_lines(tx, job, offers, now)
         failed = await store.failed_results(tx, job.number, _FAILED_SHOWN) if view.counts.failed else []
         timeline = await events.timeline(tx, f"job/{job.number}", 20)
+        told = await notices.of_job(tx, job.number) if job.spec.get("notify") else []
     for row in failed:
         lines += await _failed_lines(logs, job, row)
     if view.counts.failed > len(failed) > 0:
         lines.append(f"… and {view.counts.failed - len(failed):,} more: hansa job results {job.number}")
+    lines += [_notice_line(notice) for notice in told]
     lines += [f"{event.time:%Y-%m-%d %H:%M:%S} {event.actor}: {event.message}" for event in timeline]
     return Explanation(f"job/{job.number}", view.status, lines)
+
+
+def _notice_line(notice: Any) -> str:
+    what = f"that it is {notice.body['phase']}"
+    if notice.phase == notices.SENT:
+        return f"{notice.address} was told {what}."
+    state = "was not told" if notice.phase == notices.FAILED else "is being told"
+    return f"{notice.address} {state} {what}{f': {notice.message}' if notice.message else '.'}"
 
 
 async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetime) -> list[str]:
@@ -109,10 +119,13 @@ async def _explain_task(database: Database, logs: LogStore, job: Any, index: int
         row = await store.get_result(tx, job.number, index)
         again = (await store.retries_of(tx, job.number, [index])).get(index)
         earlier = await store_pilots.attempts_of(tx, job.number, index)
+        kept = (await store_checkpoints.of_tasks(tx, job.number, index, index)).get(index, [])
     lines = [
         f"Attempt {one.attempt} ended {one.ended:%Y-%m-%d %H:%M:%S}: {one.outcome}. {one.message}".rstrip()
         for one in earlier
     ]
+    if kept:
+        lines.append(f"Its checkpoint has {len(kept):,} files, {sum(file.size for file in kept):,} bytes.")
     subject = f"job/{job.number}.{index}"
     if row is not None:
         status = Status(row.phase, f"jobs.task_{row.phase}", row.message or row.outcome, Party.NOBODY, row.ended)

@@ -17,7 +17,7 @@ from hansa.jobs.files import FileService
 from hansa.jobs.program import NodeProgram
 from hansa.jobs.routes import upload_length
 from hansa.kernel.http import invalid, provided
-from hansa.node.protocol import ChannelReply, ChannelRequest, ExchangeReply, ExchangeRequest
+from hansa.node.protocol import ChannelReply, ChannelRequest, Checkpoint, ExchangeReply, ExchangeRequest
 
 router = APIRouter(tags=["pilots"])
 Pilot = Annotated[Caller, allowed(Permission.PILOT_EXCHANGE)]
@@ -52,6 +52,12 @@ async def swap_channel(
 ) -> ChannelReply:
     """What a pilot says and hears on a channel beside one of its tasks."""
     return await channels.swap_pilot(pilot, channel, body)
+
+
+@router.post("/pilots/{pilot}/checkpoints", status_code=204)
+async def keep_checkpoint(pilot: str, body: Checkpoint, who: Pilot, exchanges: Exchanges) -> None:  # noqa: ARG001
+    """What a running task's checkpoint folder holds; its files were uploaded before."""
+    await exchanges.keep_checkpoint(pilot, body)
 
 
 @router.get("/pilots/{pilot}/files/{digest}", response_class=StreamingResponse)

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hansa.engines.egress import EgressPolicy
 from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
+from hansa.images.endorsing import check_container
 from hansa.jobs import errors, leases, links, overview, search, store, store_pilots
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
@@ -19,6 +21,7 @@ from hansa.jobs.log_search import Found, find_lines
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import fill_needs, misfit
+from hansa.jobs.notices import NoticePolicy
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
@@ -45,7 +48,7 @@ from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
-from hansa.kernel.settings import JobSettings
+from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
 from hansa.kernel.wire import decode
 from hansa.sites.service import SiteService
@@ -66,6 +69,7 @@ class JobService:
         sites: SiteService,
         vos: VoService,
         settings: JobSettings,
+        notices: NoticePolicy | None = None,
     ) -> None:
         self._database = database
         self._events = events
@@ -76,15 +80,17 @@ class JobService:
         self._vos = vos
         self._settings = settings
         self._changes = overview.Changes(database, events)
+        self._notices = notices or NoticePolicy(MailSettings(), EgressPolicy())
 
     async def submit(self, caller: Caller, spec: JobSpec, key: str | None = None) -> Job:
         """Queue a job: durable on return. The same ``key`` and spec again give the same job.
 
         Raises Fault: ``jobs.bad_spec``, ``jobs.array_limit``, ``jobs.no_site``, ``jobs.file_limit``,
         ``jobs.file_missing``, ``kernel.idempotency_reused``, and for its VO ``identity.no_vo``,
-        ``identity.vo_ambiguous`` or ``identity.vo_suspended``. Nothing is changed then.
+        ``identity.vo_ambiguous``, ``identity.vo_suspended`` or ``images.registry_refused``. Nothing is changed then.
         """
         check_spec(spec, self._settings.array_limit, self._clock.now())
+        self._notices.check(spec.notify)
         needs = fill_needs(
             spec.requirements,
             cores=self._settings.cores,
@@ -104,6 +110,7 @@ class JobService:
                 return await self._view(tx, await self._own(tx, caller, before))
             vo = await self._vos.check_may_start(tx, caller, spec.vo)
             await self._check_group(tx, caller, vo, spec.vo_group)
+            await _check_image(tx, vo, spec.image)
             await self._check_inputs(tx, caller, inputs)
             needed = await links.check(tx, caller, spec.after)
             beginning = begin(spec, [link["needs"] for link in needed if not link["met"]])
@@ -384,6 +391,7 @@ class JobService:
                 raise Fault(errors.NOT_HELD, f"Job {number} is not held: it is {job.phase}.", job=number)
             if job.vo is not None:
                 await self._vos.check_may_start(tx, caller, job.vo)
+                await _check_image(tx, job.vo, job.spec.get("image"))
             reason = "jobs.blocked" if job.blockers else "jobs.queued"
             message = f"{caller.name} released it; it waits for {'other jobs' if job.blockers else 'a pilot'}."
             values = {"held": False, "wake_at": None, "open": has_more(job) and not job.blockers}
@@ -414,6 +422,7 @@ class JobService:
                 raise Fault(errors.ENDED, f"Job {number} is being killed; retry it when it has ended.", job=number)
             if job.vo is not None:
                 await self._vos.check_may_start(tx, caller, job.vo)
+                await _check_image(tx, job.vo, job.spec.get("image"))
             await self._reopen(tx, caller, job, selection.tasks, now)
             tx.ring(f"work/{caller.user_id}")
             tx.ring(f"job/{number}")
@@ -508,3 +517,9 @@ class JobService:
     async def _ring_pilots(self, tx: Tx, number: int) -> None:
         for lease in await leases.of_job(tx, number):
             tx.ring(f"pilot/{lease.pilot_id}")
+
+
+async def _check_image(tx: Tx, vo: str | None, image: str | None) -> None:
+    """Raise Fault ``images.registry_refused`` where the VO does not let its jobs take images from there."""
+    if vo is not None and image is not None:
+        await check_container(tx, vo, image)

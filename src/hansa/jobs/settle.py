@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.jobs import leases, links, store, store_pilots
+from hansa.jobs import leases, links, notices, store, store_pilots
 from hansa.jobs.model import (
     LOST,
     NEVER_RAN,
@@ -96,6 +96,7 @@ async def _ending(tx: Tx, events: EventLog, job: Any, counts: Counts, now: datet
         Event(actor, f"job/{job.number}", phase.value, reason, message, job.owner_id, job.vo, _plain(counts)),
     )
     await links.progress(tx, events, job.number, phase, now)
+    await notices.note(tx, job, phase, message, counts, now, exit_code=exit_code)
     return {
         "phase": phase.value,
         "reason": reason,

@@ -78,6 +78,20 @@ def check_spec(spec: JobSpec, array_limit: int, now: datetime | None = None) -> 
             raise _bad(f"the size of {file.path} is negative")
     for glob in spec.outputs:
         _check_path(glob)
+    if spec.checkpoint is not None:
+        _check_checkpoint(spec)
+
+
+def _check_checkpoint(spec: JobSpec) -> None:
+    folder = spec.checkpoint or ""
+    if not _is_text(folder):
+        raise _bad("the checkpoint folder's name is not valid Unicode")
+    _check_path(folder)
+    if "." in folder.split("/"):
+        raise _bad(f"the checkpoint folder {folder!r} is not below the task's directory")
+    for file in [*spec.inputs, *(file for row in spec.rows or [] for file in row.inputs)]:
+        if file.path == folder or file.path.startswith(folder + "/"):
+            raise _bad(f"the input {file.path} lies in the checkpoint folder")
 
 
 def _texts(spec: JobSpec) -> Iterator[str]:
@@ -88,6 +102,7 @@ def _texts(spec: JobSpec) -> Iterator[str]:
     asked = spec.requirements
     yield from (asked.site or "", asked.os or "", asked.arch or "", asked.glibc or "", asked.gpu_model or "")
     yield from (*asked.tags, *asked.cpu_features, *asked.sites, *asked.banned_sites, *asked.data)
+    yield from (wish.to for wish in spec.notify)
     for row in spec.rows or []:
         yield from row.values
 

@@ -273,6 +273,32 @@ log_chunks = sa.Table(  # where the object store has log bytes; never the bytes 
     sqlite_autoincrement=True,
 )
 
+task_checkpoints = sa.Table(  # what tasks that are not done keep across attempts
+    "task_checkpoints",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False, index=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("executable", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+notices = sa.Table(  # that somebody is to be told of a job, and whether it was done: see jobs/notices.py
+    "notices",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("job", sa.BigInteger, nullable=False, index=True),
+    sa.Column("address", sa.Text, nullable=False),  # a URL, or mailto:…
+    sa.Column("body", Document, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),  # "waiting", "sent", "failed"
+    sa.Column("message", sa.Text, nullable=False),  # why it was not told
+    sa.Column("created", Moment, nullable=False),
+    *reconcile_columns(),
+)
+
 channels = sa.Table(  # shells and forwards beside running tasks, while they are open and a little longer
     "channels",
     metadata,
@@ -335,4 +361,14 @@ pilots = sa.Table(
     sa.Column("called", sa.Boolean, nullable=False, server_default=sa.false()),  # a channel waits for its answer
     *reconcile_columns(),
     sa.Index("ix_pilots_site", "site", "id"),
+)
+
+registry_logins = sa.Table(
+    "registry_logins",
+    metadata,
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Column("registry", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("sealed", sa.Text, nullable=False),  # user name and password
+    sa.Column("since", Moment, nullable=False),
 )

@@ -97,6 +97,20 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Notify:
+    """Somebody who is told of a job."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    to: Annotated[str, MinLen(1), MaxLen(2000)]
+    """``https://…``, which gets a POST of JSON, or ``mailto:NAME@HOST``."""
+    on: Annotated[list[Literal["started", "done", "failed", "killed", "ended"]], MinLen(1), MaxLen(5)] = field(
+        default_factory=lambda: ["ended"]
+    )
+    """When: it started; it is done, failed or killed; it has ended, however."""
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """A job to submit. In command, env, outputs: ``{i}`` and ``{NAME}`` as in hansa.node.protocol.JobOrder."""
 
@@ -156,6 +170,13 @@ class JobSpec:
     """Words of your own to find the job by."""
     comment: Annotated[str, MaxLen(2000)] | None = None
     """A remark for people."""
+    checkpoint: Annotated[str, MinLen(1), MaxLen(200)] | None = None
+    """A folder in the task's directory that is kept across attempts: an attempt finds there what the one before has
+    left. It is no output. ``HANSA_CHECKPOINT`` is its path."""
+    checkpoint_every_s: Annotated[float, Ge(1), Le(86_400)] = 300.0
+    """Seconds between two looks at it while a task runs: what a lost pilot's task can lose."""
+    notify: Annotated[list[Notify], MaxLen(10)] = field(default_factory=list)
+    """Who is told when it starts or ends."""
 
 
 @dataclass(frozen=True)
@@ -376,4 +397,29 @@ class PilotView:
 @dataclass(frozen=True)
 class PilotPage:
     items: list[PilotView]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class NewRegistryLogin:
+    """Who one is at a container registry. A token that may only read is enough."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    username: Annotated[str, MinLen(1), MaxLen(256)]
+    password: Annotated[str, MinLen(1), MaxLen(16_384)] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RegistryLogin:
+    """As whom a user's jobs get images from a container registry. The password is never shown."""
+
+    registry: str
+    username: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class RegistryLoginList:
+    items: list[RegistryLogin]
     next: str | None = None

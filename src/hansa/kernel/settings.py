@@ -238,6 +238,34 @@ class JobSettings(_Table):
     """Seconds in which what was used loses half its weight in fair shares. A change forgets what was used."""
 
 
+class MailSettings(_Table):
+    """Mail that the server sends: notices of jobs (``--notify``)."""
+
+    host: str | None = None
+    """The SMTP server that takes it. None: no mail is sent."""
+
+    port: Annotated[int, Gt(0), Le(65_535)] = 587
+    """Its port."""
+
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """``starttls``, ``tls`` from the beginning (port 465), or ``none``: for a server on this computer."""
+
+    user: str | None = None
+    """Name to sign in with. None: without."""
+
+    password_file: Path | None = None
+    """File with the password, mode 0600."""
+
+    ca_file: Path | None = None
+    """Certificates that sign the SMTP server's. None: those of the system."""
+
+    sender: str | None = None
+    """Address that it comes from. None: hansa@ the host."""
+
+    domains: list[str] = []
+    """Domains to which mail may go, so that nobody uses the server to write to strangers. Empty: all."""
+
+
 class PilotSettings(_Table):
     """Pilots, which run the tasks at a site."""
 
@@ -351,6 +379,7 @@ class Settings(_Table):
     log: LogSettings = LogSettings()
     files: FileSettings = FileSettings()
     job: JobSettings = JobSettings()
+    mail: MailSettings = MailSettings()
     pilot: PilotSettings = PilotSettings()
     local: LocalSettings = LocalSettings()
     images: ImageSettings = ImageSettings()

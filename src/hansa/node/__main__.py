@@ -14,6 +14,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if words[:1] == ["container"]:
         from .containers import commands
 
+        if arguments is None:
+            commands.start(words[1:], "node.pyz container")
         return commands.main(words[1:], "node.pyz container")
     if words[:1] == ["pilot"]:
         from . import pilot

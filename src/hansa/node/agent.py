@@ -15,11 +15,12 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Set, Tu
 from . import linux
 from .backoff import Backoff
 from .beside import Channels
+from .checkpoint import Checkpoints
 from .config import Places
 from .containers.settings import read_only_roots, store_root
 from .core import Arrivals, Core, Job, Refusal, SetupPhase, Signal, Task
 from .files import Cache, InputError
-from .finish import basic_result, collect, left_nothing, tail_of, upload_file, with_problem
+from .finish import basic_result, collect, left_nothing, tail_of, upload_file, with_note, with_problem
 from .images import Ended, Shelf, prepare_runtime, share_of_disk, users
 from .isolation import is_below
 from .launch import Launcher, inputs_of, user_env
@@ -106,6 +107,7 @@ class Agent:
         self._channels = Channels(
             self._endpoint, places.tasks, self._start_beside, self._end_beside, self.core.next_serial
         )
+        self._checkpoints = Checkpoints(self._endpoint, self._rng, self._pause)
         self._link = self._new_link()
         self._selector = selectors.DefaultSelector()
 
@@ -170,6 +172,9 @@ class Agent:
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_S
             self._sample(now)
+        for task in self.core.active.values():
+            if self._checkpoints.is_due(task, now):
+                self._handlers.do(lambda task=task: self._checkpoints.save_running(task))  # type: ignore[misc]
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_S
             for number in self.core.prune():
@@ -464,7 +469,8 @@ class Agent:
     def _collect(self, task: Task, result: TaskResult, when: float) -> None:
         """In a worker thread: fields and outputs."""
         try:
-            result = collect(task, result, self._launcher.values(task), self._upload)
+            problem = self._checkpoints.save_last(task, result)
+            result = with_note(collect(task, result, self._launcher.values(task), self._upload), problem)
         except Exception as error:
             _log.exception("outputs of %d.%d", task.lease, task.index)
             result = TaskResult(task.lease, task.index, NODE, message=f"outputs could not be collected: {error}")

@@ -111,6 +111,7 @@ class Task:
         "pid",
         "queued_at",
         "row",
+        "saved_at",
         "serial",
         "speaker",
         "started",
@@ -134,6 +135,7 @@ class Task:
         self.pid = 0
         self.queued_at = 0.0
         self.started = 0.0
+        self.saved_at = 0.0  # when its checkpoint was last looked at
         self.stop_outcome: Optional[str] = None
         self.stop_message = ""
         self.kill_at: Optional[float] = None

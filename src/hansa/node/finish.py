@@ -87,15 +87,17 @@ def collect(
         return result
     work = task.base + "/work"
     if not (is_real_directory(task.base) and is_real_directory(work)):
-        return _note(result, "the task removed its own directory: no outputs")
+        return with_note(result, "the task removed its own directory: no outputs")
     fields, note = read_fields(work)
-    result = _note(replace(result, fields=fields), note)
+    result = with_note(replace(result, fields=fields), note)
     order = task.job.order
     matches = matcher([render(glob, values) for glob in order.outputs]) if order.outputs else _nothing
+    if order.checkpoint is not None:
+        matches = _but(matches, order.checkpoint + "/")
     chosen = select(work, matches, task.inputs, order.output_limit_bytes, order.output_limit_files)
     if chosen.violation:
         return _violation(result, chosen.violation)
-    result = _note(result, chosen.note)
+    result = with_note(result, chosen.note)
     try:
         return replace(result, outputs=_send(work, chosen, upload))
     except UploadRefused as error:
@@ -104,6 +106,10 @@ def collect(
 
 def _nothing(_path: str) -> bool:
     return False
+
+
+def _but(matches: Callable[[str], bool], folder: str) -> Callable[[str], bool]:
+    return lambda path: not path.startswith(folder) and matches(path)
 
 
 def _send(work: str, chosen: Selection, upload: Callable[[str, OutputFile], None]) -> List[OutputFile]:
@@ -121,7 +127,8 @@ def _send(work: str, chosen: Selection, upload: Callable[[str, OutputFile], None
     return outputs
 
 
-def _note(result: TaskResult, note: str) -> TaskResult:
+def with_note(result: TaskResult, note: str) -> TaskResult:
+    """The result with a remark in its message."""
     if not note:
         return result
     return replace(result, message=clean_text("; ".join(part for part in (result.message, note) if part)))
@@ -130,8 +137,8 @@ def _note(result: TaskResult, note: str) -> TaskResult:
 def _violation(result: TaskResult, text: str) -> TaskResult:
     """Outputs that cannot be delivered fail a task that was a success; another failure stays what it is."""
     if result.outcome == EXITED and result.exit_code == 0:
-        return replace(_note(result, text), outcome=OUTPUT)
-    return _note(result, text)
+        return replace(with_note(result, text), outcome=OUTPUT)
+    return with_note(result, text)
 
 
 def upload_file(

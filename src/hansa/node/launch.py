@@ -119,6 +119,8 @@ class Launcher:
             "HANSA_ATTEMPT": str(task.attempt),
             MARK: str(task.serial),
         }
+        if order.checkpoint is not None and not task.is_setup:
+            env["HANSA_CHECKPOINT"] = f"{task.base}/work/{order.checkpoint}"
         if task.is_setup:
             del env["HANSA_TASK"], env["HANSA_ATTEMPT"]
         if self._has_gpus:
@@ -214,16 +216,15 @@ class Launcher:
     def make_directory(self, task: Task) -> None:
         """A fresh private directory: ``work`` (where it runs), ``tmp``, and beside them its logs. OSError:
         disk."""
-        try:
+        if self._clean:
             task.base = self._clean.pop()
-        except IndexError:
-            pass
         else:
-            return
-        task.base = f"{self._places.tasks}/{task.serial}"
-        os.mkdir(task.base, 0o700)
-        os.mkdir(task.base + "/work", 0o700)
-        os.mkdir(task.base + "/tmp", 0o700)
+            task.base = f"{self._places.tasks}/{task.serial}"
+            os.mkdir(task.base, 0o700)
+            os.mkdir(task.base + "/work", 0o700)
+            os.mkdir(task.base + "/tmp", 0o700)
+        if task.job.order.checkpoint is not None and not task.is_setup:
+            os.makedirs(f"{task.base}/work/{task.job.order.checkpoint}", mode=0o700)
 
     def reuse(self, base: str) -> bool:
         """Keep the directory of a task that has ended for another one, if it is clean. Else it is to be

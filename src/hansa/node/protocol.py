@@ -108,8 +108,13 @@ class JobOrder:
     signal_before_s: int = 0
     image: Optional[str] = None
     """A container image (``docker://python:3.12-slim``): setup and command run in it. Its entry point is not used."""
-    registry_auth: Optional[Dict[str, str]] = None
-    """``username`` and ``password`` for the image's registry. For the pilot alone: never on disk, nor in argv."""
+    checkpoint: Optional[str] = None
+    """A folder in the task's directory that is kept across attempts: what it holds goes to the server, and comes back
+    among the inputs of the next attempt. HANSA_CHECKPOINT is its path."""
+    checkpoint_every_s: float = 300.0
+    registry_auth: Optional[Dict[str, str]] = field(default=None, repr=False)
+    """``username`` and ``password`` for the image's registry. For the pilot alone: in no file of its own, no argument,
+    no log. By way of a spool it lies in a file of the user's (0600) until it is read, as the pilot's token does."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +271,15 @@ class ChannelReply:
     frames: List[Frame] = field(default_factory=list)
     is_open: bool = True  # the pilot has answered
     closed: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`POST /pilots/{id}/checkpoints`: the whole checkpoint folder of a task, its contents uploaded before."""
+
+    lease: int
+    index: int
+    files: List[File] = field(default_factory=list)
 
 
 CHANNEL_PIECE_BYTES = 256 * 1024

@@ -16,6 +16,7 @@ from hansa.identity.upstream.pages import router as broker_router
 from hansa.identity.vo_routes import router as vo_router
 from hansa.images.routes import router as image_router
 from hansa.jobs.pilot_routes import router as pilot_router
+from hansa.jobs.registry_routes import router as registry_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
 from hansa.machines.routes import router as machine_router
@@ -62,6 +63,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
     v1 = APIRouter(prefix="/api/v1")
     for router in (
         job_router,
+        registry_router,
         pilot_router,
         site_router,
         grant_router,
@@ -116,6 +118,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.accounting,
             rooms.images,
             rooms.endorsing,
+            rooms.registry_logins,
             rooms.machines,
             rooms.files,
             rooms.jobs,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hansa.identity.authority import rewrap_authority
 from hansa.identity.keys import rewrap_keys
+from hansa.jobs.registry_logins import rewrap_registry_logins
 from hansa.kernel.database import open_database
 from hansa.kernel.errors import MASTER_KEY, Fault
 from hansa.kernel.secrets import MASTER_KEY_VARIABLE, new_master_key, read_master_keys, write_private
@@ -43,7 +44,8 @@ async def _rewrap(home: Home) -> int:
         async with database.begin() as tx:
             vault = home.vault()
             keys = await rewrap_keys(tx, vault)
-            return keys + await rewrap_authority(tx, vault) + await rewrap_credentials(tx, vault)
+            sites = await rewrap_authority(tx, vault) + await rewrap_credentials(tx, vault)
+            return keys + sites + await rewrap_registry_logins(tx, vault)
     finally:
         await database.close()
 

@@ -43,7 +43,10 @@ from hansa.jobs.drivers.local import LocalBatch
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
+from hansa.jobs.notices import NoticePolicy, NoticeRoom
+from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
+from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
@@ -106,6 +109,7 @@ class Rooms:
     files: FileService
     logs: LogStore
     jobs: JobService
+    registry_logins: RegistryLoginService
     exchange: ExchangeService
     channels: ChannelService
     program: NodeProgram
@@ -174,6 +178,7 @@ class Rooms:
             await self.grants.forget_expired()
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
+                await forget_notices(tx, self.clock.now() - timedelta(days=retention.events_days))
                 await forget_deleted(tx, self.clock.now() - timedelta(days=self.settings.machines.history_days))
             await self.reports.forget()
             await self.channels.forget()
@@ -260,6 +265,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
+        Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
         Engine(database, clock, MachineRoom(machine_drivers, events, clock, depot, authority), MACHINE_TUNING),
     ]
     return Rooms(
@@ -289,8 +295,13 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         egress=egress,
         files=files,
         logs=logs,
-        jobs=JobService(database, events, clock, files, logs, sites, vos, settings.job),
-        exchange=ExchangeService(database, events, clock, files, logs, settings.job, settings.files),
+        jobs=JobService(
+            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress)
+        ),
+        registry_logins=RegistryLoginService(database, clock, vault),
+        exchange=ExchangeService(
+            database, events, clock, files, logs, settings.job, settings.files, RegistryKeys(vault)
+        ),
         channels=ChannelService(database, events, clock),
         program=program,
         demand=Demand(database, events, clock),

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.boxes import Box, make_box, ordinary_user
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 MAIN = "import sys; from hansa.node.containers.commands import main; sys.exit(main(sys.argv[1:]))"
 
 

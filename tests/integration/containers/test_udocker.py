@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.containers.conftest import Home
+from tests.integration.containers.conftest import Home, finish
+from tests.support.boxes import SOURCES
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Udocker = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def udocker(home: Home, tmp_path: Path) -> Udocker:
-    """The command, as the caller: its package needs the whole of Hansa."""
-    if home.box.user is not None:
-        pytest.skip("the installed command is the caller's")
+def place(home: Home) -> Path:
+    """A directory of the user's."""
+    return home.box.directory()
+
+
+@pytest.fixture
+def udocker(home: Home, place: Path) -> Udocker:
+    """The command, as the box's user: of Hansa it needs the node's part and its own."""
+    if home.box.run_python("import sys; print(sys.version_info >= (3, 11))") != "True":
+        pytest.skip("the only Python that this user may execute is older than hansa-udocker's")
+    compat = home.box.sources / "hansa" / "compat"
+    shutil.copytree(SOURCES / "hansa" / "compat" / "udocker", compat / "udocker", dirs_exist_ok=True)
+    for name in ("compat/__init__.py", "version.py"):
+        shutil.copy(SOURCES / "hansa" / name, home.box.sources / "hansa" / name)
 
     def run(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "hansa.compat.udocker.main", "--allow-root", *words]
-        env = {**os.environ, "HANSA_CONTAINERS": str(home.store), "HANSA_REGISTRY_AUTH": str(tmp_path / "auth")}
-        return subprocess.run(command, input=text, env=env, capture_output=True, text=True, timeout=60, check=False)
+        command = [home.box.python, "-m", "hansa.compat.udocker.main", "--allow-root", *words]
+        env = {"HANSA_CONTAINERS": str(home.store), "HANSA_REGISTRY_AUTH": str(place / "auth"), "UDOCKER_DIR": ""}
+        return finish(home.box.popen(command, **env), words, text)
 
     return run
 
@@ -69,26 +79,26 @@ def test_names_clones_and_protection(udocker: Udocker) -> None:
     assert udocker("rm", "c", "d").returncode == 0
 
 
-def test_images(udocker: Udocker, tmp_path: Path) -> None:
+def test_images(udocker: Udocker, place: Path) -> None:
     assert udocker("images").stdout.splitlines()[0] == "REPOSITORY"
     assert "box:1    ." in udocker("images").stdout.splitlines()
     assert udocker("verify", "box:1").stdout.splitlines()[-1] == "Info: image Ok"
     assert udocker("tag", "box:1", "else/where:2").returncode == 0
-    assert udocker("save", "-o", str(tmp_path / "x.tar"), "else/where:2").returncode == 0
+    assert udocker("save", "-o", str(place / "x.tar"), "else/where:2").returncode == 0
     assert udocker("rmi", "else/where:2").returncode == 0
-    assert "else/where:2" in udocker("load", "-i", str(tmp_path / "x.tar")).stdout.splitlines()
+    assert "else/where:2" in udocker("load", "-i", str(place / "x.tar")).stdout.splitlines()
     assert udocker("rmi", "else/where:2").returncode == 0
     assert udocker("rmi", "else/where:2").returncode == 1
 
 
-def test_the_rest(udocker: Udocker, tmp_path: Path) -> None:
+def test_the_rest(udocker: Udocker, place: Path) -> None:
     assert udocker("version").stdout.startswith("version: ")
     assert udocker("showconf").returncode == 0
     assert udocker("install").returncode == 0
     assert udocker("help").returncode == 0
     assert udocker("nonsense").returncode == 1
-    assert udocker("mkrepo", str(tmp_path / "repo")).returncode == 0
-    assert udocker("mkrepo", str(tmp_path / "repo")).returncode == 1
-    assert udocker(f"--repo={tmp_path / 'repo'}", "images").stdout == "REPOSITORY\n"
-    assert udocker(f"--repo={tmp_path / 'absent'}", "images").returncode == 1
+    assert udocker("mkrepo", str(place / "repo")).returncode == 0
+    assert udocker("mkrepo", str(place / "repo")).returncode == 1
+    assert udocker(f"--repo={place / 'repo'}", "images").stdout == "REPOSITORY\n"
+    assert udocker(f"--repo={place / 'absent'}", "images").returncode == 1
     assert udocker("logout").returncode == 1

@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from hansa.compat.udocker.face import Face, Usage
+from hansa.node.containers.commands import leave
 from hansa.node.containers.errors import ContainerError
 from hansa.node.containers.options import FLAG, VALUE, Parsed, parse
 from hansa.node.containers.runner import NotStarted
@@ -63,12 +65,16 @@ MODULES = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def start() -> NoReturn:
+    """Run the command of ``sys.argv`` as the whole program."""
+    leave(main(sys.argv[1:]))
+
+
+def main(words: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "-D" in words or "--debug" in words
     try:
-        code = _run(words)
+        code = _run(list(words))
         sys.stdout.flush()
     except NotStarted as error:
         sys.stderr.write(f"Error: {error.message}\n")
@@ -113,4 +119,4 @@ def _face(parsed: Parsed) -> Face:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

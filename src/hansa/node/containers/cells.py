@@ -6,7 +6,6 @@ import os
 import re
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 from .errors import Ambiguous, BadName, ContainerNotFound, InUse, NameTaken, Protected
@@ -14,8 +13,8 @@ from .layout import Layout, read_json
 from .locks import locked, try_lock
 from .model import ContainerRecord, ImageConfig, Layer
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_ID = re.compile(r"[0-9a-f]{4,32}")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
+_ID = r"[0-9a-f]{4,32}"
 _PLACES = ("upper", "work", "merged")
 
 
@@ -39,7 +38,7 @@ class Cells:
         """By name, id or its beginning."""
         names = self._names()
         record = self._load(names[text], names) if text in names else None
-        if record is None and _ID.fullmatch(text):
+        if record is None and re.fullmatch(_ID, text):
             fitting = [one for one in os.listdir(self._layout.path("containers")) if one.startswith(text)]
             if len(fitting) > 1:
                 raise Ambiguous(f"{text!r} is the beginning of {len(fitting)} container ids", "give more digits")
@@ -101,7 +100,7 @@ class Cells:
             with self._names_locked():
                 self._give(name, record.id)
                 os.rename(work, self._layout.path("containers", record.id))
-        return replace(record, names=(name,))
+        return record._replace(names=(name,))
 
     def _write(self, path: str, record: ContainerRecord) -> None:
         data = {
@@ -165,7 +164,7 @@ class Cells:
     def clone(self, record: ContainerRecord, name: Optional[str]) -> ContainerRecord:
         """A copy under a new id, unprotected."""
         self._present(record)
-        copy = replace(record, id=os.urandom(16).hex(), names=(), created=time.time(), is_protected=False)
+        copy = record._replace(id=os.urandom(16).hex(), names=(), created=time.time(), is_protected=False)
         return self.create(copy, name, upper_of=record)
 
     def remove(self, record: ContainerRecord, is_forced: bool) -> None:
@@ -210,7 +209,7 @@ class Cells:
 
 def check_name(name: str) -> None:
     """Raise BadName unless it can be a container's name: it must not look like an id."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise BadName(f"{name!r} cannot be a container's name", "letters, digits, '_', '.' and '-'; 128 at most")
-    if len(name) == 32 and _ID.fullmatch(name):
+    if len(name) == 32 and re.fullmatch(_ID, name):
         raise BadName(f"{name!r} looks like a container's id")

@@ -17,12 +17,14 @@ from .layout import Layout, disk_errors, read_json
 from .locks import locked, try_lock
 from .model import Image, Layer
 from .stack import EMPTY_DIFF_ID, hex_of
-from .store import Store
+from .store import THROWAWAY, Store
 from .tree import remove_path
 
 GC_WAIT_S = 10.0
 PIN = "pin-"
 PARTIAL_KEPT_S = 7 * 24 * 3600.0
+YOUNG_S = 600.0
+"""For so long a container is left alone that waits for its only run."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Collected:
     blobs: int = 0
     temporary: int = 0
     bytes: int = 0
+    containers: int = 0
+    """Those that a killed ``run --rm`` had left."""
 
 
 @dataclass
@@ -167,7 +171,7 @@ def _is_free(store: Store, image: Image) -> bool:
 
 
 def collect(store: Store, wait_s: float = GC_WAIT_S) -> Collected:
-    """Remove images without a name, and layers and blobs that no image and no container uses.
+    """Remove images without a name, what killed runs left, and layers and blobs that no image and no container uses.
 
     Waits for those who add to the store; raises StoreBusy after ``wait_s``.
     """
@@ -175,6 +179,7 @@ def collect(store: Store, wait_s: float = GC_WAIT_S) -> Collected:
     layout.prepare()
     with disk_errors(layout.root), locked(layout.path("lock"), timeout_s=wait_s):
         result = Collected(temporary=layout.sweep())
+        _drop_left(store, result)
         images = [image for image in store.images() if not image.is_read_only]
         kept = [image for image in images if image.names or image.is_protected]
         for image in images:
@@ -190,6 +195,14 @@ def collect(store: Store, wait_s: float = GC_WAIT_S) -> Collected:
         _drop_blobs(layout, needed, result)
         _drop_old(layout)
     return result
+
+
+def _drop_left(store: Store, result: Collected) -> None:
+    """Containers of ``run --rm`` whose launcher was killed. Young ones may be about to start."""
+    for record in store.containers():
+        is_left = record.options.get(THROWAWAY) and time.time() - record.created > YOUNG_S
+        if is_left and store.forget_container(record):
+            result.containers += 1
 
 
 def _drop_layers(layout: Layout, needed: Set[str], result: Collected) -> None:

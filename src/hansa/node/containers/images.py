@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from .blobs import Blobs, read_pieces
@@ -73,7 +73,7 @@ def commit(
     reference = None if name is None else Reference.parse(name)
     base = config or record.config
     created = timestamp(clock())
-    base = replace(base, created=created, author=author or base.author)
+    base = base._replace(created=created, author=author or base.author)
     with store.using():
         parts = Layers(store.layout, store.below).parts(record.layers)
         if unpacked_copy is None:

@@ -1,5 +1,8 @@
 """What images and containers are. Pure: frozen values, and their reading from and writing to JSON.
 
+Named tuples and no compiled patterns: every start of a container imports this, and ``dataclasses`` alone takes longer
+than all the rest of it.
+
 Sources: the OCI image specification 1.1 (config, manifest), the Docker image specification 1.2, and the grammar of
 references in the distribution specification.
 """
@@ -7,29 +10,29 @@ references in the distribution specification.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from .errors import BadImage, BadReference
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
 _HUB_ALIASES = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com")
-_HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9._-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9._-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_REPOSITORY = rf"{_PART}(?:/{_PART})*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}"
 _LONGEST_NAME = 255
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def is_digest(text: str) -> bool:
     """True for ``sha256:`` and 64 hexadecimal digits, the only algorithm in use."""
-    return _DIGEST.fullmatch(text) is not None
+    return re.fullmatch(_DIGEST, text) is not None
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """The name of an image: where it is, what it is called and which one of that name.
 
     ``str()`` gives the full form (``docker.io/library/python:3.12``), ``familiar`` what people write (``python:3.12``).
@@ -46,25 +49,31 @@ class Reference:
 
         A leading ``docker://`` is ignored. Raises BadReference.
         """
+        found = cls.guess(text, default_registry)
+        if found.digest is not None and not is_digest(found.digest):
+            raise BadReference(f"image name {text!r}: {found.digest!r} is not a sha256 digest")
+        if found.tag is not None and not re.fullmatch(_TAG, found.tag):
+            raise BadReference(f"image name {text!r}: {found.tag!r} cannot be a tag")
+        if not re.fullmatch(_HOST, found.registry) or not re.fullmatch(_REPOSITORY, found.repository):
+            hint = "names of repositories are in lower case" if found.repository.lower() != found.repository else ""
+            raise BadReference(f"{text!r} is not an image name", hint)
+        if len(found.registry) + 1 + len(found.repository) > _LONGEST_NAME:
+            raise BadReference(f"image name {text[:60]!r}… is longer than {_LONGEST_NAME} characters")
+        return found
+
+    @classmethod
+    def guess(cls, text: str, default_registry: str = DOCKER_HUB) -> Reference:
+        """As :meth:`parse`, but anything goes: to look for a name among those that are known to be good."""
         rest = text[len("docker://") :] if text.startswith("docker://") else text
         rest, at, digest = rest.partition("@")
-        if at and not is_digest(digest):
-            raise BadReference(f"image name {text!r}: {digest!r} is not a sha256 digest")
         tag: Optional[str] = None
         head, colon, tail = rest.rpartition(":")
         if colon and "/" not in tail:
             rest, tag = head, tail
-            if not _TAG.fullmatch(tag):
-                raise BadReference(f"image name {text!r}: {tag!r} cannot be a tag")
         registry, repository = _split_registry(rest, default_registry)
-        if not _HOST.fullmatch(registry) or not _REPOSITORY.fullmatch(repository):
-            hint = "names of repositories are in lower case" if repository.lower() != repository else ""
-            raise BadReference(f"{text!r} is not an image name", hint)
-        if len(registry) + 1 + len(repository) > _LONGEST_NAME:
-            raise BadReference(f"image name {text[:60]!r}… is longer than {_LONGEST_NAME} characters")
-        if tag is None and not digest:
+        if tag is None and not at:
             tag = DEFAULT_TAG
-        return cls(registry, repository, tag, digest or None)
+        return cls(registry, repository, tag, digest if at else None)
 
     @property
     def wanted(self) -> str:
@@ -92,19 +101,22 @@ class Reference:
         return f"{self.registry}/{self.repository}{self._suffix()}"
 
 
+def canonical_registry(host: str) -> str:
+    """The one name of a registry that has several: all of Docker Hub's are ``docker.io``."""
+    return DOCKER_HUB if host.lower() in _HUB_ALIASES else host.lower()
+
+
 def _split_registry(name: str, default_registry: str) -> Tuple[str, str]:
     first, slash, rest = name.partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost" or first.lower() != first):
         first, rest = default_registry, name
-    if first in _HUB_ALIASES:
-        first = DOCKER_HUB
+    first = canonical_registry(first)
     if first == DOCKER_HUB and "/" not in rest:
         rest = f"library/{rest}"
-    return first.lower(), rest
+    return first, rest
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """For which machines an image is, in Go's words (``amd64``, ``arm64``)."""
 
     architecture: str
@@ -115,8 +127,7 @@ class Platform:
         return f"{self.os}/{self.architecture}" + (f"/{self.variant}" if self.variant else "")
 
 
-@dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """How programs of the image are meant to be run, and for which platform it is."""
 
     entrypoint: Tuple[str, ...] = ()
@@ -126,7 +137,7 @@ class ImageConfig:
     user: str = ""
     workdir: str = ""
     volumes: Tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NOTHING
     stop_signal: str = ""
     shell: Tuple[str, ...] = ()
     exposed_ports: Tuple[str, ...] = ()
@@ -220,8 +231,7 @@ def _labels(document: Mapping[str, Any]) -> Dict[str, str]:
     return {str(key): str(text) for key, text in value.items()}
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer: ``digest`` of the blob as it travels, ``diff_id`` of the tar inside, ``size`` of the blob in bytes."""
 
     digest: str
@@ -237,8 +247,7 @@ class Layer:
         return cls(data["digest"], data["diff_id"], data["size"], data["media_type"])
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """An image in a store. Its unpacked layer directories come from ``Store.layer_paths``."""
 
     id: str
@@ -265,8 +274,7 @@ class Image:
         return self.id.partition(":")[2][:12]
 
 
-@dataclass(frozen=True)
-class ContainerRecord:
+class ContainerRecord(NamedTuple):
     """A container: what it is made of and how it is to be run. Its files are in ``Store.container_dirs``.
 
     It keeps the layers and the configuration of its image, so that it works on when the image's name moves.
@@ -282,7 +290,7 @@ class ContainerRecord:
     """Seconds since 1970, UTC."""
     layers: Tuple[Layer, ...]
     config: ImageConfig
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = _NOTHING
     """Defaults of its runs, as JSON; only the running half knows their meaning."""
     is_protected: bool = False
 
@@ -292,8 +300,7 @@ class ContainerRecord:
         return self.id[:12]
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """One report of a pull, load or push. ``total`` is 0 where it is not known."""
 
     digest: str

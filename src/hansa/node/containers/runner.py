@@ -48,11 +48,11 @@ def this_host() -> Host:
 
 def place_of(store: Store) -> str:
     """Where engines are tried out and remembered: on the file system of the containers."""
-    path = os.path.join(str(store.root), "engines")
+    path = store.layout.path("engines")
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ContainerError(f"cannot write in the store {store.root}: {error.strerror}") from error
+        raise ContainerError(f"cannot write in the store {store.layout.root}: {error.strerror}") from error
     return path
 
 
@@ -90,9 +90,9 @@ def run(
 
 
 def _tree(store: Store, record: ContainerRecord, engine: Engine, *, is_throwaway: bool) -> Tree:
-    upper, work, merged = (str(path) for path in store.container_dirs(record))
+    upper, work, merged = store.container_places(record)
     if not engine.needs_copy:
-        layers = tuple(str(path) for path in store.layer_paths(record))
+        layers = tuple(store.layer_directories(record))
         return Tree(layers, upper, work, merged, is_throwaway)
     copy = os.path.join(os.path.dirname(upper), "tree")
     if not os.path.isdir(copy):

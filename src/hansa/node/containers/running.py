@@ -10,7 +10,7 @@ from . import runner
 from .errors import ContainerNotFound, ImageNotFound
 from .model import ContainerRecord, Image, ImageConfig
 from .runline import RunRequest
-from .store import Store
+from .store import THROWAWAY, Store
 
 Puller = Callable[[str, str], Image]
 """(name, platform) -> the image, from the registry."""
@@ -35,7 +35,9 @@ def run(
     record = _existing(store, request)
     if record is None:
         image = _image(store, request, pull)
-        record = store.create_container(image, request.name or None, image_name=request.target)
+        record = store.create_container(
+            image, request.name or None, {THROWAWAY: True} if request.is_removed else None, request.target
+        )
     options = request.options
     if record.options.get("nvidia"):
         options = options._replace(has_gpu=True)

@@ -9,17 +9,33 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from .cells import Cells
-from .errors import Ambiguous, BadReference, ImageNotFound, InUse, Protected
+from .errors import Ambiguous, BadReference, ContainerNotFound, ImageNotFound, InUse, Protected
 from .layout import Layout, disk_errors, read_json
 from .locks import locked
 from .model import ContainerRecord, Image, ImageConfig, Layer, Reference
 from .stack import Stack
 
+if TYPE_CHECKING:
+    from pathlib import Path  # imported where it is used: every start of a container imports this module
+
 SHORTEST_ID = 4
+THROWAWAY = "throwaway"
+"""The option of a container that goes with its only run: what is left of it was left by a kill."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -28,11 +44,16 @@ class Store:
 
     def __init__(self, root: Union[str, Path], read_only_roots: Sequence[Union[str, Path]] = ()) -> None:
         """Lookups of images go through ``root``, then the others in order."""
-        self.root = Path(root)
-        self.read_only_roots = tuple(Path(other) for other in read_only_roots)
         self.layout = Layout(str(root))
         self.below = tuple(Layout(str(other), is_writable=False) for other in read_only_roots)
         self._cells = Cells(self.layout)
+
+    @property
+    def root(self) -> Path:
+        """The store's directory."""
+        from pathlib import Path
+
+        return Path(self.layout.root)
 
     # Images.
 
@@ -110,7 +131,13 @@ class Store:
         May be fewer than the image has layers: empty ones are left out, and where whiteouts cannot be represented
         a directory that holds the merged result stands for a layer and all below it. Raises BadImage.
         """
-        return [Path(path) for path in Stack(self.layout, self.below).paths(of.layers)]
+        from pathlib import Path
+
+        return [Path(path) for path in self.layer_directories(of)]
+
+    def layer_directories(self, of: Union[Image, ContainerRecord]) -> List[str]:
+        """:meth:`layer_paths` as plain strings."""
+        return Stack(self.layout, self.below).paths(of.layers)
 
     def flatten(self, of: Union[Image, ContainerRecord], target: Union[str, Path]) -> None:
         """Write the merged tree of all layers (not the upper directory) into ``target``, a new or empty directory.
@@ -260,8 +287,15 @@ class Store:
 
     def container_dirs(self, record: ContainerRecord) -> Tuple[Path, Path, Path]:
         """``(upper, work, merged)``: overlay's two directories and a mount point. They exist."""
-        base = self.root.absolute() / "containers" / record.id
-        return base / "upper", base / "work", base / "merged"
+        from pathlib import Path
+
+        upper, work, merged = self.container_places(record)
+        return Path(upper), Path(work), Path(merged)
+
+    def container_places(self, record: ContainerRecord) -> Tuple[str, str, str]:
+        """:meth:`container_dirs` as plain strings."""
+        upper, work, merged = (self.layout.path("containers", record.id, name) for name in ("upper", "work", "merged"))
+        return upper, work, merged
 
     def set_options(self, record: ContainerRecord, options: Mapping[str, Any]) -> ContainerRecord:
         """Replace the container's options."""
@@ -282,6 +316,14 @@ class Store:
         """Remove it and its files. Raises Protected; InUse while a run holds it, unless forced."""
         with self.using():
             self._cells.remove(record, is_forced)
+
+    def forget_container(self, record: ContainerRecord) -> bool:
+        """For a collection, which holds the lock: remove it; False if a program runs in it, or it is protected."""
+        try:
+            self._cells.remove(record, False)
+        except (InUse, Protected, ContainerNotFound):
+            return False
+        return True
 
     def running(self, record: ContainerRecord) -> ContextManager[None]:
         """Held (shared, by flock) as long as a program runs in the container, by whoever waits for the program."""
@@ -310,10 +352,7 @@ def _own(image: Image) -> Tuple[str, ...]:
 
 def _by_name(names: Mapping[str, Mapping[str, Any]], text: str) -> Optional[str]:
     """The id of the image with that name, also where it was pulled by tag and is asked for by digest."""
-    try:
-        reference = Reference.parse(text)
-    except BadReference:
-        return None
+    reference = Reference.guess(text)
     entry = names.get(str(reference))
     if entry is not None:
         return str(entry["id"])

@@ -17,7 +17,7 @@ from tests.support.boxes import make_layers, need_busybox, ordinary_user, python
 from tests.support.cli import Desk
 from tests.support.front import Front
 from tests.support.node_server import FakeServer
-from tests.support.oci import Layout, push, tar_of_tree
+from tests.support.oci import Layout, push, skopeo, tar_of_tree
 from tests.support.pilots import Pilot, terminate, until
 
 from hansa.node.pack import build_node_zipapp
@@ -224,6 +224,42 @@ def _has_process(words: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def test_a_private_image_by_a_login_that_the_server_keeps(
+    box_registry: RealRegistry, closed_registry: RealRegistry, tmp_path: Path
+) -> None:
+    """Wherever the pilot and the server write to: the password is nowhere in the clear, nor in any argument."""
+    target = f"{closed_registry.host}/ann/box:1"
+    words = ["--src-tls-verify=false", "--dest-tls-verify=false", "--dest-creds", "ann:hush-hush"]
+    skopeo("copy", *words, f"docker://{box_registry.host}/box:1", f"docker://{target}")
+    folder, home = tmp_path / "work", tmp_path / "home"
+    folder.mkdir()
+    logins = tmp_path / "registries.json"
+    desk = Desk(home, folder, {"HANSA_CONTAINERS": str(home / "images"), "HANSA_REGISTRY_AUTH": str(logins)})
+    run = ("run", "--image", target, "--no-fetch", "--", "sh", "-c", "echo $FROM_IMAGE")
+    try:
+        refused = desk.hansa(*run, code=125)
+        assert "wants to know who asks" in refused.err
+        nothing = desk.hansa("registry", "login", closed_registry.host, code=3)
+        assert "--username" in nothing.err
+        desk.hansa("registry", "login", closed_registry.host, "-u", "ann", "--password-stdin", text="guess\n")
+        wrong = desk.hansa(*run, code=125)
+        assert "does not accept the credentials of 'ann'" in wrong.err
+        secret = "hush-hush\n"
+        desk.hansa(
+            "container", "--insecure", "login", closed_registry.host, "-u", "ann", "--password-stdin", text=secret
+        )
+        desk.hansa("registry", "login", closed_registry.host)
+        desk.hansa("container", "logout", closed_registry.host)
+        assert desk.hansa(*run).out == "yes\n"
+        assert closed_registry.host in desk.hansa("registry", "list").out
+        kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hush-hush" in path.read_bytes()]
+        assert kept == []
+        desk.hansa("registry", "logout", closed_registry.host)
+        desk.hansa("registry", "logout", closed_registry.host, code=4)
+    finally:
+        desk.hansa("down")
 
 
 def test_through_a_server_from_the_command_line(box_registry: RealRegistry, tmp_path: Path) -> None:

@@ -166,7 +166,8 @@ def gc(context: Context, words: List[str]) -> int:
     """(no arguments)"""
     parse(words, TABLES["gc"])
     found = collect.collect(context.store)
-    context.put(f"{found.images} images, {found.layers} layers, {found.blobs} blobs: {show_bytes(found.bytes)} freed")
+    counts = f"{found.images} images, {found.layers} layers, {found.blobs} blobs, {found.containers} containers"
+    context.put(f"{counts}: {show_bytes(found.bytes)} freed")
     return 0
 
 

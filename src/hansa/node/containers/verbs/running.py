@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import List
 
 from .. import runline
@@ -20,6 +21,7 @@ def run(context: Context, words: List[str]) -> int:
     def pull(name: str, platform: str) -> Image:
         from .registry import fetch
 
+        gc.enable()
         return fetch(context, name, platform, request.proxy)
 
     return run_request(context.store, request, pull, wanted_engine(context.environ) or None)
