@@ -7,7 +7,7 @@ import shlex
 import zlib
 from dataclasses import dataclass
 
-from hansa.jobs.wire import JobSpec
+from hansa.jobs.wire import JobSpec, Requirements
 from hansa.kernel.wire import encode
 
 
@@ -102,8 +102,15 @@ def _command(spec: JobSpec) -> str:
 
 
 def _body(spec: JobSpec) -> dict[str, object]:
-    blank = encode(JobSpec(command=[]))
-    return {name: value for name, value in encode(spec).items() if value != blank.get(name)}
+    found = _without(encode(spec), encode(JobSpec(command=[])))
+    if "requirements" in found:
+        found["requirements"] = _without(encode(spec.requirements), encode(Requirements()))
+    return found
+
+
+def _without(plain: dict[str, object], usual: dict[str, object]) -> dict[str, object]:
+    """What is not as it would be if it were not said."""
+    return {name: value for name, value in plain.items() if value != usual.get(name)}
 
 
 def _curl(spec: JobSpec, url: str) -> str:

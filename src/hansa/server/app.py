@@ -26,6 +26,7 @@ from hansa.portal.home import router as portal_home_router
 from hansa.portal.images import router as portal_image_router
 from hansa.portal.jobs import router as portal_job_router
 from hansa.portal.live import router as portal_live_router
+from hansa.portal.machines import router as portal_machine_router
 from hansa.portal.signin import router as portal_router
 from hansa.portal.signin import v1_router as portal_v1_router
 from hansa.portal.sites import router as portal_site_router
@@ -85,6 +86,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         portal_live_router,
         portal_home_router,
         portal_job_router,
+        portal_machine_router,
         portal_site_router,
         portal_vo_router,
         portal_image_router,

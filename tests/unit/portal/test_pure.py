@@ -15,7 +15,7 @@ from hansa.jobs.log_search import find_lines
 from hansa.jobs.overview import Bucket
 from hansa.jobs.wire import After, JobSpec, Requirements
 from hansa.kernel.errors import Fault
-from hansa.portal import charts, job_form, show, site_form, snippets, texts
+from hansa.portal import charts, job_form, machine_form, show, site_form, snippets, texts
 from hansa.portal.frame import templates, with_query
 from hansa.sites.capacity_wire import GrantTerms
 from tests.support.tools import load_tool
@@ -217,3 +217,27 @@ async def test_lines_are_found_across_pieces() -> None:
     assert found.lines == [(2, "two"), (3, "TWO more"), (4, "two")]
     assert not found.is_cut
     assert (await find_lines(pieces(), "o", most_lines=1)).is_cut
+
+
+def test_a_wizard_asks_for_a_machine_and_says_it_in_words() -> None:
+    form = machine_form.blank() | {
+        "image": "debian-12",
+        "flavour": "own",
+        "cores": "4",
+        "memory_gib": "6,5",
+        "days": "0",
+    }
+    new = machine_form.read(form | {"ssh_keys": "ssh-ed25519 AAAA a\n\n", "ports": "443, 80", "site": "NEBULA"})
+    assert (new.flavour, new.cores, new.memory_mib, new.lifetime_s) == (None, 4, 6656, 0)
+    assert (new.ports, new.sites, new.ssh_keys) == (["443", "80"], ["NEBULA"], ["ssh-ed25519 AAAA a"])
+    words = shlex.split(machine_form.command(new))
+    assert words[words.index("--expires") + 1] == "never"
+    assert words[words.index("--cpus") + 1] == "4"
+    assert machine_form.body(machine_form.read(machine_form.blank() | {"image": "x"})) == {
+        "image": "x",
+        "flavour": "small",
+        "lifetime_s": 604_800,
+    }
+    for bad in ({"image": ""}, {"cores": "0"}, {"memory_gib": "nan"}, {"name": "A b"}, {"days": "x"}):
+        with pytest.raises(Fault):
+            machine_form.read(form | bad)
