@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.container_peers import ENV, Peers, RegistryHere, Unusable, words_of
 from benchmarks.container_peers import run as command
+from benchmarks.cputime import CpuTime, counted
 from benchmarks.embedded import hansa_command
 from benchmarks.harness import ROOT, Better, Row, facts, rounded, used_by_others
 from benchmarks.table import render
@@ -58,7 +59,8 @@ def pairs(count):
 began = time.perf_counter(); primes(3_000_000); pairs(6_000_000); print(time.perf_counter() - began)
 """
 DIGITS = """
-import time
+import time, warnings
+warnings.simplefilter("ignore")
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from sklearn.neural_network import MLPClassifier
@@ -94,7 +96,7 @@ def make_rootfs(place: Path) -> Path:
 class Bench:
     """The image in a store, and Hansa's own ways of running it."""
 
-    def __init__(self, place: Path, rootfs: Path, quick: bool) -> None:
+    def __init__(self, place: Path, rootfs: Path, quick: bool, cpu: CpuTime) -> None:
         self.place, self.rootfs, self.rounds = place, rootfs, 3 if quick else 20
         self.store = Store(place / "store")
         with rootfs.open("rb") as stream:
@@ -102,6 +104,8 @@ class Bench:
         layer = self.store.layer_directories(image)[0]
         self.count = 0
         self.left_out: dict[str, str] = {}
+        self.cpu = cpu
+        self.used: dict[str, float] = {}
         self.peers = Peers(place, rootfs, layer, self.fresh)
         self.layers = (layer, str(self.peers.top))
 
@@ -139,13 +143,18 @@ class Bench:
         return found
 
     def race(self, cases: dict[str, Case], script: str, rounds: int) -> dict[str, list[float]]:
-        """Milliseconds of every round."""
+        """Milliseconds of every round; of CPU time too, for the next row's detail."""
         took: dict[str, list[float]] = {name: [] for name in cases}
+        used: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(rounds):
             for name, case in cases.items():
-                began = time.perf_counter()
+                before, began = self.cpu.ms(), time.perf_counter()
                 case(script)
                 took[name].append((time.perf_counter() - began) * 1000)
+                after = self.cpu.ms()
+                if before is not None and after is not None:
+                    used[name].append(after - before)
+        self.used = {name: rounded(statistics.median(some)) for name, some in used.items() if some}
         return took
 
     def row(self, work: str, took: dict[str, list[float]], budget: float | None, pick: Any = statistics.median) -> Row:
@@ -156,7 +165,12 @@ class Bench:
             "runs": {name: [rounded(one) for one in some] for name, some in took.items()},
             "picked": pick.__name__,
         }
-        detail |= {"used_by_others": used_by_others(), "load": os.getloadavg()[0], "left_out": dict(self.left_out)}
+        detail |= {
+            "cpu_ms": self.used,
+            "used_by_others": used_by_others(),
+            "load": os.getloadavg()[0],
+            "left_out": dict(self.left_out),
+        }
         peers = {name: values[name] for name in others}
         return Row(work, "ms", Better.LOWER, values[first], peers, budget and rounded(budget), detail)
 
@@ -232,6 +246,7 @@ def _inside_and_outside(bench: Bench, program: str, site: Path) -> dict[str, lis
             raise Unusable("the program failed in the container")
         took["inside"].append(float(output.read_text()) * 1000)
         took["outside"].append(float(command(words, env=env)) * 1000)
+    bench.used = {}
     return took
 
 
@@ -352,8 +367,9 @@ def run(quick: bool, rootfs: Path | None = None) -> list[Row]:
     place = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
     place.chmod(0o755)
     try:
-        bench = Bench(place, rootfs or make_rootfs(place), quick)
-        return [row for part in (starts, file_work, speed, ready, crowd) for row in part(bench)]
+        with counted() as cpu:
+            bench = Bench(place, rootfs or make_rootfs(place), quick, cpu)
+            return [row for part in (starts, file_work, speed, ready, crowd) for row in part(bench)]
     finally:
         remove_path(str(place))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
@@ -17,10 +18,12 @@ from benchmarks.harness import ROOT
 from hansa.client import api, operations
 from hansa.client.connect import Endpoint
 from hansa.client.draft import Options, prepare
+from hansa.client.effects import Operation
 from hansa.client.transport import Transport
 from hansa.jobs.wire import Job
 from hansa.server.launch import start_server, stop_server
 
+T = TypeVar("T")
 TASK_MEMORY = "64M"
 LOOK_S = 0.1
 """How often the end of an array is looked for: as often as ``hansa run`` does."""
@@ -51,10 +54,14 @@ class Embedded:
         self.endpoint = endpoint
         self._transport = Transport(endpoint)
 
-    def submit(self, command: list[str], tasks: int | None = None) -> Job:
+    def ask(self, question: Operation[T]) -> T:
+        """Anything else of the API."""
+        return self._transport.run(question)
+
+    def submit(self, command: list[str], tasks: int | None = None, site: str | None = None) -> Job:
         """Submit a job, or an array of so many tasks."""
         array = None if tasks is None else f"0-{tasks - 1}"
-        draft = prepare(command, Options(array=array, memory=TASK_MEMORY, scan=False))
+        draft = prepare(command, Options(array=array, memory=TASK_MEMORY, scan=False, site=site))
         return self._transport.run(operations.submit(draft))
 
     def finish(self, job: Job) -> Job:

@@ -24,6 +24,7 @@ from hansa.jobs import store_pilots
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
 from hansa.jobs.drivers.fake import FakeBatch
+from hansa.jobs.drivers.places import FixedPlaces
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
@@ -100,9 +101,9 @@ class World:
         )
         self.registry_logins = RegistryLoginService(database, self.clock, vault)
         self.batch = FakeBatch()
-        self.demand = Demand(database, self.events, self.clock)
+        self.demand = Demand(database, self.events, self.clock, self.sites, job.share_half_life_s)
         self.timers = Timers(database, self.events, self.clock)
-        self.room = PilotRoom({"local": self.batch}, self.identity, self.events, self.clock, pilot, job)
+        self.room = PilotRoom(FixedPlaces({"local": self.batch}), self.identity, self.events, self.clock, pilot, job)
         self.engine: Engine[str, Any, Any, Any] = Engine(database, self.clock, self.room, chance=lambda: 0.0)
         self.owner = OWNER
 

@@ -237,15 +237,13 @@ class Slurm:
         process.wait(30)
 
     def _steps(self, name: str) -> list[psutil.Process]:
-        """The job steps of a node with all below them: slurmstepd leaves its slurmd, but works in its spool."""
-        spool = f"{self.folder}/spool/{name}"
+        """The job steps of a node with all below them: slurmstepd leaves its slurmd, but writes to its log."""
+        places = (f"{self.folder}/spool/{name}", f"{self.folder}/log/{name}.log")
         found: list[psutil.Process] = []
         for process in psutil.process_iter(["name", "cwd"]):
             if (process.info["name"] or "").startswith("slurmstepd"):
                 with contextlib.suppress(psutil.Error, OSError):
-                    if process.cwd().startswith(spool) or any(
-                        file.path.startswith(spool) for file in process.open_files()
-                    ):
+                    if any(file.path.startswith(places) for file in process.open_files()):
                         found += [process, *process.children(recursive=True)]
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,19 @@ def upgrade() -> None:
     from hansa.server.serve import upgrade_database
 
     note(upgrade_database(home()))
+
+
+@click.command(
+    epilog=examples(
+        "hansa admin nspawn-helper | sudo install -D -m 755 /dev/stdin /usr/local/libexec/hansa-nspawn",
+    )
+)
+def nspawn_helper() -> None:
+    """Print the program that runs machines in containers with root's rights, to be installed where sudo may run it.
+
+    It has a fixed set of verbs, and needs nothing but Python 3.9. An administrator installs it, and allows it:
+    USER ALL=(root) NOPASSWD: /usr/local/libexec/hansa-nspawn
+    """
+    from hansa.machines.drivers.nspawn.root import pack
+
+    sys.stdout.buffer.write(pack())

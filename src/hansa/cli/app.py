@@ -103,6 +103,7 @@ GRANT = {
 }
 PILOT = {"list": ("sites:list_pilots", "List pilots, which run the tasks at a site.")}
 ADMIN = {
+    "nspawn-helper": ("admin:nspawn_helper", "Print the program that containers need root for."),
     "backup": ("admin:backup", "Write a copy of the embedded server's data to a file."),
     "restore": ("admin:restore", "Put such a copy back."),
     "user": ("app:user", "Users of this server."),
@@ -169,11 +170,13 @@ IMAGE = {
     "list": ("images:list_images", "List VM images."),
     "show": ("images:show", "Show a VM image, its versions, and who endorses it."),
     "add": ("images:add", "Add a VM image, or a version of one."),
+    "build": ("image_build:build", "Make a Debian cloud image of packages."),
     "fetch": ("images:fetch", "Download a VM image."),
     "withdraw": ("images:withdraw", "Take a version back."),
     "endorse": ("images:endorse", "Let the members of a VO start it."),
     "revoke": ("images:revoke", "Let them start it no more."),
     "policy": ("images:policy", "Show or set what a VO lets its members start."),
+    "sites": ("images:sites", "Show at which sites VM images are."),
     "publish": ("images:publish", "Print what a VO endorses as a HEPiX image list."),
     "follow": ("images:follow", "Follow an image list of others."),
     "followed": ("images:followed", "List the image lists that a VO follows."),
@@ -203,6 +206,7 @@ MACHINE = {
 DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
+    "plan": ("plan:plan", "Show where something would run, and why."),
     "job": ("app:job", "Jobs: submit, list, show, logs, fetch, results, kill, retry, …"),
     "site": ("app:site", "Sites: where jobs can run."),
     "grant": ("app:grant", "Capacity grants: what a site gives a VO."),

@@ -17,6 +17,7 @@ from hansa.client import api
 from hansa.client.effects import FileBody
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import collect
+from hansa.client.transport import Transport
 from hansa.client.units import parse_time
 from hansa.images.wire import (
     ImagePolicy,
@@ -27,6 +28,7 @@ from hansa.images.wire import (
     Subscription,
     VmImage,
 )
+from hansa.machines.sync_wire import ImagePlace
 
 _FORMATS = click.Choice(["qcow2", "raw"])
 
@@ -68,8 +70,14 @@ def _details(image: VmImage) -> dict[str, Any]:
     return found
 
 
-def _show(image: VmImage, form: str) -> None:
+def show_image(image: VmImage, form: str) -> None:
     emit_one(image, form, _details, lambda item: item.name)
+
+
+def names_in(session: Transport, vo: str | None) -> set[str]:
+    """Names of the images of a VO, or of all that the caller sees."""
+    found = session.run(collect(api.vm_images))
+    return {image.name for image in found if vo is None or image.scope == f"vo/{vo}"}
 
 
 @click.command(epilog=examples("hansa image list", "hansa image list --vo vo.example.org"))
@@ -88,7 +96,7 @@ def list_images(vo: str | None, *, form: str) -> None:
 @output_option()
 def show(image: str, *, form: str) -> None:
     """Show a VM IMAGE: what it is, its versions, and who endorses it."""
-    _show(open_session().run(api.vm_image(image)), form)
+    show_image(open_session().run(api.vm_image(image)), form)
 
 
 @click.command(
@@ -143,12 +151,7 @@ def add(
     until = datetime.now(UTC) + timedelta(seconds=parse_time(expires)) if expires else None
     source = NewVersion(version, url, file is not None, checksum, sums, form_, until)
     session = open_session()
-    names = {
-        image.name
-        for image in session.run(collect(api.vm_images))
-        if image.scope == (f"vo/{vo}" if vo else image.scope)
-    }
-    if name in names and version != "1":
+    if name in names_in(session, vo) and version != "1":
         image = session.run(api.add_vm_image_version(name, source))
     else:
         seen: Any = visibility or ("vo" if vo else "owner")
@@ -157,7 +160,7 @@ def add(
     if file is not None:
         note(f"sending {file} ({file.stat().st_size:,} bytes)")
         image = session.run(api.upload_vm_image(name, version, FileBody(file, file.stat().st_size)))
-    _show(image, form)
+    show_image(image, form)
 
 
 @click.command(
@@ -196,7 +199,7 @@ def _writer(out: BinaryIO) -> Callable[[bytes], None]:
 @output_option()
 def withdraw(image: str, version: str, why: str, *, form: str) -> None:
     """Take VERSION of IMAGE back: nothing new is started of it. What runs goes on."""
-    _show(open_session().run(api.withdraw_vm_image(image, version, why)), form)
+    show_image(open_session().run(api.withdraw_vm_image(image, version, why)), form)
 
 
 @click.command(epilog=examples("hansa image endorse debian-12 --vo vo.example.org --follow"))
@@ -208,7 +211,7 @@ def withdraw(image: str, version: str, why: str, *, form: str) -> None:
 @output_option()
 def endorse(image: str, vo: str, version: str | None, follow: bool, days: int | None, *, form: str) -> None:
     """Let the members of a VO start IMAGE. For its managers and vm-operators."""
-    _show(open_session().run(api.endorse_vm_image(image, NewEndorsement(vo, version, follow, days))), form)
+    show_image(open_session().run(api.endorse_vm_image(image, NewEndorsement(vo, version, follow, days))), form)
 
 
 @click.command(epilog=examples("hansa image revoke debian-12 --vo vo.example.org"))
@@ -217,7 +220,7 @@ def endorse(image: str, vo: str, version: str | None, follow: bool, days: int | 
 @output_option()
 def revoke(image: str, vo: str, *, form: str) -> None:
     """Let the members of a VO start IMAGE no more. What runs goes on."""
-    _show(open_session().run(api.revoke_vm_image(image, vo)), form)
+    show_image(open_session().run(api.revoke_vm_image(image, vo)), form)
 
 
 @click.command(
@@ -253,6 +256,30 @@ def _policy_cells(found: ImagePolicy) -> dict[str, Any]:
 def publish(vo: str) -> None:
     """Print the VM images that VO endorses as a HEPiX image list."""
     click.echo(json.dumps(open_session().run(api.image_list(vo)), indent=2))
+
+
+@click.command(epilog=examples("hansa image sites", "hansa image sites debian-12"))
+@click.argument("image", required=False)
+@output_option()
+def sites(image: str | None, *, form: str) -> None:
+    """Show at which sites the VM images of your VOs are, or why not; of IMAGE only, if it is given.
+
+    What a VO endorses is brought by itself to every site that supports the VO and takes images (setting image_sync of
+    its endpoint), and to this computer's own machines.
+    """
+    found = [one for one in open_session().run(api.image_places()).items if image in (None, one.image)]
+    emit(found, form, _place_cells, lambda one: f"{one.image}@{one.version}")
+
+
+def _place_cells(one: ImagePlace) -> dict[str, Any]:
+    return {
+        "image": f"{one.image}@{one.version}",
+        "vo": one.vo,
+        "site": one.place,
+        "state": one.status.phase,
+        "since": one.status.since,
+        "why": one.status.message,
+    }
 
 
 def _list_cells(found: Subscription) -> dict[str, Any]:

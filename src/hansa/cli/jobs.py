@@ -19,11 +19,12 @@ from hansa.client.errors import USAGE, HansaError
 from hansa.client.results import Spool, walk, write_csv
 from hansa.client.transport import Transport
 from hansa.client.units import parse_time, show_bytes, show_count, show_time
-from hansa.jobs.wire import Explanation, Job, Phase, Task
+from hansa.jobs.wire import Explanation, Job, Phase, PilotView, Task
 from hansa.kernel.errors import NOT_FOUND, Exit
 
 PHASES = click.Choice([phase.value for phase in Phase])
 LIST_LIMIT = 20
+BATCH_JOBS_SHOWN = 5
 
 
 def examples(*lines: str) -> str:
@@ -149,9 +150,10 @@ def list_jobs(
 @click.option("--tasks", is_flag=True, help="List the job's tasks.")
 @click.option("--failed", is_flag=True, help="List the tasks that failed.")
 @click.option("--phase", type=PHASES, help="List the tasks in this phase.")
+@click.option("--script", is_flag=True, help="Print the scripts that batch systems were given for it.")
 @output_option()
-def show(job: str, *, tasks: bool, failed: bool, phase: str | None, form: str) -> None:
-    """Show a job, one of its tasks, or a list of them."""
+def show(job: str, *, tasks: bool, failed: bool, phase: str | None, script: bool, form: str) -> None:
+    """Show a job, one of its tasks, or a list of them; with the numbers of its batch jobs and their script."""
     session = open_session()
     ref = refs.one(session, job)
     if ref.task is not None:
@@ -162,8 +164,30 @@ def show(job: str, *, tasks: bool, failed: bool, phase: str | None, form: str) -
         items: list[Task] = []
         session.run(walk(found, items.append, "failed" if failed else phase))
         emit(items, form, task_cells, lambda item: f"{item.job}.{item.index}")
+    elif script:
+        pilots = session.run(api.pilots_of(ref.number)).items
+        emit([one for one in pilots if one.script], form, _script_cells, lambda one: one.batch_id)
     else:
-        print_job(session.run(api.job(ref.number)), form)
+        found = session.run(api.job(ref.number))
+        print_job(found, form)
+        if form == "table":
+            _print_batch_jobs(session.run(api.pilots_of(ref.number, BATCH_JOBS_SHOWN + 1)).items)
+
+
+def _script_cells(pilot: PilotView) -> dict[str, Any]:
+    return {"site": pilot.site, "batch job": pilot.batch_id, "phase": pilot.status.phase, "script": pilot.script}
+
+
+def _print_batch_jobs(pilots: Sequence[PilotView]) -> None:
+    """What of a job is at batch systems: their numbers for each pilot, and of a single one its script."""
+    sent = [one for one in pilots if one.batch_id or one.script]
+    for one in sent[:BATCH_JOBS_SHOWN]:
+        where = f" on {one.node}" if one.node else ""
+        click.echo(f"batch job {one.batch_id} at {one.site}{where}: {output.show(one.status.message)}")
+    if len(sent) > BATCH_JOBS_SHOWN:
+        click.echo("… and more: hansa job show JOB --script -o json")
+    if len(sent) == 1 and sent[0].script:
+        click.echo("\n".join(f"  {output.show(line)}" for line in sent[0].script.splitlines()))
 
 
 def find_task(session: Transport, number: int, index: int) -> Task:

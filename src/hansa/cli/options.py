@@ -50,6 +50,23 @@ DECORATORS = (
     click.option(
         "--ban-site", "banned_sites", multiple=True, metavar="SITE", shell_complete=completion.sites, help="Not there."
     ),
+    click.option(
+        "--nodes", type=int, default=1, metavar="N", help="Nodes of each task, as for MPI; the rest is of each."
+    ),
+    click.option(
+        "--batch",
+        "batch",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="An option for the batch system: partition=long, account=physics, qos=high, constraint=ib.",
+    ),
+    click.option(
+        "--mount",
+        "mounts",
+        multiple=True,
+        metavar="SITE:PATH",
+        help="Use a path of a site, as mycluster:/scratch/x; runs only there.",
+    ),
     click.option("--tag", "tags", multiple=True, metavar="TAG", help="What the site must offer by name."),
     click.option("--data", multiple=True, metavar="NAME", help="A data set that must be at the site."),
     click.option(
@@ -159,6 +176,9 @@ _NAMES = (
     "gpu_memory",
     "disk",
     "whole_node",
+    "nodes",
+    "batch",
+    "mounts",
     "sites",
     "banned_sites",
     "tags",

@@ -81,6 +81,7 @@ def _pilot_cells(pilot: PilotView) -> dict[str, Any]:
         "cores": pilot.cores,
         "memory_mib": pilot.memory_mib,
         "node": pilot.node,
+        "batch job": pilot.batch_id,
         "seen": ago(pilot.last_seen),
         "why": pilot.status.message,
     }

@@ -88,7 +88,9 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.wire import decode, encode
+from hansa.machines.sync_wire import ImagePlacePage
 from hansa.node.protocol import ChannelReply, ChannelRequest, File
+from hansa.placement.wire import Plan, PlanRequest
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
@@ -491,6 +493,11 @@ def remove_site(name: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
 
 
+def plan(request: PlanRequest) -> Operation[Plan]:
+    """Where something would run now; nothing is started."""
+    return (yield from send(Plan, "POST", "/plan", request))
+
+
 def grants(after: str | None = None) -> Operation[GrantPage]:
     return (yield from get(GrantPage, "/grants", after=after))
 
@@ -586,6 +593,11 @@ def usage_apel(since: str | None = None, until: str | None = None, site: str | N
     """Usage as APEL's summary messages."""
     response = yield from call(Request("GET", "/usage/apel", {"since": since, "until": until, "site": site}))
     return response.body.decode()
+
+
+def pilots_of(job: int, limit: int | None = None) -> Operation[PilotPage]:
+    """The pilots of a job, with what their batch systems were given."""
+    return (yield from get(PilotPage, f"/jobs/{job}/pilots", limit=limit))
 
 
 def pilots(limit: int | None = None, after: str | None = None) -> Operation[PilotPage]:
@@ -789,6 +801,11 @@ def image_policy(vo_name: str) -> Operation[ImagePolicy]:
 
 def set_image_policy(vo_name: str, policy: ImagePolicy) -> Operation[ImagePolicy]:
     return (yield from send(ImagePolicy, "PUT", f"/vos/{_part(vo_name)}/image-policy", policy))
+
+
+def image_places() -> Operation[ImagePlacePage]:
+    """VM images at sites."""
+    return (yield from get(ImagePlacePage, "/vm-image-places"))
 
 
 def image_list(vo_name: str) -> Operation[dict[str, Any]]:

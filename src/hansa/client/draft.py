@@ -44,6 +44,9 @@ class Options:
     gpu_memory: str | int | None = None
     disk: str | int | None = None
     whole_node: bool = False
+    nodes: int = 1
+    batch: Mapping[str, str] | Sequence[str] = ()
+    mounts: Sequence[str] = ()
     site: str | None = None
     sites: Sequence[str] = ()
     banned_sites: Sequence[str] = ()
@@ -249,12 +252,16 @@ def _array(options: Options) -> Array | None:
 
 def _requirements(options: Options) -> Requirements:
     memory, time = options.memory, options.wall_time
+    site, mounts = parse_mounts(options.mounts, options.site or (options.sites[0] if len(options.sites) == 1 else None))
     return Requirements(
         cores=None if options.cores is None else _between("cores", options.cores, 1, 4096),
         memory_mib=None if memory is None else parse_memory(str(memory)),
         gpus=_between("gpus", options.gpus, 0, 1024),
         wall_time_s=None if time is None else parse_time(str(time)),
-        site=options.site or (options.sites[0] if len(options.sites) == 1 else None),
+        site=site,
+        nodes=_between("nodes", options.nodes, 1, 100_000),
+        batch=parse_batch(options.batch),
+        mounts=mounts,
         sites=list(options.sites) if len(options.sites) > 1 else [],
         banned_sites=list(options.banned_sites),
         gpu_model=options.gpu_model,
@@ -288,6 +295,35 @@ def parse_platform(words: Sequence[str]) -> dict[str, Any]:
         else:
             found["cpu_features"].append(word)
     return found
+
+
+def parse_mounts(given: Sequence[str], site: str | None) -> tuple[str | None, list[str]]:
+    """The one site, and its paths, from ``SITE:PATH`` words.
+
+    >>> parse_mounts(["mycluster:/scratch/x"], None)
+    ('mycluster', ['/scratch/x'])
+    """
+    paths = []
+    for word in given:
+        name, colon, path = word.partition(":")
+        if not colon or not name or not path.startswith("/"):
+            raise HansaError(USAGE, f"{word!r} is no path of a site.", hint="Write it as SITE:/PATH.")
+        if site is not None and name != site:
+            raise HansaError(USAGE, f"A job cannot run at {site} and use a path of {name}.", hint="Take one site.")
+        site = name
+        paths.append(path)
+    return site, paths
+
+
+def parse_batch(given: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """Options of a batch system from ``NAME=VALUE`` words; one without a value is a mere name.
+
+    >>> parse_batch(["qos=high", "--exclusive"])
+    {'qos': 'high', 'exclusive': ''}
+    """
+    if isinstance(given, Mapping):
+        return {str(name): str(value) for name, value in given.items()}
+    return parse_labels([word.removeprefix("--") for word in given])
 
 
 def parse_labels(given: Mapping[str, str] | Sequence[str]) -> dict[str, str]:

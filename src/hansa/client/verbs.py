@@ -48,6 +48,12 @@ class JobOptions(TypedDict, total=False):
     gpu_memory: str | int | None
     disk: str | int | None
     whole_node: bool
+    nodes: int
+    """Nodes of each task, as for MPI."""
+    batch: Mapping[str, str] | Sequence[str]
+    """Options for the batch system: ``{"partition": "long"}``."""
+    mounts: Sequence[str]
+    """Paths of one site, as ``mycluster:/scratch/x``."""
     site: str | None
     sites: Sequence[str]
     banned_sites: Sequence[str]

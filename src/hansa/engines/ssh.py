@@ -47,6 +47,10 @@ class SshTarget:
         return f"{self.user}@{self.host}" + ("" if self.port == 22 else f":{self.port}")
 
 
+class NotLetIn(Permanent):
+    """The host wants somebody to sign in: a password, a code, another key."""
+
+
 class SshShell(Shell):
     """One account on one computer, over one connection that is made when needed and again when it breaks."""
 
@@ -168,7 +172,7 @@ async def _connect(target: SshTarget, tunnel: Any) -> Any:
             f"{target.name}: its host key is not the one that is known: {error}. Ask its administrator for the new one."
         ) from error
     except ssh.PermissionDenied as error:
-        raise Permanent(f"{target.name} does not let {target.user} in with this key: {error}.") from error
+        raise NotLetIn(f"{target.name} does not let {target.user} in with this key: {error}.") from error
     except FileNotFoundError as error:
         raise Permanent(f"{target.name}: no host key is known: there is no {error.filename}.") from error
     except (ssh.Error, OSError) as error:
@@ -236,9 +240,8 @@ class OpensshShell(Shell):
         if done.status != 255:
             return done
         if any(words.encode() in done.stderr for words in _SIGN_IN):
-            raise Permanent(
-                f"{self.name} does not let us in: {done.complaint}. Sign in once: {command_line(self.login())}"
-            )
+            kind = Permanent if b"Host key verification failed" in done.stderr else NotLetIn
+            raise kind(f"{self.name} does not let us in: {done.complaint}. Sign in once: {command_line(self.login())}")
         raise Temporary(f"{self.name} cannot be reached: {done.complaint}.", 15)
 
     def open(self, argv: Sequence[str]) -> AbstractAsyncContextManager[Stream]:

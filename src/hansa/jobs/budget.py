@@ -60,6 +60,7 @@ def size_of(needs: Needs, pilot: Any) -> Size:
     cores, memory, gpus = needs.cores, needs.memory_mib, needs.gpus
     if needs.whole_node:
         cores, memory, gpus = pilot.cores, pilot.memory_mib, len(pilot.gpus)
+    cores, memory, gpus = cores * needs.nodes, memory * needs.nodes, gpus * needs.nodes
     return Size(cores * needs.wall_time_s * 1000, cores, memory, gpus)
 
 
@@ -158,9 +159,9 @@ class Budget:
             own = self._own.get((vo, group), Held())
             most = Held(
                 own.core_ms,
-                min(own.cores, pilot.cores),
-                min(own.memory_mib, pilot.memory_mib),
-                min(own.gpus, len(pilot.gpus)),
+                min(own.cores, pilot.cores * pilot.nodes),
+                min(own.memory_mib, pilot.memory_mib * pilot.nodes),
+                min(own.gpus, len(pilot.gpus) * pilot.nodes),
             )
             await capacity.hold(tx, self._who(vo, group), most, now + _LASTS, now)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from hansa.identity.service import IdentityService, revoke_pilot_tokens
 from hansa.jobs import leases, store_pilots
-from hansa.jobs.drivers.base import BatchDriver, Life, PilotOrder, Seen
+from hansa.jobs.drivers.base import Life, LoginLapsed, PilotOrder, Seen
+from hansa.jobs.drivers.places import Places
 from hansa.jobs.model import PilotPhase
 from hansa.jobs.settle import give_back, suspects
 from hansa.jobs.tables import pilots
@@ -19,10 +19,17 @@ from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Queue, Settle, Settled
 from hansa.kernel.settings import JobSettings, PilotSettings
 from hansa.kernel.status import Party
+from hansa.sites import store as site_store
 
-_LOOK_S = 5.0
 _TOKEN_LASTS = timedelta(days=14)
+_FORGET = timedelta(days=14)
+"""What a pilot left at a site that cannot be reached is looked for so long."""
+_EXACT_IDLE_S = 15.0
+"""A pilot of exact size does not wait for long for more of such tasks: its nodes cost too much."""
+_LONG_OVER = timedelta(hours=1)
+_LOOK_LATER = timedelta(seconds=60)
 
+START_FAILED = "pilots.start_failed"
 START, CANCEL, CLEAN = "start", "cancel", "clean"
 
 
@@ -34,6 +41,8 @@ class Verdict(Settle):
     message: str = ""
     is_blameless: bool = False
     """Of a loss: none of its tasks can have caused it."""
+    seen: Seen | None = None
+    """Of a pilot that lives or waits: what the batch system says of it."""
 
 
 def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Act | Verdict:
@@ -60,7 +69,15 @@ def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Ac
     if pilot.stop == "now" and silent_s > settings.silence_s:
         return Act(CANCEL, "pilots.does_not_stop")
     message = seen.message if phase is PilotPhase.STARTING else ""
-    return Verdict("pilots.alive", now + timedelta(seconds=_LOOK_S), message=message)
+    return Verdict("pilots.alive", now + timedelta(seconds=seen.again_s), message=message, seen=seen)
+
+
+def is_over(pilot: Any, now: datetime) -> bool:
+    """Whether a pilot of which nothing can be seen must have ended: the time that it was given is long over."""
+    if pilot.wall_time_s is None or pilot.last_seen is None:
+        return False
+    began = pilot.created if pilot.phase == PilotPhase.STARTING.value else pilot.last_seen
+    return bool(now > began + timedelta(seconds=pilot.wall_time_s) + _LONG_OVER)
 
 
 class PilotRoom:
@@ -70,14 +87,14 @@ class PilotRoom:
 
     def __init__(
         self,
-        drivers: Mapping[str, BatchDriver],
+        places: Places,
         identity: IdentityService,
         events: EventLog,
         clock: Clock,
         settings: PilotSettings,
         job_settings: JobSettings,
     ) -> None:
-        self._drivers = drivers
+        self._places = places
         self._identity = identity
         self._events = events
         self._clock = clock
@@ -88,24 +105,39 @@ class PilotRoom:
         return await store_pilots.get(tx, key)
 
     async def observe(self, loaded: Any) -> Seen:
-        return await self._drivers[loaded.driver].observe(loaded.id)
+        return await (await self._places.of(loaded)).driver.observe(loaded.id)
 
     def decide(self, loaded: Any, seen: Seen, now: datetime) -> Act | Settle:
         return decide(loaded, seen, now, self._settings)
 
     async def act(self, loaded: Any, intent: Intent) -> Seen:
-        driver = self._drivers[loaded.driver]
+        place = await self._places.of(loaded)
+        driver = place.driver
         if intent.operation == START:
             token = await self._identity.issue_pilot_token(loaded.id, loaded.owner_id, _TOKEN_LASTS)
-            order = PilotOrder(
-                loaded.id, token, loaded.cores, loaded.memory_mib, loaded.gpus, self._settings.idle_timeout_s
-            )
-            return await driver.start(order)
+            return await driver.start(self._order(loaded, token, place.options))
         if intent.operation == CANCEL:
             await driver.cancel(loaded.id)
         else:
             await driver.clean(loaded.id)
         return await driver.observe(loaded.id)
+
+    def _order(self, pilot: Any, token: str, options: tuple[str, ...]) -> PilotOrder:
+        is_exact = pilot.nodes > 1 or pilot.is_whole
+        idle_s = self._settings.idle_timeout_s if pilot.endpoint_id is None else self._settings.batch_idle_timeout_s
+        return PilotOrder(
+            pilot.id,
+            token,
+            pilot.cores,
+            pilot.memory_mib,
+            pilot.gpus,
+            min(idle_s, _EXACT_IDLE_S) if is_exact else idle_s,
+            pilot.wall_time_s,
+            pilot.labels or {},
+            pilot.nodes,
+            pilot.is_whole,
+            (*options, *(pilot.batch or ())),
+        )
 
     async def apply(self, tx: Tx, loaded: Any, outcome: Outcome[Seen, Seen]) -> Next:
         now = self._clock.now()
@@ -119,26 +151,51 @@ class PilotRoom:
         if isinstance(verdict, Verdict) and verdict.phase and not PilotPhase(pilot.phase).is_final:
             await self._lose(tx, pilot, verdict, now)
             return Next(now)
-        said = verdict.message if isinstance(verdict, Verdict) else ""
-        if said and said != pilot.message and pilot.phase == PilotPhase.STARTING.value:
-            await store_pilots.update(tx, pilot.id, message=said)  # why it waits, in the site's own words
+        if isinstance(verdict, Verdict) and verdict.seen is not None:
+            await self._note(tx, pilot, verdict.seen, verdict.message)
         return Next(verdict.due_at)
 
+    async def _note(self, tx: Tx, pilot: Any, seen: Seen, said: str) -> None:
+        """What the batch system says: its number, its script, and why the pilot waits, in the site's own words."""
+        values: dict[str, Any] = {}
+        if seen.batch_id and seen.batch_id != pilot.batch_id:
+            values["batch_id"] = seen.batch_id
+        if seen.script and seen.script != pilot.script:
+            values["script"] = seen.script
+        if pilot.phase == PilotPhase.STARTING.value:
+            if said and said != pilot.message:
+                values["message"] = said
+            if pilot.reason == START_FAILED:  # it was: now it waits for its turn
+                values |= {"reason": "pilots.starting", "waiting_on": Party.SITE.value}
+        elif pilot.reason == "pilots.unseen":
+            running = {"reason": "pilots.running", "message": "It asks for tasks.", "waiting_on": Party.NOBODY.value}
+            values |= running
+        if values:
+            await store_pilots.update(tx, pilot.id, **values)
+
     async def _failed(self, tx: Tx, pilot: Any, outcome: Failed, now: datetime) -> Next:
-        message = f"{outcome.error} (attempt {outcome.attempt})"
+        has_lapsed = isinstance(outcome.error, LoginLapsed)
+        message = str(outcome.error) if has_lapsed else f"{outcome.error} (attempt {outcome.attempt})"
+        again = outcome.retry_at or now + _LOOK_LATER
         if PilotPhase(pilot.phase).is_final:
-            return Next(outcome.retry_at)
-        if outcome.retry_at is None:
+            return Next(again if now < pilot.since + _FORGET else None)
+        if outcome.retry_at is None and outcome.intent is not None and outcome.intent.operation == START:
             await self._lose(tx, pilot, Verdict("pilots.refused", None, PilotPhase.LOST, message), now)
             return Next(now)
-        party = Party.SITE if outcome.reason == "temporary" else Party.HANSA
-        if pilot.reason != "pilots.start_failed":
-            event = Event("hansa", f"pilot/{pilot.id}", pilot.phase, "pilots.start_failed", message, pilot.owner_id)
+        if is_over(pilot, now):
+            said = f"Its time is over, and nothing can be seen of it: {message}"
+            await self._lose(tx, pilot, Verdict("pilots.unseen", None, PilotPhase.LOST, said, True), now)
+            return Next(now)
+        party = Party.USER if has_lapsed else Party.SITE if outcome.reason != "kernel.bug" else Party.HANSA
+        reason = START_FAILED if pilot.phase == PilotPhase.STARTING.value else "pilots.unseen"
+        if pilot.reason != reason:
+            event = Event("hansa", f"pilot/{pilot.id}", pilot.phase, reason, message, pilot.owner_id)
             await self._events.record(tx, event)
-        await store_pilots.update(
-            tx, pilot.id, reason="pilots.start_failed", message=message, waiting_on=party.value, since=now
-        )
-        return Next(outcome.retry_at)
+            await store_pilots.update(tx, pilot.id, since=now)
+            if has_lapsed:  # its site should know, and get no new work
+                await site_store.QUEUE.poke(tx, now, pilot.endpoint_id)
+        await store_pilots.update(tx, pilot.id, reason=reason, message=message, waiting_on=party.value)
+        return Next(again)
 
     async def _lose(self, tx: Tx, pilot: Any, verdict: Verdict, now: datetime) -> None:
         held = list((await leases.of_pilot(tx, pilot.id)).values())

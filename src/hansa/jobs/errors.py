@@ -6,6 +6,7 @@ NOT_FOUND = register("jobs.not_found", 404, Exit.NOT_FOUND, "There is no such jo
 NO_TASK = register("jobs.no_task", 404, Exit.NOT_FOUND, "The job has no such task.")
 NO_FILE = register("jobs.no_file", 404, Exit.NOT_FOUND, "There is no such file.")
 NO_SITE = register("jobs.no_site", 422, Exit.REFUSED, "No site that you may use can run this.")
+NO_MOUNT = register("jobs.no_mount", 422, Exit.REFUSED, "A path of a site is not there, or nobody can look.")
 BAD_SPEC = register("jobs.bad_spec", 422, Exit.USAGE, "The job cannot be run as it is described.")
 BAD_QUERY = register("jobs.bad_query", 422, Exit.USAGE, "The query for jobs cannot be understood.")
 ARRAY_LIMIT = register("jobs.array_limit", 422, Exit.LIMIT, "The array has too many tasks.")

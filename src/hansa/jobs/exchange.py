@@ -485,6 +485,7 @@ class ExchangeService:
             signal=(spec.get("warning") or {}).get("signal", 0),
             signal_before_s=(spec.get("warning") or {}).get("before_s", 0),
             image=spec.get("image"),
+            mounts=list(needs.get("mounts") or ()),
             checkpoint=spec.get("checkpoint"),
             checkpoint_every_s=spec.get("checkpoint_every_s", 300.0),
         )
@@ -586,6 +587,7 @@ def _charge(pilot: Any, job: Any, rows: list[dict[str, Any]]) -> Charge:
     needs = job.spec["requirements"]
     is_whole = needs.get("whole_node", False)
     cores, gpus = (pilot.cores, len(pilot.gpus)) if is_whole else (needs["cores"], needs.get("gpus", 0))
+    cores, gpus = cores * needs.get("nodes", 1), gpus * needs.get("nodes", 1)
     cpu = sum(row["cpu_s"] for row in rows)
     return Charge(
         job.owner_id, job.vo, pilot.site, len(rows), wall, wall * cores, cpu, wall * gpus, vo_group=job.vo_group

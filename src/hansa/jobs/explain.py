@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from hansa.jobs import notices, store, store_checkpoints, store_pilots
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import duration, how_it_ended
-from hansa.jobs.needs import Needs, misfit, needs_of
+from hansa.jobs.needs import Needs, lacks, needs_of, place_of_pilot
+from hansa.jobs.placing import said_of
 from hansa.jobs.views import status_of
 from hansa.jobs.wire import Explanation, Job, Phase
 from hansa.kernel.database import Database
 from hansa.kernel.events import EventLog
 from hansa.kernel.status import Party, Status
-from hansa.sites.wire import Site
+from hansa.placement import choose
+from hansa.placement.model import Choice
 
 _TAIL_BYTES = 2000
 _FAILED_SHOWN = 3
@@ -28,7 +29,7 @@ async def explain_job(
     job: Any,
     view: Job,
     index: int | None,
-    offers: Sequence[Site],
+    choice: Choice,
     now: datetime,
 ) -> Explanation:
     """The explanation that CLI, API and portal show, the same text."""
@@ -38,7 +39,7 @@ async def explain_job(
     phase = Phase(view.status.phase)
     async with database.read() as tx:
         if not phase.is_final:
-            lines += await _waiting_lines(tx, job, offers, now)
+            lines += await _waiting_lines(tx, job, choice, now)
         failed = await store.failed_results(tx, job.number, _FAILED_SHOWN) if view.counts.failed else []
         timeline = await events.timeline(tx, f"job/{job.number}", 20)
         told = await notices.of_job(tx, job.number) if job.spec.get("notify") else []
@@ -59,27 +60,41 @@ def _notice_line(notice: Any) -> str:
     return f"{notice.address} {state} {what}{f': {notice.message}' if notice.message else '.'}"
 
 
-async def _waiting_lines(tx: Any, job: Any, offers: Sequence[Site], now: datetime) -> list[str]:
+async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> list[str]:
     needs = needs_of(job.spec["requirements"])
     asked = f"{needs.cores} cores, {needs.memory_mib:,} MiB, {needs.gpus} GPUs, {duration(needs.wall_time_s)}"
-    lines = [f"A task needs {asked}."]
+    nodes = f" on each of {needs.nodes} nodes" if needs.nodes > 1 else ""
+    lines = [f"A task needs {asked}{nodes}."]
     if job.spec.get("image"):
         lines.append(f"It runs in the container image {job.spec['image']}.")
-    for offer in offers:
-        reason = misfit(needs, offer.name, offer.capacity)
-        if reason:
-            lines.append(f"Not possible at {reason}.")
-            continue
-        pilots = await store_pilots.live_at(tx, offer.name, job.owner_id)
-        if not pilots:
-            lines.append(f"Possible at {offer.name}; a pilot is about to be started there.")
-        for pilot in pilots:
+    sites = list(dict.fromkeys(one.site for one in (*choice.order, *choice.rejected)))
+    pilots = {name: await store_pilots.live_at(tx, name, job.owner_id) for name in sites}
+    for candidate in choice.order:
+        serving = [one for one in pilots.pop(candidate.site, []) if one.vo in (None, job.vo)]
+        fit = [one for one in serving if not lacks(needs, place_of_pilot(one))]
+        if not fit:
+            lines.append(f"Possible at {candidate.site}; {await _why_no_pilot(tx, candidate.site, job.owner_id)}")
+        for pilot in fit:
             lines.append(_pilot_line(pilot, needs, now))
             mine = [s for s in pilot.setups if s["job"] == job.number and s["state"] == "running"]
             lines += [_preparing_line(setup, pilot) for setup in mine]
+    for candidate in choice.rejected:
+        lines.append(f"Not possible at {said_of(choice, candidate)}.")
+        for finding in choose.explain(choice, candidate).findings:
+            if finding.remedy:
+                lines.append(f"  What would change that: {finding.remedy}")
     if job.again:
         lines.append(f"{job.again:,} tasks wait to run again after an earlier attempt.")
     return lines
+
+
+async def _why_no_pilot(tx: Any, site: str, owner_id: str) -> str:
+    """Why none is there now: they failed, or one is about to be started."""
+    failures, _ = await store_pilots.speechless(tx, site, owner_id)
+    if not failures:
+        return "a pilot is about to be started there."
+    last = await store_pilots.last_at(tx, site, owner_id)
+    return f"the last {failures} pilots failed there, and another one is tried soon. {last.message if last else ''}"
 
 
 def _preparing_line(setup: dict[str, Any], pilot: Any) -> str:
@@ -94,7 +109,7 @@ def _preparing_line(setup: dict[str, Any], pilot: Any) -> str:
 
 def _pilot_line(pilot: Any, needs: Needs, now: datetime) -> str:
     status = status_of(pilot)
-    if pilot.last_seen is None:
+    if pilot.last_seen is None or pilot.reason == "pilots.unseen":
         return f"A pilot at {pilot.site} is {status.phase}: {status.message}"
     silence = (now - pilot.last_seen).total_seconds()
     quiet = f", silent for {duration(silence)}" if silence > 30 else ""

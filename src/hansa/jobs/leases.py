@@ -16,7 +16,7 @@ from hansa.jobs import store
 from hansa.jobs.budget import NO_LIMIT, Budget
 from hansa.jobs.model import ranges, split_range
 from hansa.jobs.needs import Needs, Room, lacks, needs_of_queue, place_of_pilot, room_left, tasks_wanted, weight
-from hansa.jobs.store import MAY_RUN, OPEN
+from hansa.jobs.store import HAS_WORK, MAY_RUN, OPEN
 from hansa.jobs.tables import jobs, leases, queues, retries
 from hansa.kernel.database import Tx
 
@@ -34,7 +34,7 @@ _ELIGIBLE = sa.select(queues).where(
     queues.c.gpus <= sa.bindparam("has_gpus"),
     queues.c.wall_time_s <= sa.bindparam("has_s"),
     (queues.c.site == "") | (queues.c.site == sa.bindparam("has_site")),
-    sa.exists().where(jobs.c.queue_id == queues.c.id, OPEN),
+    HAS_WORK,
     MAY_RUN,
 )
 _WAITS_IN_QUEUE = sa.and_(jobs.c.queue_id == sa.bindparam("queue"), OPEN)
@@ -91,7 +91,7 @@ async def eligible_queues(
     if not rows:
         return []
     place = place_of_pilot(pilot)
-    found = [(row, needs_of_queue(row)) for row in rows]
+    found = [(row, needs_of_queue(row)) for row in rows if pilot.vo is None or row.vo == pilot.vo]
     fit = [(row, needs) for row, needs in found if not lacks(needs, place)]
     if budget is not None and now is not None:
         await budget.look(tx, {(row.vo, row.vo_group) for row, _ in fit}, now)

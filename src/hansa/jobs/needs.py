@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
+from hansa.jobs.batch import batch_words
 from hansa.jobs.wire import Requirements
-from hansa.sites.wire import Capacity
 
 _MIB = re.compile(r"^\s*(\d+)\s*MiB\s*$")
 _NUMBER = re.compile(r"\d+")
@@ -42,6 +42,17 @@ class Needs:
     banned_sites: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     whole_node: bool = False
+    nodes: int = 1
+    """Computers at the same time; all that is counted above is of each."""
+    batch: tuple[str, ...] = ()
+    """Options for a batch system, a word each."""
+    mounts: tuple[str, ...] = ()
+    """Paths of ``site`` that must be there."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a task has a pilot of just its size to itself."""
+        return self.nodes > 1 or self.whole_node
 
 
 _NAMES = frozenset(field.name for field in fields(Needs))
@@ -74,6 +85,9 @@ class Place:
     cpu_features: frozenset[str] | None = None
     data: frozenset[str] = frozenset()
     is_pilot: bool = False
+    nodes: int | None = None
+    batch: tuple[str, ...] | None = None
+    """Options of jobs that it was started with; None: it can be started with any."""
 
 
 def fill_needs(asked: Requirements, *, cores: int, memory_mib: int, wall_time_s: int) -> Needs:
@@ -99,6 +113,9 @@ def fill_needs(asked: Requirements, *, cores: int, memory_mib: int, wall_time_s:
         banned_sites=_set(asked.banned_sites),
         data=_set(asked.data),
         whole_node=asked.whole_node,
+        nodes=asked.nodes,
+        batch=_set(batch_words(asked.batch)),
+        mounts=_set(asked.mounts),
     )
 
 
@@ -144,19 +161,6 @@ def gpu_of(text: str) -> Gpu:
     return Gpu(names[0] if names else "", memory)
 
 
-def place_of_site(site: str, capacity: Capacity) -> Place:
-    """A site by what it says of itself: of one node."""
-    return Place(
-        site=site,
-        cores=capacity.cores,
-        memory_mib=capacity.memory_mib,
-        gpus=tuple(gpu_of(text) for text in capacity.gpus),
-        tags=frozenset(capacity.tags),
-        required_tags=frozenset(capacity.required_tags),
-        data=_data(capacity.tags),
-    )
-
-
 def _data(tags: Iterable[str]) -> frozenset[str]:
     return frozenset(tag.removeprefix("data:") for tag in tags if tag.startswith("data:"))
 
@@ -179,6 +183,8 @@ def place_of_pilot(pilot: Any) -> Place:
         cpu_features=_words(node.get("cpu_features")),
         data=_data(pilot.tags),
         is_pilot=True,
+        nodes=pilot.nodes,
+        batch=tuple(pilot.batch or ()),
     )
 
 
@@ -199,6 +205,10 @@ def lacks(needs: Needs, place: Place) -> list[str]:
     ):
         if asked > there:
             found.append(f"{asked:,} {what} asked, {there:,} there")
+    if place.nodes is not None and needs.nodes != place.nodes:
+        found.append(f"{needs.nodes} nodes asked, {place.nodes} there")
+    if place.batch is not None and needs.batch != place.batch:
+        found.append("it was started with other options of the batch system")
     if needs.disk_mib and place.disk_mib is not None and needs.disk_mib > place.disk_mib:
         found.append(f"{needs.disk_mib:,} MiB of disk asked, {place.disk_mib:,} there")
     return found + _lacks_gpus(needs, place) + _lacks_tags(needs, place) + _lacks_platform(needs, place)
@@ -268,12 +278,6 @@ def _differs(is_unknown: bool, place: Place, says: bool) -> bool:
 def version_key(version: str) -> tuple[int, ...]:
     """``2.17`` before ``2.28``, as numbers."""
     return tuple(int(number) for number in _NUMBER.findall(version))
-
-
-def misfit(needs: Needs, site: str, capacity: Capacity) -> str | None:
-    """Why one task with these needs can never run at a site, or None if it can."""
-    found = lacks(needs, place_of_site(site, capacity))
-    return f"{site}: {', '.join(found)}" if found else None
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,12 @@ async def explain_job(job: Number, who: Reader, jobs: Jobs, task: TaskIndex | No
     return await jobs.explain(who, job, task)
 
 
+@router.get("/jobs/{job}/pilots")
+async def pilots_of_job(job: Number, who: Reader, jobs: Jobs, limit: Limit = 100) -> PilotPage:
+    """Pilots that run tasks of a job, ran some, or were started for it: newest first, with their batch scripts."""
+    return await jobs.pilots_of(who, job, limit)
+
+
 @router.post("/jobs/{job}/channels", status_code=201)
 async def open_channel(job: Number, body: NewChannel, who: Writer, channels: Channels) -> OpenedChannel:
     """Open a shell beside a running task, or a forward to a port of its node."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,14 +15,17 @@ from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
 from hansa.images.endorsing import check_container
 from hansa.jobs import errors, leases, links, overview, search, store, store_files, store_pilots
+from hansa.jobs.drivers.places import Paths, PathsAt
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
 from hansa.jobs.log_search import Found, find_lines
 from hansa.jobs.logs import LogChoice, LogStore, OpenLog
+from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
-from hansa.jobs.needs import fill_needs, misfit
+from hansa.jobs.needs import Needs, fill_needs, needs_of
 from hansa.jobs.notices import NoticePolicy
+from hansa.jobs.placing import Known, choice_for, grants_left, offer_of, why_never
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
@@ -45,7 +48,7 @@ from hansa.jobs.wire import (
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
-from hansa.kernel.errors import Fault
+from hansa.kernel.errors import DriverError, Fault
 from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
@@ -53,6 +56,7 @@ from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
 from hansa.kernel.wire import decode
 from hansa.node.protocol import File
+from hansa.placement.model import Choice
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -72,7 +76,9 @@ class JobService:
         vos: VoService,
         settings: JobSettings,
         notices: NoticePolicy | None = None,
+        paths: Paths | None = None,
     ) -> None:
+        self._paths = paths
         self._database = database
         self._events = events
         self._clock = clock
@@ -99,7 +105,8 @@ class JobService:
             memory_mib=self._settings.memory_mib,
             wall_time_s=self._settings.wall_time_s,
         )
-        await self._check_site(caller, needs)
+        choice = await self._check_site(caller, spec.vo, needs)
+        await self._check_mounts(caller, choice, needs)
         inputs = spec.inputs + [file for row in spec.rows or [] for file in row.inputs]
         self._files.check_sizes([(file.path, file.size) for file in inputs])
         plain = plain_spec(spec, needs)
@@ -191,8 +198,10 @@ class JobService:
             last = before[0] if before else None
             rows = await search.find(tx, caller.user_id, terms, before=last, limit=limit)
             running = await store.running_counts(tx, [row.number for row in rows])
+            standings = await store.standings(tx, [row.queue_id for row in rows])
         following = encode_cursor(rows[-1].number) if len(rows) == limit else None
-        return JobPage([job_view(row, running.get(row.number, 0)) for row in rows], following)
+        views = [job_view(row, running.get(row.number, 0), standings.get(row.queue_id)) for row in rows]
+        return JobPage(views, following)
 
     async def summary(self, caller: Caller) -> dict[str, int]:
         """The caller's jobs by phase."""
@@ -478,8 +487,9 @@ class JobService:
             if index is not None:
                 self._check_index(job, index)
             view = await self._view(tx, job)
-        offers = await self._sites.offers(caller)
-        return await explain_job(self._database, self._logs, self._events, job, view, index, offers, self._clock.now())
+            needs = needs_of(job.spec["requirements"])
+            choice = await self._choice(tx, caller, job.vo, needs, job.vo_group)
+        return await explain_job(self._database, self._logs, self._events, job, view, index, choice, self._clock.now())
 
     async def pilots(self, caller: Caller, cursor: str | None, limit: int, *, live: bool) -> PilotPage:
         """The caller's pilots; an operator sees everybody's."""
@@ -490,6 +500,13 @@ class JobService:
                 tx, owner, live=live, limit=limit, before=before[0] if before else None
             )
         return PilotPage([pilot_view(row) for row in rows], encode_cursor(rows[-1].id) if len(rows) == limit else None)
+
+    async def pilots_of(self, caller: Caller, number: int, limit: int) -> PilotPage:
+        """The pilots of a job: that run tasks of it, ran some, or were started for it. The newest ``limit``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            rows = await store_pilots.of_job(tx, job, limit)
+        return PilotPage([replace(pilot_view(row), script=row.script) for row in rows], None)
 
     async def _own(self, tx: Tx, caller: Caller, number: int, *, change: bool = False) -> Any:
         row = await store.get_job(tx, number, lock=change)
@@ -504,24 +521,60 @@ class JobService:
 
     async def _view(self, tx: Tx, row: Any) -> Job:
         running = await store.running_counts(tx, [row.number])
-        return job_view(row, running.get(row.number, 0))
+        standings = await store.standings(tx, [row.queue_id])
+        return job_view(row, running.get(row.number, 0), standings.get(row.queue_id))
 
     def _check_index(self, job: Any, index: int) -> None:
         if not job.first <= index < job.first + job.count:
             span = f"{job.first} to {job.first + job.count - 1}"
             raise Fault(errors.NO_TASK, f"Job {job.number} has no task {index}; its tasks are {span}.", job=job.number)
 
-    async def _check_site(self, caller: Caller, needs: Any) -> None:
-        offers = await self._sites.offers(caller)
-        reasons = [misfit(needs, offer.name, offer.capacity) for offer in offers]
-        if not offers or all(reasons):
-            said = "; ".join(reason for reason in reasons if reason) or "no site serves you"
+    async def _choice(
+        self, tx: Tx, caller: Caller, vo: str | None, needs: Needs, vo_group: str | None = None
+    ) -> Choice:
+        """Where a task could run, and why not elsewhere, for a user in a VO."""
+        now = self._clock.now()
+        vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
+        sites = await self._sites.serving(tx, caller.user_id, vos)
+        known = Known(await measured(tx, [site.name for site in sites], now), {})
+        name = vo or (vos[0] if len(vos) == 1 else None)
+        grants = await grants_left(tx, sites, caller.user_id, name or "", vo_group or "", caller.name, now)
+        return choice_for(needs, name, sites, now, known, grants)
+
+    async def _check_site(self, caller: Caller, vo: str | None, needs: Needs) -> Choice:
+        """Refuse what no site can ever run. What passes (a downtime, a login that has lapsed) is waited for."""
+        async with self._database.read() as tx:
+            choice = await self._choice(tx, caller, vo, needs)
+        reasons = [] if choice.order else why_never(choice)
+        if reasons or not (choice.order or choice.rejected):
+            said = "; ".join(reasons) or "no site serves you"
             raise Fault(
                 errors.NO_SITE,
                 f"No site can run this: {said}.",
                 hint="Ask for less, or see what there is: hansa site list.",
-                reasons=[reason for reason in reasons if reason],
+                reasons=reasons,
             )
+        return choice
+
+    async def _check_mounts(self, caller: Caller, choice: Choice, needs: Needs) -> None:
+        """Refuse paths that are not at their site."""
+        if not needs.mounts or self._paths is None:
+            return
+        vo = choice.request.vo
+        candidate = next(one for one in (*choice.order, *choice.rejected) if one.site == needs.site)
+        async with self._database.read() as tx:
+            vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
+            sites = {one.name: one for one in await self._sites.serving(tx, caller.user_id, vos)}
+        end = offer_of(candidate, sites, vo).endpoint
+        place = PathsAt(candidate.site, end.id if end else None, vo)
+        try:
+            lost = await self._paths.missing(place, needs.mounts)
+        except DriverError as error:
+            said = f"Whether {', '.join(needs.mounts)} is at {needs.site} cannot be seen now: {error}"
+            raise Fault(errors.NO_MOUNT, said, hint=f"hansa site show {needs.site}", site=needs.site) from error
+        if lost:
+            said = f"{needs.site} has no {', '.join(lost)} that you can read."
+            raise Fault(errors.NO_MOUNT, said, hint="A path is written as it is there: SITE:/scratch/x", paths=lost)
 
     async def _check_group(self, tx: Tx, caller: Caller, vo: str | None, group: str | None) -> None:
         if group is None:

@@ -51,6 +51,17 @@ MAY_RUN = sa.and_(
     sa.or_(queues.c.vo == "", _IN_VO), ~sa.exists().where(users.c.id == queues.c.owner_id, users.c.suspended)
 )
 """Whether what waits in a queue may start: neither its owner nor the VO, nor the owner there, is suspended."""
+HAS_WORK: sa.ColumnElement[bool] = (
+    sa.select(jobs.c.number)
+    .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
+    .limit(1)
+    .correlate(queues)
+    .scalar_subquery()
+    .is_not(None)
+)
+"""Whether something waits in a queue: a look at the beginning of the index of open jobs, in every plan. An EXISTS may
+be planned as a join that reads all that waits."""
 _QUEUE_ID = sa.select(queues.c.id).where(queues.c.digest == sa.bindparam("key"))
 
 
@@ -74,6 +85,42 @@ async def queue_for(tx: Tx, owner_id: str, needs: Needs, vo: str | None = None, 
         await tx.execute(insert_ignore(tx, queues), [key])
         found = (await tx.execute(_QUEUE_ID, asked)).scalar_one()
     return found
+
+
+_NEXT = (
+    sa.select(jobs.c.number, jobs.c.created)
+    .where(jobs.c.queue_id == sa.bindparam("queue"), OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
+    .limit(1)
+)
+
+
+async def next_of_queue(tx: Tx, queue_id: int) -> tuple[int | None, datetime | None]:
+    """Number of the job that is next in a queue, and when it was submitted."""
+    row = (await tx.execute(_NEXT, {"queue": queue_id})).first()
+    return (row.number, row.created) if row is not None else (None, None)
+
+
+_TOLD = 100
+
+
+async def set_standing(tx: Tx, queue_id: int, standing: dict[str, Any] | None) -> None:
+    """Write how a queue stands, and wake whoever follows one of its next jobs."""
+    await tx.execute(sa.update(queues).where(queues.c.id == queue_id).values(standing=standing or sa.null()))
+    query = sa.select(jobs.c.number, jobs.c.owner_id).where(jobs.c.queue_id == queue_id, OPEN)
+    rows: Sequence[Any] = (await tx.execute(query.order_by(jobs.c.rank, jobs.c.number).limit(_TOLD))).all()
+    for row in rows:
+        await update_job(tx, row.number)
+        tx.ring(f"job/{row.number}")
+    for owner_id in {row.owner_id for row in rows}:
+        tx.ring(f"jobs/{owner_id}")
+
+
+async def standings(tx: Tx, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """How queues stand, of those of which something can be said."""
+    query = sa.select(queues.c.id, queues.c.standing).where(queues.c.id.in_(set(ids)), queues.c.standing.is_not(None))
+    rows: Sequence[Any] = (await tx.execute(query)).all() if ids else []
+    return {row.id: row.standing for row in rows if row.standing}
 
 
 async def insert_job(tx: Tx, values: dict[str, Any], rows: Sequence[dict[str, Any]] | None) -> int:
@@ -314,13 +361,14 @@ _COUNTED = 2000
 _LEFT = (
     sa.select((jobs.c.first + jobs.c.count - jobs.c.next_index + jobs.c.again).label("tasks"))
     .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
     .limit(_COUNTED)
     .correlate(queues)
     .subquery()
 )
 _WITH_WORK = sa.select(
     queues, sa.select(sa.func.sum(_LEFT.c.tasks)).correlate(queues).scalar_subquery().label("waiting")
-).where(sa.exists().where(jobs.c.queue_id == queues.c.id, OPEN), MAY_RUN)
+).where(HAS_WORK, MAY_RUN)
 
 
 async def owners_with_work(tx: Tx) -> Sequence[Any]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from hansa.accounting.store import Charge, Kind, charge
 from hansa.jobs.model import PilotPhase
-from hansa.jobs.tables import attempts, jobs, leases, pilots
+from hansa.jobs.tables import attempts, jobs, leases, pilots, queues, results
 from hansa.kernel.database import Tx, insert_ignore
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.status import Party
@@ -23,6 +23,7 @@ from hansa.sites.service import LOCAL
 _GET = sa.select(pilots).where(pilots.c.id == sa.bindparam("this"))
 _GET_AND_LOCK = _GET.with_for_update()
 _UPDATE = sa.update(pilots).where(pilots.c.id == sa.bindparam("this"))
+_RESULTS_LOOKED_AT = 10_000
 _FINAL = [phase.value for phase in PilotPhase if phase.is_final]
 
 
@@ -56,6 +57,40 @@ async def live_at(tx: Tx, site: str, owner_id: str) -> Sequence[Any]:
         pilots.c.site == site, pilots.c.owner_id == owner_id, pilots.c.phase.not_in(_FINAL), pilots.c.stop.is_(None)
     )
     return (await tx.execute(query)).all()
+
+
+async def of_job(tx: Tx, job: Any, limit: int) -> Sequence[Any]:
+    """Pilots that run tasks of a job, ran some of the last that ended, or were started for it; newest first."""
+    running = sa.select(leases.c.pilot_id).where(leases.c.job == job.number)
+    ended = sa.select(results.c.pilot_id).where(results.c.job == job.number).order_by(results.c.index.desc())
+    some = ended.limit(_RESULTS_LOOKED_AT).subquery()
+    mine = sa.or_(
+        pilots.c.job == job.number, pilots.c.id.in_(running), pilots.c.id.in_(sa.select(some.c.pilot_id).distinct())
+    )
+    query = sa.select(pilots).where(pilots.c.owner_id == job.owner_id, mine)
+    return (await tx.execute(query.order_by(pilots.c.id.desc()).limit(limit))).all()
+
+
+async def last_at(tx: Tx, site: str, owner_id: str) -> Any | None:
+    """The newest pilot of an owner at a site."""
+    query = sa.select(pilots).where(pilots.c.site == site, pilots.c.owner_id == owner_id)
+    return (await tx.execute(query.order_by(pilots.c.id.desc()).limit(1))).first()
+
+
+async def all_live(tx: Tx) -> Sequence[Any]:
+    """All pilots that live, or should, and take tasks."""
+    query = sa.select(pilots).where(pilots.c.phase.not_in(_FINAL), pilots.c.stop.is_(None))
+    return (await tx.execute(query.order_by(pilots.c.id))).all()
+
+
+async def held_of_live(tx: Tx) -> dict[str, tuple[int, int]]:
+    """Cores and memory (MiB) of the tasks that pilots hold, by pilot."""
+    cores = sa.func.sum(leases.c.remaining * queues.c.cores)
+    memory = sa.func.sum(leases.c.remaining * queues.c.memory_mib)
+    source = leases.join(jobs, jobs.c.number == leases.c.job).join(queues, queues.c.id == jobs.c.queue_id)
+    query = sa.select(leases.c.pilot_id, cores, memory).select_from(source).group_by(leases.c.pilot_id)
+    rows: Sequence[Any] = (await tx.execute(query)).all()
+    return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
 
 
 async def ask_to_stop(tx: Tx, driver: str, how: str) -> int:
@@ -143,7 +178,7 @@ def idle_core_s(pilot: Any, phase: PilotPhase, now: datetime, busy_s: float) -> 
     until = now if phase is PilotPhase.ENDED else pilot.last_seen
     if pilot.started is None or until is None:
         return 0.0
-    had = pilot.cores * (until - pilot.started).total_seconds()
+    had = pilot.cores * pilot.nodes * (until - pilot.started).total_seconds()
     return float(max(0.0, had - pilot.busy_s - busy_s))
 
 
@@ -152,7 +187,7 @@ async def _account_idle(tx: Tx, events: EventLog, pilot: Any, idle_s: float, now
     await capacity.release(tx, f"pilot/{pilot.id}")
     if pilot.site == LOCAL or not idle_s:
         return
-    wall_s = idle_s / pilot.cores
+    wall_s = idle_s / (pilot.cores * pilot.nodes)
     idle = Charge(pilot.owner_id, pilot.vo, pilot.site, 0, wall_s, idle_s, 0.0, kind=Kind.PILOT_IDLE)
     await charge(tx, now.date(), [idle])
     if pilot.vo:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from hansa.jobs import errors
+from hansa.jobs.batch import problem_of
 from hansa.jobs.needs import Needs, version_key
 from hansa.jobs.wire import JobSpec
 from hansa.kernel.errors import Fault
@@ -101,6 +102,7 @@ def _texts(spec: JobSpec) -> Iterator[str]:
     yield from (*spec.labels, *spec.labels.values(), spec.comment or "", spec.image or "")
     asked = spec.requirements
     yield from (asked.site or "", asked.os or "", asked.arch or "", asked.glibc or "", asked.gpu_model or "")
+    yield from (*asked.batch, *asked.batch.values(), *asked.mounts)
     yield from (*asked.tags, *asked.cpu_features, *asked.sites, *asked.banned_sites, *asked.data)
     yield from (wish.to for wish in spec.notify)
     for row in spec.rows or []:
@@ -134,6 +136,13 @@ def _check_rows(spec: JobSpec) -> None:
 
 def _check_needs(spec: JobSpec) -> None:
     asked = spec.requirements
+    if problem := problem_of(asked.batch):
+        raise _bad(problem)
+    if asked.mounts and asked.site is None:
+        raise _bad("it mounts paths of a site, and does not say which")
+    for path in asked.mounts:
+        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise _bad(f"the path {path!a} of a site must be absolute, without '..'")
     if asked.glibc is not None and not version_key(asked.glibc):
         raise _bad(f"glibc {asked.glibc!r} is no version; it is written as in 2.28")
     if asked.site is not None and asked.site in asked.banned_sites:

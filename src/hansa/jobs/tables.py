@@ -28,6 +28,7 @@ queues = sa.Table(
     sa.Column("vo_group", sa.Text, nullable=False, server_default=""),
     sa.Column("needs", sa.Text, nullable=False, server_default=""),  # all needs as JSON; the columns are for SQL
     sa.Column("digest", sa.Text, nullable=False, unique=True),  # of owner, VO, group and needs
+    sa.Column("standing", Document),  # why nothing of it can start now; null: it can, or is about to
     sa.Index("ix_queues_owner", "owner_id"),
 )
 
@@ -379,6 +380,15 @@ pilots = sa.Table(
     sa.Column("node", Document),
     sa.Column("tags", Document, nullable=False, server_default="[]"),  # of its site, when it was started
     sa.Column("required_tags", Document, nullable=False, server_default="[]"),
+    sa.Column("endpoint_id", sa.Text),  # of the site; null: the embedded site has none
+    sa.Column("nodes", sa.Integer, nullable=False, server_default="1"),  # cores and the like are those of each
+    sa.Column("is_whole", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("wall_time_s", sa.Float),
+    sa.Column("job", sa.BigInteger),  # the first one that it was started for
+    sa.Column("labels", Document),  # for the site's administrator
+    sa.Column("batch", Document, nullable=False, server_default="[]"),  # options of the jobs that it is for
+    sa.Column("batch_id", sa.Text),  # its number in the batch system
+    sa.Column("script", sa.Text),  # what the batch system was given
     sa.Column("stop", sa.Text),  # what the next exchange tells it: "drain" or "now"
     sa.Column("vo", sa.Text),  # for which it was started, with whose credential; null: for its owner alone
     sa.Column("started", Moment),  # when it said its first word

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
+from hansa.jobs.batch import options_from
 from hansa.jobs.settle import counts_of
 from hansa.jobs.wire import After, Job, Phase, PilotView, Requirements, Task
 from hansa.kernel.status import Party, Status
@@ -13,7 +16,21 @@ def status_of(row: Any) -> Status:
     return Status(row.phase, row.reason, row.message, Party(row.waiting_on), row.since)
 
 
-def job_view(row: Any, running: int) -> Job:
+def _requirements(plain: dict[str, Any]) -> Requirements:
+    return Requirements(**{**plain, "batch": options_from(plain.get("batch") or ())})
+
+
+def job_status(row: Any, standing: Mapping[str, Any] | None) -> Status:
+    """A job's status: of one that waits for its turn, what is said of its queue."""
+    if standing is None or row.phase != Phase.WAITING.value or row.reason != "jobs.queued":
+        return status_of(row)
+    since = datetime.fromisoformat(standing["since"])
+    return Status(
+        row.phase, standing["reason"], standing["message"], Party(standing["waiting_on"]), max(since, row.since)
+    )
+
+
+def job_view(row: Any, running: int, standing: Mapping[str, Any] | None = None) -> Job:
     spec = row.spec
     return Job(
         number=row.number,
@@ -21,14 +38,14 @@ def job_view(row: Any, running: int) -> Job:
         name=row.name,
         owner=row.owner_name,
         vo=row.vo,
-        status=status_of(row),
+        status=job_status(row, standing),
         counts=counts_of(row, running),
         command=spec["command"],
         array=spec["array"],
         first=row.first,
         count=row.count,
         names=spec["names"],
-        requirements=Requirements(**spec["requirements"]),
+        requirements=_requirements(spec["requirements"]),
         retries=spec["retries"],
         priority=10 - row.rank,
         setup=spec["setup"],
@@ -101,4 +118,8 @@ def pilot_view(row: Any) -> PilotView:
         isolation=node.get("isolation"),
         last_seen=row.last_seen,
         tasks=len(row.running),
+        nodes=row.nodes,
+        batch_id=row.batch_id,
+        vo=row.vo,
+        job=row.job,
     )

@@ -72,6 +72,12 @@ class Requirements:
     """Data sets that must be at the site: it has the tag ``data:NAME``."""
     whole_node: bool = False
     """Whether a task has a node, or a pilot, to itself: all its cores."""
+    nodes: Annotated[int, Ge(1), Le(100_000)] = 1
+    """Nodes of a batch system that each task has at the same time, as for MPI; cores, memory and GPUs are of each."""
+    batch: Annotated[dict[LabelName, Annotated[str, MaxLen(500)]], MaxLen(50)] = field(default_factory=dict)
+    """Options for the batch system, by their long names: ``partition``, ``account``, ``qos``, ``constraint``."""
+    mounts: Names = field(default_factory=list)
+    """Paths of ``site`` that tasks use, as ``/scratch/x``: they must be there when the job is submitted."""
 
 
 @dataclass(frozen=True)
@@ -428,6 +434,16 @@ class PilotView:
     isolation: str | None = None
     last_seen: datetime | None = None
     tasks: int = 0
+    nodes: int = 1
+    """Cores and memory are those of each."""
+    batch_id: str | None = None
+    """Its number in the batch system."""
+    vo: str | None = None
+    """The VO that it serves; none: all of its owner's."""
+    job: int | None = None
+    """The first job that it was started for."""
+    script: str | None = None
+    """What the batch system was given. Only where pilots of one job are asked for."""
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,9 @@ class PilotSettings(_Table):
     idle_timeout_s: Seconds = 300.0
     """Seconds after which a pilot without work ends."""
 
+    batch_idle_timeout_s: Seconds = 60.0
+    """The same of pilots that a batch system or another computer runs: what they hold, others may want."""
+
     silence_s: Seconds = 60.0
     """Seconds without a word after which the server asks the batch system whether a pilot lives."""
 

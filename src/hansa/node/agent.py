@@ -75,7 +75,9 @@ class Agent:
         self._keep = [places.tasks, *self._store_places(config, below)]
         self._cache_limit_bytes = config.cache_limit_bytes or share_of_disk(places.root)
         self._shelf = Shelf(self._store, below, places.runtime, config.cache_limit_bytes)
-        self._launcher = Launcher(config, places, self._cache, user_env(os.environ), self._shelf, is_bound=is_bound)
+        self._launcher = Launcher(
+            config, places, self._cache, user_env(os.environ, config.keep_env), self._shelf, is_bound=is_bound
+        )
         self._mail: Deque[Callable[[], None]] = deque()
         self._wake_reader, self._wake_writer = os.pipe()
         for fd in (self._wake_reader, self._wake_writer):

@@ -6,7 +6,7 @@ import json
 import os
 import pwd
 import sys
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .config import Places
 from .core import Job, Task
@@ -42,13 +42,15 @@ class Recipe(NamedTuple):
     is_constant: bool  # command and environment are the same for every task
 
 
-def user_env(environ: Mapping[str, str]) -> Dict[str, str]:
-    """The little of the pilot's environment that tasks get."""
+def user_env(environ: Mapping[str, str], keep: Sequence[str] = ()) -> Dict[str, str]:
+    """The little of the pilot's environment that tasks get; of ``keep`` all that begins so."""
     try:
         entry: Optional[pwd.struct_passwd] = pwd.getpwuid(os.getuid())
     except KeyError:
         entry = None
+    kept = {name: value for name, value in environ.items() if any(name.startswith(word) for word in keep)}
     return {
+        **kept,
         "PATH": environ.get("PATH") or DEFAULT_PATH,
         "HOME": environ.get("HOME") or (entry.pw_dir if entry else "/"),
         "USER": entry.pw_name if entry else str(os.getuid()),
@@ -178,6 +180,7 @@ class Launcher:
         work = base + "/work"
         binds = [*info["binds"], [base + "/tmp", "/tmp", False, False]]  # first: the others may lie below /tmp
         binds += [[path, path, False, False] for path in (work, home)]
+        binds += [[path, path, False, False] for path in task.job.order.mounts]
         if task.job.setup_dir is not None and not task.is_setup:
             binds.append([task.job.setup_dir, task.job.setup_dir, False, False])
         order = {

@@ -106,6 +106,7 @@ class JobOrder:
     array: bool = False  # False: a single job; ``{i}`` is then not replaced
     signal: int = 0  # sent once, ``signal_before_s`` before the wall time is over; 0: none
     signal_before_s: int = 0
+    mounts: List[str] = field(default_factory=list)  # paths of the site that its containers see, too
     image: Optional[str] = None
     """A container image (``docker://python:3.12-slim``): setup and command run in it. Its entry point is not used."""
     checkpoint: Optional[str] = None
@@ -319,6 +320,8 @@ class PilotConfig:
     server_away_s: float = 604800.0  # an idle pilot ends when it has not reached the server for so long
     hide: List[str] = field(default_factory=list)
     ca_file: Optional[str] = None
+    keep_env: List[str] = field(default_factory=list)
+    """Variables of the pilot's environment that tasks get, by the beginning of their names."""
     cache_limit_bytes: Optional[int] = None
     """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: a
     quarter of the file system, each."""

@@ -28,6 +28,7 @@ from hansa.sites.model import (
 )
 
 LOCAL = "local"
+LOCAL_START_S = 1.0
 KINDS: Mapping[Work, frozenset[str]] = {
     Work.PILOTS: frozenset({"local", "slurm", "ssh"}),
     Work.MACHINES: frozenset({"local", "openstack", "libcloud"}),
@@ -35,6 +36,8 @@ KINDS: Mapping[Work, frozenset[str]] = {
 """The kinds of endpoints at which each kind of work can start."""
 BATCH_OVERHEAD_S = 300
 """Of a batch job's time so much is not for tasks: its pilot starts, tidies up, and is given a moment to end."""
+PILOT_MEMORY_MIB = 128
+"""Of a batch job's memory so much is the pilot's own."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,10 @@ def _of_site(
         "price": site.policy.price_per_core_hour,
         **_granted(site, grant),
     }
-    if site.kind == LOCAL:
-        yield Candidate(
-            site.name, "", LOCAL, refusals=tuple(refusals), **common, **_computer(site.capacity), **vars(platform)
-        )
+    if site.kind == LOCAL:  # nobody else waits for it, and its pilots start at once
+        common["measured"] = seen or Measured(start_s=LOCAL_START_S)
+        here = {**common, **_computer(site.capacity), **vars(platform)}
+        yield Candidate(site.name, "", LOCAL, refusals=tuple(refusals), load=0.0, **here)
     ends = [one for one in site.endpoints if one.kind in KINDS[asked.work] and one.kind != LOCAL]
     if not ends and site.kind != LOCAL:
         what = "jobs" if asked.work is Work.PILOTS else "machines"
@@ -178,7 +181,7 @@ def _cluster(facts: wire.Facts, settings: Any, name: str | None) -> dict[str, An
     longest = one.max_wall_time_s
     return {
         "cores": one.cores_per_node,
-        "memory_mib": one.memory_mib_per_node,
+        "memory_mib": max(0, one.memory_mib_per_node - PILOT_MEMORY_MIB),
         "nodes": one.nodes,
         "gpus": tuple(_gpu(model) for model in one.gpus),
         "wall_time_s": None if longest is None else max(0, longest - BATCH_OVERHEAD_S),

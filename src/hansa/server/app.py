@@ -20,6 +20,8 @@ from hansa.jobs.registry_routes import router as registry_router
 from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
 from hansa.machines.routes import router as machine_router
+from hansa.machines.sync_routes import router as image_place_router
+from hansa.placement.routes import router as plan_router
 from hansa.portal.admin import router as portal_admin_router
 from hansa.portal.frame import Portal
 from hansa.portal.home import router as portal_home_router
@@ -67,11 +69,13 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         pilot_router,
         site_router,
         grant_router,
+        plan_router,
         identity_router,
         vo_router,
         accounting_router,
         image_router,
         machine_router,
+        image_place_router,
         event_router,
         portal_v1_router,
         server_v1_router,
@@ -110,6 +114,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.authority,
             rooms.sites,
             rooms.grants,
+            rooms.plans,
             rooms.registry,
             rooms.steering,
             rooms.reports,
@@ -120,6 +125,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.endorsing,
             rooms.registry_logins,
             rooms.machines,
+            rooms.image_places,
             rooms.files,
             rooms.jobs,
             rooms.exchange,

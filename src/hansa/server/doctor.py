@@ -16,6 +16,7 @@ from pathlib import Path
 from hansa.kernel.disk import refuse_network_disk
 from hansa.kernel.errors import Fault
 from hansa.kernel.settings import read_settings
+from hansa.machines.local import ways
 from hansa.node.isolation import NONE, probe_isolation
 from hansa.server.launch import server_runs, server_status
 from hansa.sites.local import discover
@@ -52,6 +53,7 @@ def checks(home: Path) -> Iterator[Check]:
         ("port", _port),
         ("isolation", _isolation),
         ("computer", _computer),
+        ("machines", _machines),
     ]
     for name, look in looks:
         try:
@@ -157,3 +159,13 @@ def _computer(home: Path) -> Check:
     runtimes = ", ".join(found.container_runtimes) or "none"
     said = f"{found.cores} cores, {found.memory_mib:,} MiB, {len(found.gpus)} GPUs; container runtimes: {runtimes}"
     return Check("computer", State.OK, said)
+
+
+def _machines(home: Path) -> Check:
+    """Which ways to run machines here work, and why the others do not."""
+    found = ways(home / "machines")
+    said = "; ".join(f"{way.name}: {way.said if way.works else f'no, {way.said}'}" for way in found)
+    hints = [f"{way.name}: {way.hint}" for way in found if not way.works and way.hint]
+    if not any(way.works for way in found):
+        return Check("machines", State.WARN, said, " ".join(hints))
+    return Check("machines", State.OK, said, " ".join(hints) or None)

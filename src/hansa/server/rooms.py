@@ -38,11 +38,12 @@ from hansa.images.subscriptions import SubscriptionRoom
 from hansa.jobs.channels import ChannelService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
-from hansa.jobs.drivers.base import BatchDriver
 from hansa.jobs.drivers.local import LocalBatch
+from hansa.jobs.drivers.places import EndpointPlaces
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
+from hansa.jobs.measured import measured
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
@@ -63,6 +64,10 @@ from hansa.machines.controller import MachineRoom
 from hansa.machines.places import Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
+from hansa.machines.sync import TUNING as SYNC_TUNING
+from hansa.machines.sync import SyncRoom
+from hansa.machines.sync_service import SyncService
+from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
@@ -74,6 +79,7 @@ from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
 from hansa.sites.steering import SteeringService
+from hansa.sites.tokens import SiteTokens
 
 log = structlog.get_logger(__name__)
 _HOUSE_KEEPING_S = 3600.0
@@ -101,6 +107,7 @@ class Rooms:
     sites: SiteService
     registry: SiteRegistry
     grants: CapacityService
+    plans: PlanService
     steering: SteeringService
     reports: ReportService
     checks: CheckService
@@ -114,12 +121,15 @@ class Rooms:
     exchange: ExchangeService
     channels: ChannelService
     program: NodeProgram
+    places: EndpointPlaces
     demand: Demand
     timers: Timers
     retention: Retention
     images: ImageService
     endorsing: EndorsementService
     machines: MachineService
+    sync: SyncRoom
+    image_places: SyncService
     machine_drivers: SiteDrivers
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
@@ -142,6 +152,7 @@ class Rooms:
             ("retention", self.retention.run),
             *((name, engine.run) for name, engine in self.engines.items()),
             ("ends", self._look_at_ends),
+            ("image-sync", self.sync.run),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
         ]
@@ -155,6 +166,7 @@ class Rooms:
             if task.get_name() not in self.engines:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.places.close()
         await self.remote.close()
         await self.machine_drivers.close()
 
@@ -235,6 +247,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sites = SiteService(database, events, clock, vault)
     sockets = home.run / "ssh"
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    tokens = SiteTokens(database, clock, authority, provider)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects, clock)
@@ -250,7 +263,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         settings.server.ca_file,
         ends.put_nowait,
     )
-    drivers: dict[str, BatchDriver] = {"local": local}
+    places = EndpointPlaces(
+        local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, settings.server.ca_file
+    )
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
@@ -259,18 +274,20 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         vault,
         egress,
         {},
-        local_machines.drivers(settings.machines),
+        local_machines.drivers(settings.machines, home.path / "machines"),
         _no_token,
         _vo_credentials(database, authority),
     )
+    sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
-        Engine(database, clock, PilotRoom(drivers, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets, tokens)),
+        Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
         Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
         Engine(database, clock, MachineRoom(machine_drivers, events, clock, depot, authority), MACHINE_TUNING),
+        Engine(database, clock, sync, SYNC_TUNING),
     ]
     return Rooms(
         settings=settings,
@@ -292,15 +309,16 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
+        plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress, sockets),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
         own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
         logs=logs,
         jobs=JobService(
-            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress)
+            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress), places
         ),
         registry_logins=RegistryLoginService(database, clock, vault),
         exchange=ExchangeService(
@@ -308,7 +326,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         ),
         channels=ChannelService(database, events, clock),
         program=program,
-        demand=Demand(database, events, clock),
+        places=places,
+        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s),
         timers=Timers(database, events, clock),
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
@@ -325,6 +344,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
             Limits(settings.machines.start_s, settings.machines.attempts),
         ),
         machine_drivers=machine_drivers,
+        sync=sync,
+        image_places=SyncService(database),
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )

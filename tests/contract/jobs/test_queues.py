@@ -44,9 +44,9 @@ async def test_a_task_that_has_waited_is_not_passed_by_small_ones_for_ever(world
 async def test_tags_and_platform(world: World) -> None:
     await world.site(await world.user("eve"), "other")
     await world.sites.ensure_local(world.owner.user_id, "ada", Capacity(4, 8192, tags=["ib", "data:sky"]))
-    with pytest.raises(Fault, match="lacks the tag gold"):
+    with pytest.raises(Fault, match="It lacks gold"):
         await world.submit(tags=["gold"])
-    with pytest.raises(Fault, match="the data sea are not there"):
+    with pytest.raises(Fault, match="It has no replica of sea"):
         await world.submit(data=["sea"])
     tagged = await world.submit(tags=["ib"], data=["sky"])
     old = await world.submit(glibc="2.99")

@@ -54,7 +54,7 @@ async def test_the_same_key_twice_at_once(world: World) -> None:
         (Requirements(cores=5), "5 cores asked, 4 there"),
         (Requirements(memory_mib=9000), "9,000 MiB"),
         (Requirements(gpus=3), "3 GPUs asked, 2 there"),
-        (Requirements(site="garching"), "asks for site garching"),
+        (Requirements(site="garching"), "Only garching will do"),
     ],
 )
 async def test_what_no_site_can_run_is_refused(world: World, needs: Requirements, words: str) -> None:

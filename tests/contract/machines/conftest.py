@@ -11,7 +11,9 @@ import pytest
 from hansa.kernel.database import Database
 from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
+from hansa.machines.drivers.qemu.driver import Qemu
 from tests.support.machineworld import MachineWorld
+from tests.support.nspawn import image, nspawn_place, qemu_folder
 
 IMAGE = Image(f"sha256:{'0' * 64}", provider_id="fake-image")
 
@@ -45,8 +47,27 @@ async def fake_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     yield Place(FakeMachines(cloud), FakeMachines(cloud), spec, Size(2, 1024), 10.0, leftovers)
 
 
+async def nspawn(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    place = await nspawn_place()
+    spec = MachineSpec("contract", image(), Size(1, 512))
+    yield Place(place.driver(), place.driver(), spec, Size(2, 768), 120.0, place.driver().leftovers)
+    assert await place.clear() == []
+
+
+async def qemu(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    folder = qemu_folder()
+    spec = MachineSpec("contract", image(), Size(1, 256))
+    drivers = [Qemu(folder, patience_s=1) for _ in range(2)]
+    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 60.0, drivers[0].leftovers)
+    for key in await drivers[0].list_keys():
+        await drivers[0].delete(key)
+    assert await drivers[0].leftovers() == []
+
+
 PLACES: dict[str, tuple[Callable[[pytest.FixtureRequest], AsyncIterator[Place]], list[pytest.MarkDecorator]]] = {
     "fake": (fake_place, []),
+    "nspawn": (nspawn, [pytest.mark.root]),
+    "qemu": (qemu, []),
 }
 """By name of driver: how its place is made, and the marks of its tests (``pytest.mark.root``)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -54,6 +55,14 @@ def test_a_job_script(udocker: Udocker) -> None:
     assert udocker("-q", "run", created.stdout.strip(), "echo", "by id").stdout == "by id\n"
     assert udocker("run", "--nobanner", "job", "cat", text="stdin").stdout == "stdin"
     assert udocker("-q", "run", "--entrypoint=/bin/sh -c", "job", "exit 9").returncode == 9
+    who = udocker("-q", "run", "--user=worker", "job", "sh", "-c", "pwd; echo $HOME $USER $LOGNAME")
+    assert who.stdout.split() == ["/", "/home/worker", "worker", "worker"], "the image has no such home"
+    assert udocker("-q", "run", "job", "sh", "-c", "pwd; echo $USER").stdout.split() == ["/root", "root"]
+    assert udocker("-q", "run", "--workdir=/etc", "job", "pwd").stdout == "/etc\n"
+    for refused in ("job /bin/nothing", "-v /no/such:/x job true", "--user=nobody-here job true", "-w /no job true"):
+        said = udocker("-q", "run", *refused.split())
+        assert (said.returncode, said.stdout) == (2, ""), said.stderr
+        assert said.stderr.startswith("Error: ")
     rows = udocker("ps", "-m").stdout.splitlines()
     assert rows[0].split() == ["CONTAINER", "ID", "P", "M", "MOD", "NAMES", "IMAGE"]
     assert [row.split() for row in rows if "job" in row] == [
@@ -76,7 +85,26 @@ def test_names_clones_and_protection(udocker: Udocker) -> None:
     assert udocker("setup", "--execmode=F3", "d").returncode == 0
     assert udocker("setup", "d").stdout.splitlines() == ["execmode: F3", "nvidiamode: False"]
     assert udocker("inspect", "d").stdout.startswith('{\n    "architecture"')
-    assert udocker("rm", "c", "d").returncode == 0
+    assert udocker("rmname", "d").stdout == "Info: container name: d removed.\n"
+    assert udocker("name", "d", "e").returncode == 1
+    unnamed = udocker("ps").stdout.splitlines()[-1].split()[0]
+    assert udocker("rm", "c", unnamed).returncode == 0
+
+
+def test_containers_outlive_their_image(udocker: Udocker, home: Home, place: Path) -> None:
+    archive = str(home.box.place / "box.tar")
+    assert udocker("import", archive, "mine:1").stdout.startswith("Info: added layer ")
+    again = udocker("import", archive, "mine:1")
+    assert (again.returncode, again.stdout) == (1, "Info: tag already exists in repo: 1\n")
+    udocker("create", "--name=lasting", "mine:1")
+    assert udocker("rmi", "mine:1").returncode == 0
+    assert udocker("-q", "run", "lasting", "cat", "/data/low").stdout == "low"
+    assert json.loads(udocker("inspect", "lasting").stdout)["config"]["Env"] is None
+    imported = udocker("import", "--tocontainer", "--name=direct", archive)
+    assert UUID.fullmatch(imported.stdout.strip())
+    assert "imported" not in udocker("images").stdout
+    assert udocker("-q", "run", "direct", "cat", "/data/low").stdout == "low"
+    assert udocker("rm", "lasting", "direct").returncode == 0
 
 
 def test_images(udocker: Udocker, place: Path) -> None:

@@ -18,7 +18,6 @@ from hansa.jobs.needs import (
     fill_needs,
     gpu_of,
     lacks,
-    misfit,
     needs_from_text,
     needs_text,
     place_of_pilot,
@@ -28,29 +27,28 @@ from hansa.jobs.needs import (
     weight,
 )
 from hansa.jobs.wire import Requirements
-from hansa.sites.wire import Capacity
 
 NEEDS = Needs(cores=2, memory_mib=2048, gpus=1, wall_time_s=60, site=None)
 
 
 @pytest.mark.parametrize(
-    ("needs", "capacity", "words"),
+    ("needs", "place", "words"),
     [
-        (NEEDS, Capacity(2, 2048, ["0, A100"]), None),
-        (NEEDS, Capacity(1, 2048, ["0, A100"]), ["2 cores asked, 1 there"]),
-        (NEEDS, Capacity(2, 1024, []), ["2,048 MiB", "1,024 there", "1 GPUs asked, 0 there"]),
-        (Needs(1, 1, 0, 1, "garching"), Capacity(9, 9), ["asks for site garching"]),
-        (Needs(1, 1, 0, 1, "here"), Capacity(9, 9), None),
+        (NEEDS, Place("here", 2, 2048, (Gpu("A100"),)), []),
+        (NEEDS, Place("here", 1, 2048, (Gpu("A100"),)), ["2 cores asked, 1 there"]),
+        (NEEDS, Place("here", 2, 1024), ["2,048 MiB", "1,024 there", "1 GPUs asked, 0 there"]),
+        (Needs(1, 1, 0, 1, "garching"), Place("here", 9, 9), ["asks for site garching"]),
+        (Needs(1, 1, 0, 1, "here"), Place("here", 9, 9), []),
+        (Needs(1, 1, 0, 1, None, nodes=2), Place("here", 9, 9, nodes=1), ["2 nodes asked, 1 there"]),
+        (Needs(1, 1, 0, 1, None), Place("here", 9, 9, nodes=2), ["1 nodes asked, 2 there"]),
+        (Needs(1, 1, 0, 1, None, batch=("--qos=high",)), Place("here", 9, 9, batch=()), ["other options"]),
+        (Needs(1, 1, 0, 1, None, batch=("--qos=high",)), Place("here", 9, 9), []),
     ],
 )
-def test_whether_a_task_fits_a_site(needs: Needs, capacity: Capacity, words: list[str] | None) -> None:
-    said = misfit(needs, "here", capacity)
-    if words is None:
-        assert said is None
-    else:
-        assert said is not None
-        assert said.startswith("here: ")
-        assert all(word in said for word in words)
+def test_whether_a_task_fits_a_place(needs: Needs, place: Place, words: list[str]) -> None:
+    said = ", ".join(lacks(needs, place))
+    assert all(word in said for word in words)
+    assert bool(said) == bool(words)
 
 
 def test_defaults_fill_what_was_not_asked() -> None:
@@ -141,8 +139,9 @@ def test_gpus_as_the_driver_lists_them(text: str, gpu: Gpu) -> None:
 def test_a_pilot_is_what_it_was_given_and_what_it_found() -> None:
     node = {"machine": "x86_64", "glibc": "2.36", "os": ["linux"], "cpu_features": ["avx"], "disk_mib": 7}
     row = SimpleNamespace(
-        site="here", cores=2, memory_mib=3, gpus=["0, T4"], node=node, tags=["data:sky"], required_tags=[]
-    )
+        site="here", cores=2, memory_mib=3, gpus=["0, T4"], node=node, tags=["data:sky"], required_tags=[], nodes=1,
+        batch=[],
+    )  # fmt: skip
     place = place_of_pilot(row)
     assert (place.disk_mib, place.glibc, place.arch) == (7, "2.36", "x86_64")
     assert place.gpus == (Gpu("T4"),)

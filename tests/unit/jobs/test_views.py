@@ -113,6 +113,7 @@ def test_a_task_that_ended() -> None:
 def test_a_pilot() -> None:
     values: dict[str, Any] = {"id": "pilot_1", "site": "here", "cores": 2, "memory_mib": 9, "created": NOW}
     values |= {"phase": "running", "reason": "r", "message": "m", "waiting_on": "nobody", "since": NOW}
+    values |= {"nodes": 1, "batch_id": None, "vo": None, "job": None}
     found = SimpleNamespace(**values, node=None, last_seen=None, running=[[1, 2], [1, 3]])
     assert pilot_view(found).tasks == 2
     found.node = {"hostname": "wn1", "isolation": "namespaces"}

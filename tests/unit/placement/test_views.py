@@ -9,7 +9,7 @@ from typing import Any
 from hansa.kernel.status import Party, Status
 from hansa.placement.choose import choose, explain_all
 from hansa.placement.model import Candidate, Gpu, GrantLeft, Measured, Request
-from hansa.placement.views import BATCH_OVERHEAD_S, Platform, candidates
+from hansa.placement.views import BATCH_OVERHEAD_S, PILOT_MEMORY_MIB, Platform, candidates
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import EndpointView, SiteView, Visibility, VoAccess, Work
 from hansa.sites.wire import Capacity, Facts, Flavour, Network, Partition, Quota, SitePolicy, VmImage
@@ -44,7 +44,7 @@ def one(view: SiteView, vo: str | None = None, work: Work = Work.PILOTS, **more:
 def test_a_cluster_offers_a_node_of_its_default_partition() -> None:
     found = one(site(endpoint()))
     assert (found.site, found.endpoint, found.kind, found.cores, found.memory_mib) == (
-        "CLUSTER", "slurm", "slurm", 32, 64_000
+        "CLUSTER", "slurm", "slurm", 32, 64_000 - PILOT_MEMORY_MIB
     )  # fmt: skip
     assert (found.nodes, found.gpus, found.load) == (4, (), 0.25)
     assert found.wall_time_s == 3600 - BATCH_OVERHEAD_S

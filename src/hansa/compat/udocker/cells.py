@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hansa.compat.udocker.face import Face, Usage, one, uuid_of
+from hansa.node.containers.blobs import Blobs
 from hansa.node.containers.errors import ContainerError, ContainerNotFound, ImageNotFound
 from hansa.node.containers.model import ContainerRecord, Image
 from hansa.node.containers.options import FLAG, VALUE, Table, parse
@@ -20,6 +22,8 @@ _SETUP: Table = {
 }
 _MODES = ("P1", "P2", "F1", "F2", "F3", "F4", "R1", "R2", "R3", "S1")
 _DEFAULT_MODE = "P1"
+_ALWAYS = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "Volumes")
+_EMPTY = {"Hostname": "", "Image": "", "User": "", "WorkingDir": ""}
 
 
 def do_create(face: Face, words: list[str]) -> int:
@@ -46,7 +50,7 @@ def do_ps(face: Face, words: list[str]) -> int:
         if "mode" in wide:
             cells += f"{mode_of(record):<2.2} "
         if "size" in wide:
-            cells += f"{ours.size_of(face.store, record) // 1_000_000!s:<5.5} "
+            cells += f"{ours.size_of(face.store, record) // 1_000_000!s:>5.5} "
         if "platform" in wide:
             cells += f"{record.config.os + '/' + record.config.architecture:<18.18} "
         names = str(list(record.names or ("",)))
@@ -89,6 +93,7 @@ def do_name(face: Face, words: list[str]) -> int:
 def do_rmname(face: Face, words: list[str]) -> int:
     name = one(words, "the name")
     face.store.rename(face.container(name), name, None)
+    face.info(f"Info: container name: {name} removed.")
     return 0
 
 
@@ -127,8 +132,18 @@ def do_inspect(face: Face, words: list[str]) -> int:
             raise Usage(f"image or container not found {asked}")
         face.out(ours.path_of(face.store, thing))
         return 0
-    face.out(json.dumps(thing.config.to_json(), sort_keys=True, indent=4, separators=(",", ": ")))
+    face.out(json.dumps(_metadata(face, thing), sort_keys=True, indent=4, separators=(",", ": ")))
     return 0
+
+
+def _metadata(face: Face, thing: ContainerRecord | Image) -> dict[str, Any]:
+    """The image's own configuration as it was pulled; of what is not there, what programs look for."""
+    image_id = thing.id if isinstance(thing, Image) else thing.image_id
+    try:
+        document: dict[str, Any] = json.loads(Blobs(face.store.layout, face.store.below).document(image_id))
+    except (ContainerError, OSError, ValueError):
+        document = thing.config.to_json()
+    return {**document, "config": {**dict.fromkeys(_ALWAYS), **_EMPTY, **(document.get("config") or {})}}
 
 
 def do_export(face: Face, words: list[str]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hansa.compat.udocker.face import Face, Usage, one, uuid_of
 from hansa.node.containers import collect, transfer
 from hansa.node.containers.model import Reference
@@ -45,7 +47,9 @@ def do_rmi(face: Face, words: list[str]) -> int:
     parsed = parse(words, {"-f": (FLAG, "force")})
     asked = one(parsed.words, "image:tag or repository/image:tag")
     face.info(f"Info: deleting image: {asked}")
-    face.store.remove_image(asked, is_forced=parsed.flag("force"))
+    if face.store.find_image(asked).is_protected and not parsed.flag("force"):
+        raise Usage("image repository is protected")
+    face.store.remove_image(asked, is_forced=True)  # its containers stay, as udocker's do
     collect.collect(face.store)
     return 0
 
@@ -71,6 +75,7 @@ def do_verify(face: Face, words: list[str]) -> int:
 
 def do_load(face: Face, words: list[str]) -> int:
     parsed = parse(words, {"-i": (VALUE, "file"), "--input": (VALUE, "file")})
+    before = {name for image in face.store.images() for name in image.names}
     with open_input(parsed.text("file", "-")) as stream:
         found = transfer.load(face.store, stream)
     for image in found:
@@ -78,7 +83,7 @@ def do_load(face: Face, words: list[str]) -> int:
             image = face.store.tag(image, parsed.words[0])
             face.out(Reference.parse(parsed.words[0]).familiar)
             continue
-        for name in image.names:
+        for name in [new for new in image.names if new not in before] or image.names:
             face.out(Reference.parse(name).familiar)
     return 0
 
@@ -102,10 +107,30 @@ def do_import(face: Face, words: list[str]) -> int:
     path, name = parsed.words[0], parsed.words[1] if len(parsed.words) == 2 else "imported:latest"
     if len(parsed.words) == 1 and not parsed.flag("container"):
         raise Usage("must specify image:tag or repository/image:tag")
+    if parsed.flag("container"):
+        return _import_container(face, path, name, parsed.text("name"))
+    if _has_image(face, name):
+        face.info(f"Info: tag already exists in repo: {Reference.parse(name).tag}")
+        raise Usage("importing")
     with open_input(path) as stream:
         image = transfer.import_tarball(face.store, stream, name)
-    if parsed.flag("container"):
-        face.out(uuid_of(face.store.create_container(image, parsed.text("name") or None, image_name=name)))
-    else:
-        face.info(f"Info: added image {name}")
+    face.info(f"Info: added layer {image.layers[-1].diff_id.partition(':')[2]}")
     return 0
+
+
+def _import_container(face: Face, path: str, image_name: str, name: str) -> int:
+    """No image is left of it but what the container itself needs."""
+    passing = f"importing-{os.getpid()}:latest"
+    with open_input(path) as stream:
+        image = transfer.import_tarball(face.store, stream, passing)
+    try:
+        record = face.store.create_container(image, name or None, image_name=image_name)
+    finally:
+        face.store.remove_image(passing, is_forced=True)
+    face.out(uuid_of(record))
+    return 0
+
+
+def _has_image(face: Face, name: str) -> bool:
+    wanted = str(Reference.parse(name))
+    return any(wanted in image.names for image in face.store.images())

@@ -6,16 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from hansa.compat.udocker.face import Face, Usage
 from hansa.node.containers.commands import leave
 from hansa.node.containers.errors import ContainerError
 from hansa.node.containers.options import FLAG, VALUE, Parsed, parse
 from hansa.node.containers.runner import NotStarted
+from hansa.node.containers.semantics import RunRefused
 
 OK = 0
 ERROR = 1
+NOT_STARTED = 2
+"""As udocker's, whatever kept the program from starting."""
 
 GLOBAL = {
     "--allow-root": (FLAG, "ignored"),
@@ -65,20 +67,21 @@ MODULES = {
 }
 
 
-def start() -> NoReturn:
-    """Run the command of ``sys.argv`` as the whole program."""
-    leave(main(sys.argv[1:]))
-
-
-def main(words: Sequence[str]) -> int:
-    """Run a command; returns its exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. Without arguments: that of ``sys.argv``, as the whole program."""
+    if arguments is None:
+        leave(main(sys.argv[1:]))
+    words = list(arguments)
     is_debug = "-D" in words or "--debug" in words
     try:
-        code = _run(list(words))
+        code = _run(words)
         sys.stdout.flush()
-    except NotStarted as error:
+    except (NotStarted, RunRefused) as error:
         sys.stderr.write(f"Error: {error.message}\n")
-        return error.exit_code if error.exit_code in (126, 127) else ERROR
+        return NOT_STARTED
+    except EOFError:
+        sys.stderr.write("Error: nothing was typed\n")
+        return ERROR
     except (ContainerError, Usage) as error:
         if is_debug:
             raise
@@ -119,4 +122,4 @@ def _face(parsed: Parsed) -> Face:
 
 
 if __name__ == "__main__":
-    start()
+    sys.exit(main())

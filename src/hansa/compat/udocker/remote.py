@@ -80,7 +80,8 @@ def do_logout(face: Face, words: list[str]) -> int:
     parsed = parse(words, {"-a": (FLAG, "all"), "--registry": (VALUE, "registry")})
     known = Credentials.standard(face.context.environ)
     if parsed.flag("all"):
-        known.logout_all()
+        if not known.logout_all():
+            raise Usage("deleting credentials")
         return 0
     if not known.logout(ours.host_of(parsed.text("registry"))):
         raise Usage("deleting credentials")

@@ -9,7 +9,11 @@ from typing import Protocol
 
 from hansa.kernel.errors import Permanent, Temporary
 
-__all__ = ["BatchDriver", "Life", "Permanent", "PilotOrder", "Seen", "Temporary"]
+__all__ = ["BatchDriver", "Life", "LoginLapsed", "Permanent", "PilotOrder", "Seen", "Temporary"]
+
+
+class LoginLapsed(Temporary):
+    """A person must sign in again; the message says how. Nothing is lost meanwhile."""
 
 
 class Life(StrEnum):
@@ -33,6 +37,12 @@ class Seen:
     """It ended for a reason that none of its tasks has: pre-empted, its node failed, its time was over."""
     listened_s: float | None = None
     """For how long it could have been heard; None: always. Before that, its silence means nothing."""
+    batch_id: str = ""
+    """Its number in the batch system, for people."""
+    script: str = ""
+    """What the batch system was given, told once after the start."""
+    again_s: float = 5.0
+    """How soon a further look tells more."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,13 @@ class PilotOrder:
     idle_timeout_s: float
     wall_time_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    """For the site's administrator: whose it is (``user``, ``vo``)."""
+    """For the site's administrator: whose it is (``user``, ``vo``, ``job``)."""
+    nodes: int = 1
+    """Computers that it has at the same time; cores, memory and GPUs are those of each."""
+    is_whole: bool = False
+    """Whether nobody else's work may be on its nodes."""
+    options: tuple[str, ...] = ()
+    """For the batch system, a word each: of the site, the VO and the job."""
 
 
 class BatchDriver(Protocol):

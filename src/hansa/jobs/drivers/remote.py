@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from hansa.engines.shell import Ran, Shell
@@ -34,6 +34,10 @@ rm -rf -- "$1/pilots/$2" "$1/spool/in/$2" && cd "$1/spool/out" &&
 find . -maxdepth 1 -name "$2-*" -exec rm -f {} +
 """
 _WORDS = 'cat "$1/pilots/$2/ended.json" 2>/dev/null; echo; tail -c 2000 "$1/pilots/$2/pilot.out" 2>/dev/null'
+_MAKE = '[ -s "$2" ] || exit 76; umask 077; mkdir -p "$1"'
+_GONE = 76
+_KEPT_OF_MANY = ("SLURM_", "PMI", "PRTE_", "OMPI_", "I_MPI_", "UCX_", "FI_", "LD_LIBRARY_PATH", "MODULEPATH", "LMOD_")
+"""Of the batch system's environment, what ``srun`` and ``mpirun`` need to reach the other nodes; prefixes of names."""
 _LEFT = 'cd "$1/spool/out" && find . -maxdepth 1 -name "$2-*.json" | head -n 1'
 
 
@@ -81,7 +85,7 @@ class RemoteBatch:
         listened_s = self._relay.up_s
         if seen.life is Life.ENDED and (await self._run(_LEFT, pilot_id)).stdout.strip():
             return Seen(Life.ALIVE, "It has ended; its last words are on their way.", listened_s=listened_s)
-        return Seen(seen.life, seen.message, seen.is_blameless, listened_s)
+        return replace(seen, listened_s=listened_s)
 
     async def _look(self, pilot_id: str) -> Seen:
         raise NotImplementedError
@@ -112,11 +116,14 @@ class RemoteBatch:
     def _program_name(self) -> str:
         return f"node-{self._program.digest[7:23]}.pyz"
 
-    async def _prepare(self, order: PilotOrder, script: str) -> str:
-        """Lay out the pilot's folder; its path there."""
+    async def _prepare(self, order: PilotOrder, script: str, shown: str = "") -> str:
+        """Lay out the pilot's folder; its path there. ``shown``: the script as people see it."""
         root = await self._root()
         folder = f"{root}/pilots/{order.pilot_id}"
-        made = await self.shell.script('umask 077; mkdir -p "$1"', folder)
+        made = await self.shell.script(_MAKE, folder, f"{root}/{self._program_name}")
+        if made.status == _GONE:  # somebody has tidied up there
+            self._root_there = None
+            raise Temporary(f"{self.shell.name}: {root} has gone; it is made anew.", 1)
         if made.status != 0:
             raise Temporary(f"{self.shell.name}: {folder} cannot be made: {made.complaint}.", 30)
         config = PilotConfig(
@@ -131,7 +138,10 @@ class RemoteBatch:
             idle_timeout_s=order.idle_timeout_s,
             hide=[root],
             ca_file=f"{root}/ca.pem" if self._ca is not None else None,
+            keep_env=list(_KEPT_OF_MANY) if order.nodes > 1 or order.is_whole else [],
         )
+        if shown:
+            await self.shell.put(f"{folder}/script", shown.encode())
         await self.shell.put(f"{folder}/token", order.token.encode())
         await self.shell.put(f"{folder}/config.json", json.dumps(asdict(config)).encode())
         await self.shell.put(f"{folder}/job.sh", script.encode(), 0o700)

@@ -11,15 +11,17 @@ import asyncio
 import math
 import shlex
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hansa.jobs.drivers.base import Life, PilotOrder, Seen
 from hansa.jobs.drivers.remote import BUSY, RemoteBatch
 from hansa.kernel.errors import Permanent, Temporary
+from hansa.placement.views import PILOT_MEMORY_MIB
 
-_SNAPSHOT_S = 2.0
-_GRACE_S = 120
+_SNAPSHOT_S = 1.0
+GRACE_S = 120
 """Slurm gives a pilot so much longer than the pilot takes: it ends by itself, and says so."""
 _QUEUE = """
 squeue -h -u "$(id -un)" -t all -o '%i|%T|%r|%N|%j' || exit 75
@@ -62,28 +64,6 @@ _MAYBE_LATER = (
 
 
 @dataclass(frozen=True)
-class SlurmOptions:
-    """What a site, a VO or a job asks of ``sbatch``. ``extra`` are more options, a word each."""
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    reservation: str | None = None
-    extra: tuple[str, ...] = field(default=())
-
-    def words(self) -> list[str]:
-        named = {
-            "partition": self.partition,
-            "account": self.account,
-            "qos": self.qos,
-            "constraint": self.constraint,
-            "reservation": self.reservation,
-        }
-        return [f"--{name}={value}" for name, value in named.items() if value] + list(self.extra)
-
-
-@dataclass(frozen=True)
 class Entry:
     """A line of ``squeue``."""
 
@@ -109,10 +89,10 @@ def judge(entry: Entry) -> Seen:
     """What Slurm's word for a job means for its pilot."""
     if entry.state in _WAITS:
         why = "" if entry.reason in ("None", "") else f": {entry.reason}"
-        return Seen(Life.QUEUED, f"Slurm job {entry.number} is {entry.state.lower()}{why}.")
+        return Seen(Life.QUEUED, f"Slurm job {entry.number} is {entry.state.lower()}{why}.", batch_id=entry.number)
     if entry.state in _LIVES:
         where = f" on {entry.nodes}" if entry.nodes else ""
-        return Seen(Life.ALIVE, f"Slurm job {entry.number} is {entry.state.lower()}{where}.")
+        return Seen(Life.ALIVE, f"Slurm job {entry.number} is {entry.state.lower()}{where}.", batch_id=entry.number)
     if entry.state in _BLAMELESS:
         return Seen(Life.ENDED, f"{_BLAMELESS[entry.state]} (job {entry.number})", is_blameless=True)
     if entry.state == "OUT_OF_MEMORY":
@@ -120,44 +100,61 @@ def judge(entry: Entry) -> Seen:
     return Seen(Life.ENDED)
 
 
-def options_of(order: PilotOrder, folder: str, options: SlurmOptions) -> list[str]:
-    """The words after ``sbatch`` for a pilot."""
+def options_of(order: PilotOrder, folder: str) -> list[str]:
+    """The words after ``sbatch`` for a pilot. Slurm takes the last of several, so that ours rule over a site's."""
     labels = " ".join(f"{name}={value}" for name, value in sorted(order.labels.items()))
+    memory = 0 if order.is_whole else order.memory_mib + PILOT_MEMORY_MIB
     words = [
+        *order.options,
         f"--job-name={order.pilot_id}",
-        f"--comment=hansa pilot={order.pilot_id} {labels}".strip(),
+        f"--comment=hansa {labels} pilot={order.pilot_id}".replace("  ", " "),
         f"--chdir={folder}",
         f"--output={folder}/pilot.out",
         "--open-mode=append",
         "--no-requeue",
-        "--nodes=1",
-        "--ntasks=1",
-        f"--cpus-per-task={order.cores}",
-        f"--mem={order.memory_mib}M",
+        f"--nodes={order.nodes}",
+        # of many nodes, each core is a place for a process of srun or mpirun
+        *(
+            [f"--ntasks-per-node={order.cores}"]
+            if order.nodes > 1
+            else ["--ntasks=1", f"--cpus-per-task={order.cores}"]
+        ),
+        f"--mem={memory}M" if memory else "--mem=0",
     ]
+    if order.is_whole:
+        words.append("--exclusive")
     if order.wall_time_s is not None:
-        words.append(f"--time={math.ceil((order.wall_time_s + _GRACE_S) / 60)}")
+        words.append(f"--time={math.floor((order.wall_time_s + GRACE_S) / 60)}")
     if order.gpus:
-        words.append(f"--gres=gpu:{len(order.gpus)}")
-    return words + options.words()
+        words.append(f"--gres=gpu:{gpu_type(order.gpus)}{len(order.gpus)}")
+    return words
+
+
+def gpu_type(gpus: Sequence[str]) -> str:
+    """``a100:`` where all are of one type that Slurm has a word for; those without one are called ``gpu``."""
+    types = set(gpus)
+    return f"{gpus[0]}:" if len(types) == 1 and gpus[0] not in ("gpu", "") else ""
 
 
 class SlurmBatch(RemoteBatch):
     """Starts pilots with ``sbatch`` through a shell on a computer that has it."""
 
-    def __init__(self, *positional: Any, options: SlurmOptions | None = None, **named: Any) -> None:
+    def __init__(self, *positional: Any, poll_s: float = 10.0, **named: Any) -> None:
         super().__init__(*positional, **named)
-        self._options = options or SlurmOptions()
+        self._poll_s = poll_s
         self._snapshot: dict[str, list[Entry]] = {}
-        self._taken = -_SNAPSHOT_S
+        self._taken = -math.inf
         self._taking = asyncio.Lock()
+        self._told: set[str] = set()
 
     async def start(self, order: PilotOrder) -> Seen:
         root = await self._root()
         folder = f"{root}/pilots/{order.pilot_id}"
-        await self._prepare(order, script_of(self._python, f"{root}/{self._program_name}", folder, bool(order.gpus)))
-        done = await self._run(_START, order.pilot_id, *options_of(order, folder, self._options))
-        self._taken = -_SNAPSHOT_S
+        script = script_of(self._python, f"{root}/{self._program_name}", folder, bool(order.gpus))
+        words = options_of(order, folder)
+        await self._prepare(order, script, f"# {shlex.join(['sbatch', *words, 'job.sh'])}\n{script}")
+        done = await self._run(_START, order.pilot_id, *words)
+        self._taken = -math.inf
         if done.status == 0:
             return await self._look(order.pilot_id)
         said = done.complaint
@@ -167,16 +164,30 @@ class SlurmBatch(RemoteBatch):
             raise Permanent(f"{self.shell.name}: Slurm refuses the pilot: {said}.")
         raise Temporary(f"{self.shell.name}: sbatch failed: {said}.", 60)
 
+    async def observe(self, pilot_id: str) -> Seen:
+        seen = await super().observe(pilot_id)
+        if seen.life in (Life.ABSENT, Life.ENDED) or pilot_id in self._told:
+            return seen
+        self._told.add(pilot_id)
+        script = await self.shell.get(f"{await self._root()}/pilots/{pilot_id}/script")
+        return replace(seen, script=script.decode(errors="replace") if script else "")
+
+    async def clean(self, pilot_id: str) -> None:
+        await super().clean(pilot_id)
+        self._told.discard(pilot_id)
+
     async def _look(self, pilot_id: str) -> Seen:
-        entries = (await self._queue()).get(pilot_id, [])
+        entries = (await self._queue(self._poll_s)).get(pilot_id, [])
         if not any(one.state in _WAITS or one.state in _LIVES for one in entries):
-            self._taken = -_SNAPSHOT_S  # it may have been sent since: an end is told from a fresh look only
-            entries = (await self._queue()).get(pilot_id, [])
+            # It may have been sent since: an end is told from a fresh look only.
+            entries = (await self._queue(_SNAPSHOT_S)).get(pilot_id, [])
+            if not any(one.state in _WAITS or one.state in _LIVES for one in entries):
+                entries = (await self._queue(0.0)).get(pilot_id, [])
         live = [one for one in entries if one.state in _WAITS or one.state in _LIVES]
         for surplus in live[1:]:
             await self.shell.run(["scancel", surplus.number])
         if live:
-            return judge(live[0])
+            return replace(judge(live[0]), again_s=self._poll_s)
         if (await self._run(_KNOWN, pilot_id)).text.strip() == "absent":
             return Seen(Life.ABSENT)
         seen = judge(entries[-1]) if entries else Seen(Life.ENDED)
@@ -184,7 +195,7 @@ class SlurmBatch(RemoteBatch):
 
     async def cancel(self, pilot_id: str) -> None:
         for _ in range(75):
-            self._taken = -_SNAPSHOT_S
+            self._taken = -math.inf
             if (await self._look(pilot_id)).life not in (Life.ALIVE, Life.QUEUED):
                 return
             done = await self._run(_CANCEL, pilot_id)
@@ -193,10 +204,10 @@ class SlurmBatch(RemoteBatch):
             await asyncio.sleep(0.5)
         raise Temporary(f"{self.shell.name}: the pilot {pilot_id} does not end.", 10)
 
-    async def _queue(self) -> dict[str, list[Entry]]:
-        """All of our jobs, asked for once in two seconds at most however many pilots there are."""
+    async def _queue(self, age_s: float) -> dict[str, list[Entry]]:
+        """All of our jobs, not older than ``age_s``: one answer serves all pilots."""
         async with self._taking:
-            if time.monotonic() - self._taken >= _SNAPSHOT_S:
+            if time.monotonic() - self._taken >= age_s:
                 done = await self.shell.script(_QUEUE)
                 if done.status != 0:
                     raise Temporary(f"{self.shell.name}: Slurm does not answer: {done.complaint}.", 15)
@@ -221,4 +232,4 @@ _SET_GPUS = (
     "json.dump(c, f); f.close(); os.rename(p + '.part', p)"
 )
 
-__all__ = ["Entry", "SlurmBatch", "SlurmOptions", "judge", "options_of", "parse_queue", "script_of"]
+__all__ = ["Entry", "SlurmBatch", "judge", "options_of", "parse_queue", "script_of"]

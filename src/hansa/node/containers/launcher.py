@@ -180,7 +180,7 @@ def follow(body: Callable[[], int], *, is_apart: bool) -> int:
         except LaunchError as error:
             _tell(told_writer, error.code, str(error))
         except BaseException as error:
-            _tell(told_writer, SETUP_FAILED, str(error))
+            _tell(told_writer, SETUP_FAILED, _said(error))
         finally:
             os._exit(code)
     os.close(told_writer)
@@ -369,7 +369,7 @@ def _child(
             os.write(spec.status_fd, b"%d" % status)
         code = exit_code(status)
     except BaseException as error:
-        _tell(told, SETUP_FAILED, str(error))
+        _tell(told, SETUP_FAILED, _said(error))
     finally:
         os._exit(code)
 
@@ -422,7 +422,7 @@ def _become(spec: ProcessSpec, maps: _Maps, told: int, terminal: Optional[int]) 
             code, message = inside.program_error(spec.argv, env, error)
             _tell(told, code, message)
     except BaseException as error:
-        _tell(told, SETUP_FAILED, str(error))
+        _tell(told, SETUP_FAILED, _said(error))
     finally:
         os._exit(code)
 
@@ -458,6 +458,10 @@ def _tell(fd: int, code: int, message: str) -> None:
         os.write(fd, f"{code} {message}".encode("utf-8", "replace")[:4000])
     except OSError:
         sys.stderr.write(message + "\n")
+
+
+def _said(error: BaseException) -> str:
+    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def exit_code(status: int) -> int:

@@ -147,6 +147,7 @@ def _options(parsed: Parsed, command: Tuple[str, ...], *, is_udocker: bool) -> R
         has_subuids=parsed.flag("subuids"),
         is_one_path_bound=is_udocker,
         default_command=("/bin/sh",) if is_udocker else (),
+        is_login=is_udocker,
     )
 
 

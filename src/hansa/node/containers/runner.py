@@ -81,12 +81,25 @@ def run(
         process = plan.process._replace(binds=(*_volumes(plan.volumes, roots, home), *plan.process.binds))
         if options.has_gpu:
             process = with_gpu(process, roots, home)
+        if options.is_login:
+            process = _with_directory(process, options, roots)
         try:
             return chosen.run(tree, process)
         except LaunchError as error:
             if error.code == SETUP_FAILED and engine is None:
                 engines.forget(place)
             raise NotStarted(str(error), error.code) from error
+
+
+def _with_directory(process: ProcessSpec, options: RunOptions, roots: Sequence[str]) -> ProcessSpec:
+    """As udocker: a working directory that was asked for must be there; a home that is not there is no matter."""
+    binds = sorted(((bind.target, bind.source) for bind in process.binds), reverse=True)
+    found = lookup.find(roots, process.cwd, binds)
+    if found is not None and os.path.isdir(found):
+        return process
+    if options.workdir:
+        raise NotStarted(f"invalid working directory: {process.cwd}", SETUP_FAILED)
+    return process._replace(cwd="/")
 
 
 def _tree(store: Store, record: ContainerRecord, engine: Engine, *, is_throwaway: bool) -> Tree:

@@ -98,6 +98,8 @@ class RunOptions(NamedTuple):
     is_one_path_bound: bool = False
     """``-v /data``: the host's /data at the same place, as udocker does; else an anonymous volume, as Docker does."""
     default_command: Tuple[str, ...] = ()
+    is_login: bool = False
+    """As udocker: begins in the home unless the image says where, and USER, LOGNAME and USERNAME are set."""
     """Where neither the user nor the image names a command."""
 
 
@@ -142,7 +144,9 @@ def plan(config: ImageConfig, options: RunOptions, host: Host, passwd: str, grou
     env = environment(config, options, host, user)
     targets = {bind.target for bind in binds}
     volumes = [path for path in _own_volumes(config, options) if path not in targets]
-    cwd = options.workdir or config.workdir or "/"
+    if options.is_login:
+        env = {**dict.fromkeys(("USER", "LOGNAME", "USERNAME"), user.name), **env}
+    cwd = options.workdir or config.workdir or (env["HOME"] if options.is_login else "/")
     if not cwd.startswith("/"):
         if options.workdir:
             raise RunRefused(f"working directory {cwd!r} must be an absolute path")

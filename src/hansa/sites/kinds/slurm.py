@@ -35,6 +35,8 @@ class SlurmSettings(SshSettings):
     """Pilots that may wait in the queue at a time."""
     pilot_cores: int | None = Field(default=None, ge=1, le=100_000)
     """Cores of the largest pilot. Default: those of one node."""
+    poll_s: float = Field(default=15.0, ge=1, le=600)
+    """Seconds between two looks at the queue, while pilots wait or run."""
     pilot_wall_time_s: int | None = Field(default=None, ge=300, le=10_000_000)
     """Seconds that a pilot asks for, unless a task needs more. Default: four hours, or what the partition allows."""
 

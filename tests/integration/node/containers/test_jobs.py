@@ -262,6 +262,25 @@ def test_a_private_image_by_a_login_that_the_server_keeps(
         desk.hansa("down")
 
 
+def test_explain_shows_an_image_on_its_way(box_registry: RealRegistry, tmp_path: Path) -> None:
+    front = Front(box_registry.port)
+    front.behaviour.hold_after = 150_000
+    folder, home = tmp_path / "work", tmp_path / "home"
+    folder.mkdir()
+    desk = Desk(home, folder, {"HANSA_CONTAINERS": str(home / "images")})
+    try:
+        desk.hansa("job", "submit", "--image", f"{front.host}/box:1", "--", "true")
+        until(lambda: "on its way to" in desk.hansa("job", "explain", "1").out)
+        said = desk.hansa("job", "explain", "1").out
+        assert f"The container image {front.host}/box:1 is on its way to" in said
+        assert " of " in said, "how much of it is there"
+        front.go_on.set()
+        desk.hansa("job", "wait", "1")
+    finally:
+        front.close()
+        desk.hansa("down")
+
+
 def test_through_a_server_from_the_command_line(box_registry: RealRegistry, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
@@ -275,6 +294,11 @@ def test_through_a_server_from_the_command_line(box_registry: RealRegistry, tmp_
         missing = desk.hansa("run", "--image", f"{box_registry.host}/none:1", "--", "true", code=125)
         assert "none:1" in missing.err
         assert "none:1" in desk.hansa("job", "explain", "3").out
+        napping = desk.hansa("job", "submit", "-q", "--image", image, "--", "sh", "-c", "echo hi > there; sleep 600")
+        beside = ("job", "shell", napping.out.strip(), "--", "sh", "-c", "echo $FROM_IMAGE; cat there; ls -d /proc/1")
+        until(lambda: "hi" in desk.hansa(*beside, code=None).out)
+        assert desk.hansa(*beside).out == "yes\nhi\n/proc/1\n", "a shell is in the task's image and directory"
+        desk.hansa("job", "kill", napping.out.strip())
         assert "is not an image name" in desk.hansa("run", "--image", "Not An Image", "--", "true", code=125).err
     finally:
         desk.hansa("down")

@@ -1,0 +1,1 @@
+"""VM images made here: of Debian packages, without the network but for apt."""

@@ -1,0 +1,42 @@
+"""What guests say of their first boot. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hansa.machines.drivers.base import Guest
+
+_FINISHED = re.compile(r"Cloud-init v\. \S+ finished at")
+_FAILED = re.compile(
+    r"\[(?:FAILED|DEPEND)\S*\] .*cloud-(?:init|config|final)\S*|cloud-init\[\d+\]: .*(?:ERROR|Failed).*"
+)
+_KEYS = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
+_KEY = re.compile(r"(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+) [A-Za-z0-9+/=]{40,}")
+
+
+def guest_of(result: Any) -> tuple[Guest, str]:
+    """How far its first boot is, of cloud-init's result.json; None: it is not written yet."""
+    if result is None:
+        return Guest.BOOTING, ""
+    told = result.get("v1") if isinstance(result, dict) else None
+    if not isinstance(told, dict):
+        return Guest.FAILED, "cloud-init's result cannot be read."
+    errors = told.get("errors") or []
+    if errors:
+        return Guest.FAILED, "; ".join(str(one) for one in errors)[:1000]
+    return Guest.READY, ""
+
+
+def guest_on_console(log: str) -> tuple[Guest, str]:
+    """The same of what it wrote on its console since it was started."""
+    failures = [match.group(0).strip() for match in _FAILED.finditer(log)]
+    if _FINISHED.search(log) is None:
+        return Guest.BOOTING, ""
+    return (Guest.FAILED, "; ".join(failures)[:1000]) if failures else (Guest.READY, "")
+
+
+def keys_on_console(log: str) -> tuple[str, ...]:
+    """The public host keys that cloud-init printed last."""
+    found = _KEYS.findall(log)
+    return tuple(match.group(0) for match in _KEY.finditer(found[-1])) if found else ()

@@ -1,0 +1,208 @@
+"""Brings the VM images that VOs endorse to the sites that support them, and takes them away again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from hansa.images import store as image_store
+from hansa.images.depot import Depot
+from hansa.images.formats import Format
+from hansa.images.service import ImageService
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Database, Tx
+from hansa.kernel.errors import Permanent, Temporary
+from hansa.kernel.events import Event, EventLog
+from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Queue, Settle, Settled, Tuning
+from hansa.kernel.status import Party
+from hansa.machines import sync_store as store
+from hansa.machines.drivers.base import Can, Image, Images, Machines, Progress, able
+from hansa.machines.places import Drivers, Holder
+from hansa.machines.sync_model import REMOVE, Phase, Place, decide, wanted
+from hansa.sites.service import LOCAL
+
+TUNING = Tuning(concurrency=4, act_s=6 * 3600.0)
+"""An upload may take hours; its lease is renewed meanwhile."""
+EVERY_S = 15.0
+_STAYS = timedelta(minutes=1)
+_RETRY = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image at a site, its version (None: forgotten), and whether another VO needs the same content there."""
+
+    row: Any
+    version: Any | None
+    image: Any | None
+    is_shared: bool
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The site is not looked at before: sending finds again what is there."""
+
+
+Result = str | Progress | None
+
+
+class SyncRoom:
+    """The reconcile room of images at sites. Only VOs' and sites' own credentials are used."""
+
+    queue = Queue("vm_image_places", store.places, store.places.c.id)
+
+    def __init__(
+        self, database: Database, events: EventLog, clock: Clock, depot: Depot, images: ImageService, drivers: Drivers
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._depot = depot
+        self._images = images
+        self._drivers = drivers
+
+    async def run(self) -> None:
+        """Write down again and again what belongs where."""
+        while True:
+            await self.plan()
+            await asyncio.sleep(EVERY_S)
+
+    async def plan(self) -> None:
+        """Rows for what belongs somewhere and is not known yet; what no longer belongs there is to go."""
+        now = self._clock.now()
+        async with self._database.read() as tx:
+            want, known, names = await self._look(tx, now)
+        missing, extra = want - known.keys(), [row for key, row in known.items() if row.wanted and key not in want]
+        back = [row for key, row in known.items() if not row.wanted and key in want]
+        if not (missing or extra or back):
+            return
+        async with self._database.begin() as tx:  # looked at again: another server may have been quicker
+            want, known, names = await self._look(tx, now)
+            extra = [row for key, row in known.items() if row.wanted and key not in want]
+            back = [row for key, row in known.items() if not row.wanted and key in want]
+            missing = want - known.keys()
+            for key in sorted(missing & names.keys()):
+                version = names[key]
+                await store.insert(tx, key, version.image, version.version, version.checksum, now)
+            for row in (*extra, *back):
+                await store.update(tx, row.id, wanted=row in back)
+                await self.queue.changed(tx, now, row.id)
+            tx.ring(self.queue.topic)
+
+    async def _look(self, tx: Tx, now: datetime) -> tuple[frozenset[Any], dict[Any, Any], dict[Any, Any]]:
+        endorsed = await store.endorsements(tx)
+        versions: dict[str, list[Any]] = {}
+        for row in await image_store.versions_of(tx, sorted({one.image_id for one in endorsed})):
+            versions.setdefault(row.image_id, []).append(row)
+        want = wanted(endorsed, versions, await self._places(tx), now)
+        known = {(row.version_id, row.place, row.vo): row for row in await store.all_rows(tx)}
+        named = await store.named_versions(tx, {key[0] for key in want})
+        return want, known, {key: named[key[0]] for key in want if key[0] in named}
+
+    async def _places(self, tx: Tx) -> list[Place]:
+        vos: dict[str, set[str]] = {}
+        for row in await store.endpoints(tx):
+            if row.settings.get("image_sync"):
+                vos.setdefault(f"{row.site}/{row.name}", set()).add(row.vo)
+        found = [Place(name, frozenset(members)) for name, members in vos.items()]
+        able_ones = [name for name, driver in self._drivers.local.items() if Can.IMAGES in driver.capabilities().can]
+        return found + [Place(f"{LOCAL}/{name}", None, on_demand=True) for name in able_ones]
+
+    async def load(self, tx: Tx, key: str) -> Loaded | None:
+        row = await store.get(tx, key)
+        if row is None:
+            return None
+        version = await image_store.get_version(tx, row.version_id)
+        image = await image_store.get_image(tx, version.image_id) if version is not None else None
+        return Loaded(row, version, image, row.checksum is not None and await store.others(tx, row) > 0)
+
+    async def observe(self, loaded: Loaded) -> Nothing:  # noqa: ARG002
+        return Nothing()
+
+    def decide(self, loaded: Loaded, seen: Nothing, now: datetime) -> Act | Settle:  # noqa: ARG002
+        return decide(loaded.row, now)
+
+    async def act(self, loaded: Loaded, intent: Intent) -> Result:
+        row = loaded.row
+        if intent.operation == REMOVE:
+            return await self._remove(loaded)
+        version = loaded.version
+        if version is None or loaded.image is None:
+            raise Permanent("The catalogue does not have it any more.")
+        if version.phase != "ready" or not self._depot.has(version.sha256):
+            async with self._database.begin() as tx:
+                await self._images.ask_for(tx, version.id)
+            raise Temporary("Its content is being fetched to this server first.", 10)
+        driver = await self._drivers.at(row.place, Holder("hansa", row.vo))
+        image = await self._content(row.place, version, loaded.image)
+        return await able(driver, Images).ensure_image(image, f"{row.name}-{row.version}")
+
+    async def _content(self, place: str, version: Any, image: Any) -> Image:
+        """The content in a format that the place takes."""
+        has, form = Format(version.format), Format(version.format)
+        formats = await self._formats(place)
+        if formats and has not in formats:
+            form = Format.RAW if "raw" in formats else Format.QCOW2
+        path = await self._depot.as_format(version.sha256, has, form)
+        about = image.about
+        return Image(f"sha256:{version.sha256}", path, None, form, about["arch"], about["login"] or "root")
+
+    async def _formats(self, place: str) -> list[str]:
+        async with self._database.read() as tx:
+            rows = await store.endpoints(tx)
+        found = next((row for row in rows if f"{row.site}/{row.name}" == place), None)
+        return list(found.settings.get("image_formats") or ()) if found is not None else []
+
+    async def _remove(self, loaded: Loaded) -> Progress:
+        row, sha256 = loaded.row, loaded.version.sha256 if loaded.version is not None else None
+        checksum = f"sha256:{sha256}" if sha256 else row.checksum
+        if loaded.is_shared or checksum is None or row.provider_id is None:
+            return Progress.DONE
+        driver: Machines = await self._drivers.at(row.place, Holder("hansa", row.vo))
+        return await able(driver, Images).delete_image(checksum)
+
+    async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Nothing, Result]) -> Next:
+        row: Any = await store.get(tx, loaded.row.id, lock=True)
+        now = self._clock.now()
+        if isinstance(outcome, Failed):
+            return await self._failed(tx, row, outcome, now)
+        if isinstance(outcome, Settled):
+            return Next(outcome.decision.due_at)
+        assert isinstance(outcome, Acted)  # noqa: S101 - the only one left, for the type checker
+        if outcome.intent.operation == REMOVE:
+            if outcome.result is Progress.DONE:
+                await self._tell(tx, row, Phase.LEAVING, "images.gone", "It is gone from there.", Party.NOBODY, now)
+                await store.delete(tx, row.id)
+                return Next(None, outcome.intent.generation)
+            await self._tell(tx, row, Phase.LEAVING, "images.in_use", "Machines there still use it.", Party.USER, now)
+            return Next(now + _STAYS, outcome.intent.generation)
+        if outcome.result is None:
+            await self._tell(tx, row, Phase.SENDING, "images.sending", "The site takes it in.", Party.SITE, now)
+            return Next(now + timedelta(seconds=10))
+        sha256 = loaded.version.sha256 if loaded.version is not None else None
+        checksum = f"sha256:{sha256}" if sha256 else row.checksum
+        await store.update(tx, row.id, provider_id=str(outcome.result), checked=now, checksum=checksum)
+        await self._tell(tx, row, Phase.THERE, "images.there", "Machines can be started of it.", Party.NOBODY, now)
+        return Next(now + timedelta(hours=6), outcome.intent.generation)
+
+    async def _failed(self, tx: Tx, row: Any, outcome: Failed, now: datetime) -> Next:
+        is_passing = isinstance(outcome.error, Temporary)
+        phase = Phase(row.phase) if is_passing else Phase.FAILED
+        again = f" (attempt {outcome.attempt})" if is_passing and outcome.attempt > 1 else ""
+        message = f"{outcome.error}{again}"
+        reason = "images.waiting" if is_passing else "images.refused_there"
+        await self._tell(tx, row, phase, reason, message, Party.HANSA if is_passing else Party.SITE, now)
+        return Next(outcome.retry_at or now + _RETRY)
+
+    async def _tell(
+        self, tx: Tx, row: Any, phase: Phase, reason: str, message: str, party: Party, now: datetime
+    ) -> None:
+        if (row.phase, row.reason) != (phase, reason):
+            subject, said = f"image/{row.name}@{row.version}", f"{row.place}, for {row.vo}: {message}"
+            await self._events.record(tx, Event("hansa", subject, phase.value, reason, said, "hansa", row.vo))
+        status: Mapping[str, Any] = {"phase": phase.value, "reason": reason, "message": message}
+        since = row.since if row.phase == phase else now
+        await store.update(tx, row.id, waiting_on=party.value, since=since, **status)

@@ -1,0 +1,160 @@
+"""Which pilots are started where, and what is said where none can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from hansa.jobs.tables import pilots, queues
+from hansa.kernel.ids import new_id
+from hansa.kernel.wire import encode
+from hansa.sites import store as site_store
+from hansa.sites.wire import Facts, Partition, SitePolicy
+from tests.support.jobworld import World
+
+MAIN = Partition("main", 4, 128, 32, 64_128, ["a100", "a100"], None, True, 128)
+
+
+async def cluster(world: World, name: str = "cluster", part: Partition = MAIN, **more: Any) -> str:
+    """A Slurm cluster of the owner's; the id of its endpoint."""
+    now = world.clock.now()
+    health = more.pop("health", "up")
+    policy = more.pop("policy", SitePolicy())
+    end = new_id("endpoint")
+    status = {"phase": "ready", "reason": "r", "message": "", "waiting_on": "nobody", "since": now}
+    async with world.database.begin() as tx:
+        await site_store.insert(
+            tx, name=name, kind="slurm", owner_id=world.owner.user_id, owner_name="ada",
+            capacity={"cores": 0, "memory_mib": 0}, policy=encode(policy), **status,
+        )  # fmt: skip
+        party = "user" if health == "login" else "nobody"
+        values = status | {"phase": health, "reason": f"sites.{health}", "waiting_on": party}
+        values |= {"message": f"Sign in: hansa site login {name}" if health == "login" else "It is."}
+        await site_store.insert_endpoint(
+            tx, id=end, site=name, name="slurm", kind="slurm", settings={"host": "login", **more}, damping={},
+            facts={"": encode(Facts(partitions=[part]))}, due_at=now, **values,
+        )  # fmt: skip
+    return end
+
+
+async def started(world: World, site: str = "cluster") -> list[Any]:
+    query = sa.select(pilots).where(pilots.c.site == site).order_by(pilots.c.id)
+    async with world.database.read() as tx:
+        return list((await tx.execute(query)).all())
+
+
+async def test_pilots_are_as_large_as_their_tasks_need_within_a_node_and_the_limits(world: World) -> None:
+    end = await cluster(world, max_waiting=3)
+    await world.submit(site="cluster", cores=2, memory_mib=1000, wall_time_s=600)
+    await world.demand.look()
+    (one,) = await started(world)
+    assert (one.endpoint_id, one.driver, one.cores, one.memory_mib, one.gpus) == (end, "slurm", 2, 1000, [])
+    assert one.wall_time_s == 4 * 3600
+    assert one.labels == {"user": "ada", "job": "1"}
+    await world.submit(1000, site="cluster", cores=2, memory_mib=8000)
+    await world.demand.look()
+    more = (await started(world))[1:]
+    assert [(pilot.cores, pilot.memory_mib) for pilot in more] == [(16, 64_000)] * 2, "eight tasks fit by memory"
+    await world.demand.look()
+    assert len(await started(world)) == 3, "no more than may wait there"
+
+
+async def test_what_has_room_needs_no_pilot_and_what_has_none_soon_gets_one(world: World) -> None:
+    await cluster(world)
+    await world.submit(4, command=["true"])
+    await world.demand.look()
+    assert [pilot.site for pilot in [*await started(world), *await started(world, "local")]] == ["local"]
+    await world.demand.look()
+    assert await started(world) == []
+
+
+async def test_a_task_of_many_nodes_is_one_pilot_of_just_its_size(world: World) -> None:
+    await cluster(world)
+    await world.submit(2, nodes=3, cores=16, memory_mib=2000, gpus=1, wall_time_s=600, batch={"qos": "high"})
+    await world.demand.look()
+    found = await started(world)
+    assert [(one.nodes, one.cores, one.memory_mib, one.gpus) for one in found] == [(3, 16, 2000, ["a100"])] * 2
+    assert [one.batch for one in found] == [["--qos=high"]] * 2
+    assert all(one.wall_time_s == 780 for one in found)
+    await world.submit(whole_node=True, site="cluster")
+    await world.demand.look()
+    whole = (await started(world))[-1]
+    assert (whole.nodes, whole.is_whole, whole.cores, whole.memory_mib) == (1, True, 32, 64_000)
+
+
+async def test_a_lapsed_login_waits_for_its_user_and_says_how(world: World) -> None:
+    await cluster(world, health="login")
+    job = await world.submit(site="cluster")
+    await world.demand.look()
+    assert await started(world) == []
+    status = (await world.get(job.number)).status
+    assert (status.reason, status.waiting_on) == ("jobs.login", "user")
+    assert "hansa site login cluster" in status.message
+    listed = (await world.jobs.list_jobs(world.owner)).items[0]
+    assert listed.status == status
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(site_store.endpoints).values(phase="up"))
+    await world.demand.look()
+    assert len(await started(world)) == 1
+    assert (await world.get(job.number)).status.reason == "jobs.queued"
+    async with world.database.read() as tx:
+        assert (await tx.execute(sa.select(queues.c.standing))).scalars().all() == [None]
+
+
+async def test_a_pilot_that_is_stuck_in_a_queue_is_not_waited_for_elsewhere(world: World) -> None:
+    await cluster(world, "a")
+    await cluster(world, "b")
+    await world.submit(sites=["a", "b"])
+    await world.demand.look()
+    assert (len(await started(world, "a")), len(await started(world, "b"))) == (1, 0)
+    world.manual.advance(60)
+    await world.demand.look()
+    assert await started(world, "b") == []
+    world.manual.advance(100)
+    await world.demand.look()
+    assert (len(await started(world, "a")), len(await started(world, "b"))) == (1, 1)
+
+
+async def test_a_pilot_that_waits_for_nobody_is_given_up(world: World) -> None:
+    await cluster(world)
+    job = await world.submit(site="cluster", batch={"partition": "main"})
+    await world.submit(site="cluster")
+    await world.demand.look()
+    assert len(await started(world)) == 2
+    await world.kill(job.number)
+    world.manual.advance(31)
+    await world.demand.look()
+    assert sorted(one.reason for one in await started(world)) == ["pilots.not_needed", "pilots.starting"]
+
+
+async def test_nobody_elses_own_site_is_used(world: World) -> None:
+    await cluster(world)
+    eve = await world.user("eve")
+    await world.site(eve, "other")
+    await world.submit(caller=eve)
+    await world.demand.look()
+    assert [one.owner_id for one in await started(world, "other")] == [eve.user_id]
+    assert await started(world) == []
+
+
+async def test_a_site_that_lets_no_pilots_in_gets_none(world: World) -> None:
+    await cluster(world, policy=SitePolicy(pilots=False))
+    await world.submit(sites=["cluster", "local"], cores=1)
+    await world.demand.look()
+    assert await started(world) == []
+    assert len(await started(world, "local")) == 1
+
+
+async def test_a_pilot_that_cannot_be_started_is_told_with_who_must_act(world: World) -> None:
+    await cluster(world)
+    job = await world.submit(site="cluster")
+    await world.demand.look()
+    trouble = {"reason": "pilots.start_failed", "message": "Sign in: hansa site login cluster", "waiting_on": "user"}
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(pilots).values(**trouble))
+    await world.demand.look()
+    status = (await world.get(job.number)).status
+    assert (status.reason, status.waiting_on) == ("jobs.login", "user")
+    assert "hansa site login cluster" in status.message
+    assert len(await started(world)) == 1, "no further one is tried beside it"

@@ -1,0 +1,64 @@
+"""A laptop and a cluster behind SSH whose nodes have no way to it: everything goes through the connection."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.integration.batch.conftest import Cluster
+from tests.support.serverprocess import eventually
+
+
+def test_a_command_its_files_and_its_output_by_ssh(far: Cluster) -> None:
+    far.desk.write("in.txt", "brought\n")
+    said = far.hansa(
+        "run", "--site", "mycluster", "--input", "in.txt", "--", "/bin/sh", "-c", "cat in.txt; cp in.txt out.txt"
+    )
+    assert said.out == "brought\n"
+    (folder,) = far.desk.folder.glob("hansa-*")
+    assert (folder / "out.txt").read_text() == "brought\n"
+
+
+def test_the_lid_is_closed_and_nothing_is_lost(far: Cluster) -> None:
+    """The server is killed in the midst; pilots work on and keep what they have; it is told once the lid is open."""
+    marks = far.desk.folder / "marks"
+    marks.mkdir()
+    script = f"echo x >> {marks}/{{i}}; sleep 3; echo y >> {marks}/{{i}}"
+    job = far.job("--site", "mycluster", "--array", "0-29", "--cores", "8", "--", "/bin/sh", "-c", script)
+    eventually(lambda: list(marks.iterdir()), "some tasks have begun")
+    far.server.kill()
+    whole = len("x\ny\n")
+    eventually(lambda: all(mark.stat().st_size == whole for mark in marks.iterdir()), "they end without the server")
+    far.server.start()
+    ended = far.end(job)
+    assert ended["counts"]["done"] == 30
+    assert all((marks / str(index)).read_text() == "x\ny\n" for index in range(30)), "each ran once"
+    books = asyncio.run(far.server.check_books())
+    assert job in books
+
+
+def test_a_login_that_has_lapsed_waits_for_its_user_and_loses_nothing(far: Cluster) -> None:
+    far.free()
+    config = far.desk.folder.parent / "config"
+    text = config.read_text()
+    job = far.job("--site", "mycluster", "--", "/bin/sh", "-c", "sleep 8; echo safe")
+    eventually(lambda: far.server.job(job)["counts"]["running"], "it runs")
+    config.write_text(text.replace("user_key", "host_key"))
+    far.sign_out()
+    try:
+        another = far.job("--site", "mycluster", "--batch", "nice=3", "--", "echo", "later")
+
+        def is_told() -> bool:
+            far.hansa("site", "probe", "mycluster")
+            status = far.server.job(another)["status"]
+            return status["waiting_on"] == "user" and "hansa site login mycluster" in status["message"]
+
+        eventually(is_told, "who must act is told", pause_s=1)
+        assert "hansa site login mycluster" in far.hansa("job", "explain", str(another)).out
+        refused = far.hansa("run", "--mount", "mycluster:/tmp", "--", "true", code=None)
+        assert "hansa site login mycluster" in refused.err
+    finally:
+        config.write_text(text)
+        far.hansa("site", "probe", "mycluster")
+    assert far.end(job)["exit_code"] == 0
+    assert far.hansa("job", "logs", str(job)).out == "safe\n"
+    assert far.end(another)["exit_code"] == 0

@@ -1,0 +1,147 @@
+"""What a user does on a Slurm cluster, with the real one: through pilots, by the command line. Nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.integration.batch.conftest import Cluster
+from tests.support.serverprocess import eventually
+
+ALL = "pending,running,completing"
+
+
+def test_a_command_runs_there_and_its_output_and_files_come_back(cluster: Cluster) -> None:
+    said = cluster.hansa("run", "--site", "here", "--", "/bin/sh", "-c", "hostname; echo 5 > out")
+    assert said.out.strip()
+    (folder,) = cluster.desk.folder.glob("hansa-*")
+    assert (folder / "out").read_text() == "5\n"
+
+
+def test_the_batch_job_says_whose_it_is_and_the_job_shows_its_script(cluster: Cluster) -> None:
+    cluster.free()
+    job = cluster.job("--site", "here", "--", "true")
+    assert cluster.end(job)["exit_code"] == 0
+    (pilot,) = cluster.hansa("job", "show", str(job), "--script", "-o", "json").json()
+    assert pilot["batch_id"].isdecimal()
+    assert pilot["script"].startswith("# sbatch ")
+    shown = cluster.slurm.show(int(pilot["batch_id"]))
+    assert f"Comment=hansa job={job} user=" in shown
+    assert f"job={job}" in shown
+    assert f"pilot={pilot['id']}" in shown
+    text = cluster.hansa("job", "show", str(job)).out
+    assert f"batch job {pilot['batch_id']} at here" in text
+    assert "exec " in text
+
+
+def test_a_thousand_tasks_each_once(cluster: Cluster) -> None:
+    cluster.free()
+    job = cluster.job("--site", "here", "--array", "1-1000", "--", "/bin/sh", "-c", "echo {i}; [ {i} != 500 ]")
+    ended = cluster.end(job, 300)
+    assert ended["counts"] | {"done": 999, "failed": 1} == ended["counts"]
+    asyncio.run(cluster.server.check_books())
+
+
+def test_gpus_are_asked_of_slurm_and_given_to_tasks(cluster: Cluster) -> None:
+    cluster.free()
+    said = cluster.hansa(
+        "run", "--site", "here", "--gpus", "2", "--", "/bin/sh", "-c", "echo $CUDA_VISIBLE_DEVICES", code=None
+    )
+    assert (said.code, said.out.strip()) == (0, "0,1")
+    refused = cluster.hansa("run", "--site", "here", "--gpus", "3", "--", "true", code=None)
+    assert "3 GPUs asked, 2 there" in refused.err
+
+
+def test_an_mpi_job_is_one_batch_job_of_just_its_nodes(cluster: Cluster) -> None:
+    cluster.free()
+    command = "srun sh -c 'echo $SLURMD_NODENAME' | sort"
+    said = cluster.hansa(
+        "run", "--site", "here", "--nodes", "2", "--cores", "3", "--memory", "500M", "--time", "5m",
+        "--", "/bin/sh", "-c", command,
+    )  # fmt: skip
+    assert said.out.split() == ["n1"] * 3 + ["n2"] * 3  # a process for each core
+    pilot = cluster.pilots()[0]
+    assert (pilot["nodes"], pilot["cores"], pilot["memory_mib"]) == (2, 3, 500)
+    shown = cluster.slurm.show(int(pilot["batch_id"]))
+    assert "NumNodes=2 NumCPUs=6" in shown
+    refused = cluster.hansa("run", "--site", "here", "--nodes", "3", "--", "true", code=None)
+    assert "3 nodes asked, 2 there" in refused.err
+
+
+def test_options_of_the_batch_system_reach_it_and_bad_ones_are_refused_before(cluster: Cluster) -> None:
+    cluster.free()
+    job = cluster.job("--site", "here", "--batch", "partition=urgent", "--batch", "nice=7", "--", "true")
+    assert cluster.end(job)["exit_code"] == 0
+    shown = cluster.slurm.show(int(cluster.pilots()[0]["batch_id"]))
+    assert "Partition=urgent" in shown
+    assert "Nice=7" in shown
+    refused = cluster.hansa("run", "--batch", "output=/etc/passwd", "--", "true", code=None)
+    assert refused.code == 125
+    assert "is none that jobs may give" in refused.err
+
+
+def test_a_job_that_is_killed_ends_in_slurm_too(cluster: Cluster) -> None:
+    cluster.free()
+    job = cluster.job("--site", "here", "--nodes", "2", "--", "sleep", "1000")
+    eventually(lambda: cluster.server.job(job)["counts"]["running"], "it runs")
+    cluster.hansa("job", "kill", str(job))
+    assert cluster.end(job)["status"]["phase"] == "killed"
+    cluster.free()
+
+
+def test_a_queue_that_does_not_move_says_why_in_slurms_words_and_is_given_up_when_nobody_waits(
+    cluster: Cluster,
+) -> None:
+    cluster.free()
+    job = cluster.job("--site", "here", "--batch", "partition=closed", "--", "true")
+
+    def reason() -> bool:
+        return "PartitionDown" in cluster.hansa("job", "explain", str(job)).out
+
+    eventually(reason, "the reason of Slurm is told", pause_s=0.5)
+    assert cluster.slurm.jobs("pending")
+    cluster.hansa("job", "kill", str(job))
+    eventually(lambda: not cluster.slurm.jobs(ALL), "the batch job is gone", pause_s=0.5)
+
+
+def test_a_node_that_dies_takes_no_task_with_it(cluster: Cluster) -> None:
+    cluster.free()
+    slurm = cluster.slurm
+    slurm.run("scontrol", "update", "nodename=n2", "state=drain", "reason=test")
+    try:
+        mark = cluster.desk.folder / "began"
+        script = f"[ -e {mark} ] && exec echo again; touch {mark}; sleep 1000"
+        job = cluster.job("--site", "here", "--", "/bin/sh", "-c", script)
+        eventually(mark.exists, "it runs")
+        slurm.run("scontrol", "update", "nodename=n2", "state=resume")
+        slurm.kill_node("n1")
+        ended = cluster.end(job)
+        assert ended["exit_code"] == 0
+        assert cluster.hansa("job", "logs", str(job)).out == "again\n"
+    finally:
+        slurm.run("scontrol", "update", "nodename=n2", "state=resume", check=False)
+        slurm.start_node("n1")
+        eventually(lambda: set(slurm.states().values()) <= {"idle", "mix", "alloc"}, "all nodes are back")
+
+
+def test_slurmctld_is_killed_and_comes_back(cluster: Cluster) -> None:
+    cluster.free()
+    job = cluster.job("--site", "here", "--array", "0-39", "--", "sleep", "0.5")
+    eventually(lambda: cluster.server.job(job)["counts"]["done"], "some tasks are done")
+    cluster.slurm.kill_controller()
+    ended = cluster.end(job)  # pilots need no controller
+    assert ended["counts"]["done"] == 40
+    another = cluster.job("--site", "here", "--batch", "nice=1", "--", "true")  # needs a pilot of its own
+    eventually(lambda: "does not answer" in str(cluster.pilots()) or "sbatch" in str(cluster.pilots()), "it is told")
+    cluster.slurm.start_controller()
+    assert cluster.end(another)["exit_code"] == 0
+    asyncio.run(cluster.server.check_books())
+
+
+def test_a_path_of_the_site_is_looked_for_first_and_what_is_written_there_stays(cluster: Cluster) -> None:
+    scratch = cluster.desk.folder / "scratch"
+    scratch.mkdir()
+    refused = cluster.hansa("run", "--mount", "here:/no/such/path", "--", "true", code=None)
+    assert "here has no /no/such/path" in refused.err
+    said = cluster.hansa("run", "--mount", f"here:{scratch}", "--", "/bin/sh", "-c", f"echo 1 > {scratch}/kept")
+    assert said.code == 0
+    assert (scratch / "kept").read_text() == "1\n"

@@ -1,0 +1,107 @@
+"""Machines in containers for real: first boot, sign-in, limits, networks, snapshot; and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hansa.machines.drivers.base import Guest, Image, Life, MachineSpec, Observed, Progress, Size
+from hansa.machines.drivers.nspawn.driver import Nspawn
+from tests.support.nspawn import NspawnPlace, image, nspawn_place
+from tests.support.ssh_in import inside, new_key
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+_DEADLINE_S = 180
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[NspawnPlace]:
+    one = await nspawn_place()
+    yield one
+    assert await one.clear() == []
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    return new_key(tmp_path)
+
+
+async def ready(driver: Nspawn, key: str) -> Observed:
+    """The machine once its first boot is over."""
+    deadline = asyncio.get_running_loop().time() + _DEADLINE_S
+    while True:
+        seen = await driver.observe(key)
+        assert seen is not None
+        if seen.guest in (Guest.READY, Guest.FAILED):
+            return seen
+        assert seen.life is Life.RUNNING, await driver.console_log(key)
+        assert asyncio.get_running_loop().time() < deadline, await driver.console_log(key)
+        await asyncio.sleep(0.2)
+
+
+async def test_a_life(place: NspawnPlace, key_file: Path) -> None:
+    driver = place.driver()
+    user_data = b"#cloud-config\nwrite_files:\n  - {path: /etc/greeting, content: hello from cloud-init}\n"
+    spec = MachineSpec("one", image(), Size(1, 256), user_data, (key_file.with_suffix(".pub").read_text().strip(),))
+    await driver.ensure_network("lab")
+    await driver.ensure(replace(spec, network="lab"), "one")
+    await driver.ensure(replace(spec, network="lab", name="two"), "two")
+    await driver.ensure(replace(spec, name="other"), "other")
+    one, two, other = [await ready(driver, key) for key in ("one", "two", "other")]
+    assert [seen.guest for seen in (one, two, other)] == [Guest.READY] * 3
+
+    assert await inside(one, key_file, "cat /etc/greeting; hostname") == (0, "hello from cloud-init" + "one\n")
+    assert (await inside(one, key_file, f"sudo ping -c1 -W5 {two.private[0]}"))[0] == 0
+    assert (await inside(one, key_file, f"sudo ping -c1 -W1 {other.private[0]}"))[0] == 1
+    if place.is_isolated:  # its root is nobody outside
+        assert (await inside(one, key_file, "cat /proc/self/uid_map"))[1].split()[1] != "0"
+    eat = "python3 -c 'x = b\"x\" * (600 << 20)'"
+    assert (await inside(one, key_file, eat))[0] in (137, 255), "the limit of memory holds"
+    assert (await inside(one, key_file, "true"))[0] == 0, "and the machine lives on"
+
+    assert (await inside(two, key_file, "sudo touch /kept && sync"))[0] == 0
+    snapshot = await driver.snapshot("two", "snap", "before")
+    assert snapshot.path is not None
+    copy = Image("sha256:" + "c" * 64, path=snapshot.path, login="debian")
+    await driver.ensure(replace(spec, image=copy, name="again"), "again")
+    again = await ready(driver, "again")
+    assert (await inside(again, key_file, "test -e /kept && hostname"))[1] == "again\n"
+    assert again.ssh is not None
+    assert two.ssh is not None
+    assert again.ssh.host_keys != two.ssh.host_keys
+    await driver.stop("two")
+    assert (seen := await driver.observe("two")) is not None
+    assert seen.life is Life.STOPPED
+    assert await driver.remove_base("c" * 64) is False
+    for key in ("one", "two", "other", "again"):
+        assert await driver.delete(key) is Progress.DONE
+    assert await driver.remove_base("c" * 64) is True
+    assert await driver.delete_network("lab") is Progress.DONE
+    assert await driver.leftovers() == []
+    assert not list((place.folder / "store" / "machines").iterdir())
+    assert not list((place.folder / "store" / "networks").iterdir())
+
+
+async def test_a_failed_first_boot_is_told_in_the_guests_words(place: NspawnPlace) -> None:
+    driver = place.driver()
+    bad = b"#cloud-config\nruncmd:\n  - [sh, -c, 'exit 3']\n"
+    await driver.ensure(MachineSpec("bad", image(), Size(1, 256), bad), "bad")
+    seen = await ready(driver, "bad")
+    assert seen.guest is Guest.FAILED
+    assert "runcmd" in seen.guest_message
+
+
+async def test_what_was_killed_in_the_middle_is_found_and_finished(place: NspawnPlace) -> None:
+    """A machine of which only the folder was made is not there, is listed for the sweep, and can be made or deleted."""
+    (place.folder / "store" / "machines" / "half").mkdir(parents=True)
+    driver = place.driver()
+    assert await driver.observe("half") is None
+    assert "half" in await driver.list_keys()
+    made = await driver.ensure(MachineSpec("half", image(), Size(1, 256)), "half")
+    assert made.life is Life.RUNNING
+    assert await driver.delete("half") is Progress.DONE
+    assert "half" not in await driver.list_keys()

@@ -1,0 +1,139 @@
+"""What the part that runs as root accepts, and what it makes of disks, limits and networks."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from hansa.kernel.errors import Permanent, Temporary
+from hansa.machines.drivers.base import Refused, Why
+from hansa.machines.drivers.nspawn.helper.__main__ import VERBS, answer, store_of
+from hansa.machines.drivers.nspawn.helper.cgroups import limits
+from hansa.machines.drivers.nspawn.helper.disks import partitions
+from hansa.machines.drivers.nspawn.helper.networks import network_config, rules
+from hansa.machines.drivers.nspawn.helper.words import Refusal, checked
+from hansa.machines.drivers.nspawn.root import NotThereError, pack, problem
+
+GOOD = {
+    "key": "machine_1", "base": "a" * 64, "name": "web", "user_data": "", "ssh_keys": ["ssh-ed25519 AAAA me"],
+    "network": None, "trusted": False, "login": "debian", "cores": 1, "memory_mib": 512,
+}  # fmt: skip
+
+
+def test_a_good_wish_passes_as_it_is() -> None:
+    assert checked(VERBS["create"][0], dict(GOOD)) == GOOD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": "../../etc"},
+        {"key": "a/b"},
+        {"key": ""},
+        {"key": "x" * 64},
+        {"key": "a\n"},
+        {"base": "a" * 63},
+        {"base": "../" + "a" * 61},
+        {"name": "-oProxyCommand=x"},
+        {"name": "web\n"},
+        {"network": "a b"},
+        {"trusted": 1},
+        {"login": "root;id"},
+        {"cores": 0},
+        {"cores": True},
+        {"memory_mib": "512"},
+        {"ssh_keys": ["a\nb"]},
+        {"ssh_keys": "ssh-ed25519"},
+        {"user_data": "x" * (1 << 20) + "x"},
+        {"more": 1},
+    ],
+)
+def test_anything_else_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(Refusal):
+        checked(VERBS["create"][0], GOOD | change)
+
+
+def test_a_missing_word_is_refused() -> None:
+    with pytest.raises(Refusal):
+        checked(VERBS["create"][0], {name: value for name, value in GOOD.items() if name != "trusted"})
+
+
+def test_only_root_itself_names_the_folder() -> None:
+    assert store_of(None, {"SUDO_UID": "1000"}) == "/var/lib/hansa/nspawn/1000"
+    assert store_of("/srv/x", {}) == "/srv/x"
+    for given, caller in (("/srv/x", "1000"), ("x", ""), ("/srv/../etc", ""), ("/a,b", ""), ("/a b", "")):
+        with pytest.raises(Refusal):
+            store_of(given, {"SUDO_UID": caller})
+
+
+def test_unknown_verbs_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    for words in (["shell"], ["delete", "x"], ["import"], ["import", "../x"], ["import", "a" * 64, "y"], []):
+        with pytest.raises((Refusal, ValueError)):
+            answer(["hansa-nspawn", f"--store={tmp_path}", *words])
+
+
+def test_an_ordinary_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(Refusal, match="root"):
+        answer(["hansa-nspawn", "list"])
+
+
+def test_limits_of_both_versions_of_cgroups() -> None:
+    assert limits(2, 512, unified=True)["memory.max"] == 512 << 20
+    assert limits(2, 512, unified=True)["cpu.max"] == "200000 100000"
+    assert limits(2, 512, unified=False)["memory/memory.limit_in_bytes"] == 512 << 20
+    assert limits(2, 512, unified=False)["cpu/cpu.cfs_quota_us"] == 200000
+
+
+def test_partitions_are_found_the_largest_first() -> None:
+    mbr = bytearray(65536)
+    struct.pack_into("<II", mbr, 446 + 8, 2048, 100)
+    struct.pack_into("<II", mbr, 462 + 8, 4096, 9000)
+    mbr[510:512] = b"\x55\xaa"
+    assert partitions(bytes(mbr)) == [4096 * 512, 2048 * 512]
+    gpt = bytearray(65536)
+    gpt[512:520] = b"EFI PART"
+    struct.pack_into("<QII", gpt, 512 + 72, 2, 128, 128)
+    for index, (first, last) in enumerate([(2048, 4095), (8192, 99999)]):
+        gpt[1024 + 128 * index : 1040 + 128 * index] = uuid.uuid4().bytes
+        struct.pack_into("<QQ", gpt, 1024 + 128 * index + 32, first, last)
+    assert partitions(bytes(gpt)) == [8192 * 512, 2048 * 512]
+    assert partitions(b"\0" * 65536) == []
+    huge = bytearray(gpt)
+    struct.pack_into("<QII", huge, 512 + 72, 2**62, 2**31, 2**31)  # whatever it claims, only its beginning is read
+    assert partitions(bytes(huge)) == []
+
+
+def test_networks_keep_to_themselves() -> None:
+    text = rules("hzabc", "10.199.3.0/24")
+    assert 'iifname "hzabc" oifname "hz*" drop' in text
+    assert "169.254.0.0/16 drop" in text
+    assert network_config("10.199.3.10", "10.199.3.0/24")["ethernets"]["host0"]["routes"][0]["via"] == "10.199.3.1"
+
+
+def test_the_packed_helper_runs_alone(tmp_path: Path) -> None:
+    file = tmp_path / "hansa-nspawn"
+    file.write_bytes(pack())
+    assert file.read_bytes() == pack()
+    done = subprocess.run([sys.executable, "-I", str(file), "nonsense"], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert json.loads(done.stderr)["why"] in ("usage", "root")
+
+
+def test_what_the_helper_says_is_told_as_drivers_tell_it() -> None:
+    def said(why: str, passing: bool = False) -> str:
+        return json.dumps({"why": why, "message": "no", "passing": passing})
+
+    assert isinstance(problem(said("absent")), NotThereError)
+    refused = problem(said("network"))
+    assert isinstance(refused, Refused)
+    assert refused.why is Why.NETWORK
+    assert isinstance(problem(said("busy", passing=True)), Temporary)
+    assert isinstance(problem("sudo: a password is required"), Permanent)
