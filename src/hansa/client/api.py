@@ -90,6 +90,7 @@ from hansa.jobs.wire import (
 from hansa.kernel.wire import decode, encode
 from hansa.machines.sync_wire import ImagePlacePage
 from hansa.node.protocol import ChannelReply, ChannelRequest, File
+from hansa.placement.wire import Plan, PlanRequest
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
@@ -211,6 +212,13 @@ def send(kind: type[T], method: str, path: str, body: Any = None, *, repeatable:
     content = _json({} if body is None else body)
     response = yield from call(Request(method, path, body=content, timeout_s=120.0, repeatable=repeatable))
     return _read(kind, response)
+
+
+def raw(method: str, path: str, body: Any = None) -> Operation[Any]:
+    """Any call of the API; sent once, as nobody knows what it does."""
+    content = None if body is None else _json(body)
+    response = yield from call(Request(method.upper(), path, body=content, timeout_s=120.0, repeatable=False))
+    return json.loads(response.body) if response.body else None
 
 
 def _json(body: Any) -> bytes:
@@ -483,6 +491,11 @@ def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
 
 def remove_site(name: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
+
+
+def plan(request: PlanRequest) -> Operation[Plan]:
+    """Where something would run now; nothing is started."""
+    return (yield from send(Plan, "POST", "/plan", request))
 
 
 def grants(after: str | None = None) -> Operation[GrantPage]:

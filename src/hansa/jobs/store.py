@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from hansa.identity.store import users
 from hansa.identity.vo_store import vo_members, vos
+from hansa.jobs import tallies
 from hansa.jobs.needs import Needs, needs_text, queue_digest
 from hansa.jobs.tables import (
     ROWS_PER_BLOCK,
@@ -50,6 +51,17 @@ MAY_RUN = sa.and_(
     sa.or_(queues.c.vo == "", _IN_VO), ~sa.exists().where(users.c.id == queues.c.owner_id, users.c.suspended)
 )
 """Whether what waits in a queue may start: neither its owner nor the VO, nor the owner there, is suspended."""
+HAS_WORK: sa.ColumnElement[bool] = (
+    sa.select(jobs.c.number)
+    .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
+    .limit(1)
+    .correlate(queues)
+    .scalar_subquery()
+    .is_not(None)
+)
+"""Whether something waits in a queue: a look at the beginning of the index of open jobs, in every plan. An EXISTS may
+be planned as a join that reads all that waits."""
 _QUEUE_ID = sa.select(queues.c.id).where(queues.c.digest == sa.bindparam("key"))
 
 
@@ -202,13 +214,15 @@ async def ended_of(tx: Tx, job: int, indices: Sequence[int]) -> set[int]:
     return found
 
 
-async def insert_results(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
-    """Accept final results; the (job, index) that are new. What has a result already keeps it."""
+async def insert_results(tx: Tx, rows: list[dict[str, Any]], of: Iterable[Any]) -> set[tuple[int, int]]:
+    """Accept final results of these jobs; the (job, index) that are new. What has a result already keeps it."""
     if not rows:
         return set()
     statement = insert_ignore(tx, results).returning(results.c.job, results.c.index)
     new: Sequence[Any] = (await tx.execute(statement, rows)).all()
-    return {(int(row[0]), int(row[1])) for row in new}
+    accepted = {(int(row[0]), int(row[1])) for row in new}
+    await tallies.add(tx, of, (row for row in rows if (row["job"], row["index"]) in accepted))
+    return accepted
 
 
 async def insert_task_files(tx: Tx, rows: list[dict[str, Any]]) -> None:
@@ -347,13 +361,14 @@ _COUNTED = 2000
 _LEFT = (
     sa.select((jobs.c.first + jobs.c.count - jobs.c.next_index + jobs.c.again).label("tasks"))
     .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
     .limit(_COUNTED)
     .correlate(queues)
     .subquery()
 )
 _WITH_WORK = sa.select(
     queues, sa.select(sa.func.sum(_LEFT.c.tasks)).correlate(queues).scalar_subquery().label("waiting")
-).where(sa.exists().where(jobs.c.queue_id == queues.c.id, OPEN), MAY_RUN)
+).where(HAS_WORK, MAY_RUN)
 
 
 async def owners_with_work(tx: Tx) -> Sequence[Any]:
