@@ -15,7 +15,7 @@ PARALLEL = $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=targ
 OPENAPI ?= $(if $(wildcard src/hansa/server/app.py),check-openapi)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-openstack check bench docs clean
+.PHONY: help install demo test test-openstack test-long check bench docs clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -38,6 +38,10 @@ test-openstack: ## the tests that need a real OpenStack, which they start themse
 	@$(DEVELOP)
 	@$(BIN)/python -m tests.support.openstack
 	@$(PYTEST) -rs --durations=10 -m openstack tests/contract tests/integration
+
+test-long: ## the tests that take minutes: a network that is cut for one, ten gigabytes of log
+	@$(DEVELOP)
+	@HANSA_TEST_LONG=1 $(PYTEST) -rs --durations=10 -m long tests
 
 check: ## what a reviewer asks first: style, types, layers, unit tests, docs (under a minute)
 	@$(DEVELOP)

@@ -22,9 +22,12 @@ from hansa.server.launch import stop_server
 LIMITS_S = {
     "version": 240,
     "one_job": 240,
+    "machines": 300,
     "placement": 120,
     "reconcile": 300,
     "sites": 120,
+    "tokens": 240,
+    "exchange": 240,
     "at_hand": 1200,
     "submit": 240,
     "transfers": 600,

@@ -26,6 +26,8 @@ ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 SCOPE = "openid profile eduperson_entitlement hansa"
 PASSWORD = "seven wild geese fly"
 START_S = 60.0
+ANSWER_S = 60.0
+"""A busy machine takes its time."""
 _FORM = re.compile(r'<form method="(\w+)" action="([^"]*)">(.*?)</form>', re.DOTALL)
 _INPUT = re.compile(r'<input[^>]* name="([^"]*)"(?:[^>]* value="([^"]*)")?')
 
@@ -65,7 +67,7 @@ class Server:
 
     def client(self, **options: Any) -> httpx.Client:
         """A client that :meth:`close` closes."""
-        self.clients.append(httpx.Client(**options))
+        self.clients.append(httpx.Client(**{"timeout": ANSWER_S, **options}))
         return self.clients[-1]
 
     def close(self) -> None:
@@ -116,7 +118,7 @@ class Server:
         return answer
 
     def post(self, endpoint: str, auth: tuple[str, str] | None = None, **fields: str) -> httpx.Response:
-        answer = httpx.post(f"{self.protocol}/{endpoint}", data=fields, auth=auth)
+        answer = httpx.post(f"{self.protocol}/{endpoint}", data=fields, auth=auth, timeout=ANSWER_S)
         if answer.status_code == 200:
             self.seen(answer.json())
         return answer

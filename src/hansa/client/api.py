@@ -90,6 +90,7 @@ from hansa.jobs.wire import (
 from hansa.kernel.wire import decode, encode
 from hansa.machines.sync_wire import ImagePlacePage
 from hansa.node.protocol import ChannelReply, ChannelRequest, File
+from hansa.placement.wire import Plan, PlanRequest
 from hansa.portal.wire import SignIn
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, GrantTerms, RefuseGrant
 from hansa.sites.wire import (
@@ -483,6 +484,11 @@ def change_site(name: str, site: dict[str, Any]) -> Operation[Site]:
 
 def remove_site(name: str) -> Operation[None]:
     yield from call(Request("DELETE", f"/sites/{_part(name)}", repeatable=False))
+
+
+def plan(request: PlanRequest) -> Operation[Plan]:
+    """Where something would run now; nothing is started."""
+    return (yield from send(Plan, "POST", "/plan", request))
 
 
 def grants(after: str | None = None) -> Operation[GrantPage]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from hansa.accounting.wire import UsageRow
 from hansa.client import api, machines, operations, results, verbs
 from hansa.client.async_transport import AsyncTransport
 from hansa.client.connect import connect
@@ -14,8 +15,11 @@ from hansa.client.files import Progress
 from hansa.client.machine_handles import AsyncMachineHandle
 from hansa.client.results import TaskResults
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
+from hansa.identity.wire import Vo
 from hansa.jobs.wire import Explanation, Job
 from hansa.machines.wire import NewMachine
+from hansa.placement.wire import Plan, PlanRequest
+from hansa.sites.capacity_wire import Grant
 from hansa.sites.wire import Site
 
 
@@ -158,6 +162,31 @@ class AsyncHansa:
     async def sites(self) -> list[Site]:
         """Sites: where jobs can run."""
         return await (await self._connect()).run(operations.collect(api.sites))
+
+    async def site(self, name: str) -> Site:
+        """One site, with its endpoints and their health. Raises HansaError ``sites.not_found``."""
+        return await (await self._connect()).run(api.site(name))
+
+    async def vos(self) -> list[Vo]:
+        """The virtual organisations that you are in."""
+        return await (await self._connect()).run(operations.collect(api.vos))
+
+    async def grants(self) -> list[Grant]:
+        """Capacity grants: of your organisations, and at the sites that you administer."""
+        return await (await self._connect()).run(operations.collect(api.grants))
+
+    async def grant(self, vo: str, site: str) -> Grant:
+        """What a site grants an organisation, and what of it is used. Raises HansaError ``capacity.not_found``."""
+        return await (await self._connect()).run(api.grant(vo, site))
+
+    async def usage(self, by: str = "vo,site", **asked: Any) -> list[UsageRow]:
+        """What was used: yours, or with ``everybody=True`` all that you may see. ``by``: vo, group, user, site, kind,
+        day, month; ``asked``: since, until (``2026-01-31``), vo, site, user, everybody."""
+        return (await (await self._connect()).run(api.usage(by, **asked))).items
+
+    async def plan(self, **needs: Any) -> Plan:
+        """Where something would run now, ranked, and why not elsewhere; needs as of :class:`PlanRequest`."""
+        return await (await self._connect()).run(api.plan(PlanRequest(**needs)))
 
     async def create_machine(self, image: str, name: str | None = None, **options: Any) -> AsyncMachineHandle:
         """Have a machine made; options are those of :class:`hansa.machines.wire.NewMachine`. It is not waited for.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from hansa.accounting.wire import UsageRow
 from hansa.client import api, machines, operations, results, verbs
 from hansa.client.connect import connect
 from hansa.client.files import Progress
@@ -13,8 +14,11 @@ from hansa.client.machine_handles import MachineHandle
 from hansa.client.results import TaskResults
 from hansa.client.transport import Transport
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
+from hansa.identity.wire import Vo
 from hansa.jobs.wire import Explanation, Job
 from hansa.machines.wire import NewMachine
+from hansa.placement.wire import Plan, PlanRequest
+from hansa.sites.capacity_wire import Grant
 from hansa.sites.wire import Site
 
 
@@ -161,6 +165,36 @@ class Hansa:
     def sites(self) -> list[Site]:
         """Sites: where jobs can run."""
         return self._transport.run(operations.collect(api.sites))
+
+    def site(self, name: str) -> Site:
+        """One site, with its endpoints and their health. Raises HansaError ``sites.not_found``."""
+        return self._transport.run(api.site(name))
+
+    def vos(self) -> list[Vo]:
+        """The virtual organisations that you are in."""
+        return self._transport.run(operations.collect(api.vos))
+
+    def grants(self) -> list[Grant]:
+        """Capacity grants: of your organisations, and at the sites that you administer."""
+        return self._transport.run(operations.collect(api.grants))
+
+    def grant(self, vo: str, site: str) -> Grant:
+        """What a site grants an organisation, and what of it is used. Raises HansaError ``capacity.not_found``."""
+        return self._transport.run(api.grant(vo, site))
+
+    def usage(self, by: str = "vo,site", **asked: Any) -> list[UsageRow]:
+        """What was used: yours, or with ``everybody=True`` all that you may see. ``by``: vo, group, user, site, kind,
+        day, month; ``asked``: since, until (``2026-01-31``), vo, site, user, everybody."""
+        return self._transport.run(api.usage(by, **asked)).items
+
+    def plan(self, **needs: Any) -> Plan:
+        """Where something would run now, ranked, and why not elsewhere; needs as of :class:`PlanRequest`.
+
+        Example:
+            >>> Hansa().plan(cores=16, memory_mib=65536).message                 # doctest: +SKIP
+            'It would run at local.'
+        """
+        return self._transport.run(api.plan(PlanRequest(**needs)))
 
     def create_machine(self, image: str, name: str | None = None, **options: Any) -> MachineHandle:
         """Have a machine made; options are those of :class:`hansa.machines.wire.NewMachine`. It is not waited for.

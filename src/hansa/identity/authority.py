@@ -164,6 +164,13 @@ class AuthorityService:
                 )
             await asyncio.sleep(_LOOK_S)
 
+    async def offline_grant(self, tx: Tx, user_id: str, issuer: str) -> str | None:
+        """The id of a user's lasting sign-in at an issuer (its URL), if it is good now; None: there is none."""
+        now = self._clock.now()
+        rows = await upstream_store.authority_of_user(tx, user_id)
+        good = (row for row in rows if row.kind == Kind.OFFLINE and row.issuer == issuer and is_good(row, now, now))
+        return next((str(row.id) for row in good), None)
+
     async def site_credential(self, tx: Tx, vo: str, site: str) -> dict[str, str] | None:
         """What a VO signs in with at a site; None where it has nothing that is good now. A secret."""
         now = self._clock.now()

@@ -16,7 +16,7 @@ from hansa.jobs import store
 from hansa.jobs.budget import NO_LIMIT, Budget
 from hansa.jobs.model import ranges, split_range
 from hansa.jobs.needs import Needs, Room, lacks, needs_of_queue, place_of_pilot, room_left, tasks_wanted, weight
-from hansa.jobs.store import MAY_RUN, OPEN
+from hansa.jobs.store import HAS_WORK, MAY_RUN, OPEN
 from hansa.jobs.tables import jobs, leases, queues, retries
 from hansa.kernel.database import Tx
 
@@ -34,7 +34,7 @@ _ELIGIBLE = sa.select(queues).where(
     queues.c.gpus <= sa.bindparam("has_gpus"),
     queues.c.wall_time_s <= sa.bindparam("has_s"),
     (queues.c.site == "") | (queues.c.site == sa.bindparam("has_site")),
-    sa.exists().where(jobs.c.queue_id == queues.c.id, OPEN),
+    HAS_WORK,
     MAY_RUN,
 )
 _WAITS_IN_QUEUE = sa.and_(jobs.c.queue_id == sa.bindparam("queue"), OPEN)

@@ -50,6 +50,17 @@ MAY_RUN = sa.and_(
     sa.or_(queues.c.vo == "", _IN_VO), ~sa.exists().where(users.c.id == queues.c.owner_id, users.c.suspended)
 )
 """Whether what waits in a queue may start: neither its owner nor the VO, nor the owner there, is suspended."""
+HAS_WORK: sa.ColumnElement[bool] = (
+    sa.select(jobs.c.number)
+    .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
+    .limit(1)
+    .correlate(queues)
+    .scalar_subquery()
+    .is_not(None)
+)
+"""Whether something waits in a queue: a look at the beginning of the index of open jobs, in every plan. An EXISTS may
+be planned as a join that reads all that waits."""
 _QUEUE_ID = sa.select(queues.c.id).where(queues.c.digest == sa.bindparam("key"))
 
 
@@ -347,13 +358,14 @@ _COUNTED = 2000
 _LEFT = (
     sa.select((jobs.c.first + jobs.c.count - jobs.c.next_index + jobs.c.again).label("tasks"))
     .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
     .limit(_COUNTED)
     .correlate(queues)
     .subquery()
 )
 _WITH_WORK = sa.select(
     queues, sa.select(sa.func.sum(_LEFT.c.tasks)).correlate(queues).scalar_subquery().label("waiting")
-).where(sa.exists().where(jobs.c.queue_id == queues.c.id, OPEN), MAY_RUN)
+).where(HAS_WORK, MAY_RUN)
 
 
 async def owners_with_work(tx: Tx) -> Sequence[Any]:

@@ -21,6 +21,7 @@ from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
 from hansa.machines.routes import router as machine_router
 from hansa.machines.sync_routes import router as image_place_router
+from hansa.placement.routes import router as plan_router
 from hansa.portal.frame import Portal
 from hansa.portal.home import router as portal_home_router
 from hansa.portal.jobs import router as portal_job_router
@@ -63,6 +64,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         pilot_router,
         site_router,
         grant_router,
+        plan_router,
         identity_router,
         vo_router,
         accounting_router,
@@ -96,6 +98,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.authority,
             rooms.sites,
             rooms.grants,
+            rooms.plans,
             rooms.registry,
             rooms.steering,
             rooms.reports,

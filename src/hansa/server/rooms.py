@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -43,6 +43,7 @@ from hansa.jobs.drivers.places import EndpointPlaces
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
+from hansa.jobs.measured import measured
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
@@ -60,23 +61,27 @@ from hansa.kernel.settings import Settings
 from hansa.machines import local as local_machines
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
-from hansa.machines.places import Holder, SiteDrivers
+from hansa.machines.libcloud_site import build as build_libcloud
+from hansa.machines.openstack_site import OpenstackSites
+from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
 from hansa.machines.sync import TUNING as SYNC_TUNING
 from hansa.machines.sync import SyncRoom
 from hansa.machines.sync_service import SyncService
+from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
-from hansa.sites.kinds.base import kind_of
+from hansa.sites.kinds.base import Target, kind_of
 from hansa.sites.local import discover
 from hansa.sites.own import OwnSiteService
 from hansa.sites.registry import SiteRegistry
 from hansa.sites.reports import ReportService
 from hansa.sites.service import SiteService
 from hansa.sites.steering import SteeringService
+from hansa.sites.tokens import SiteTokens
 
 log = structlog.get_logger(__name__)
 _HOUSE_KEEPING_S = 3600.0
@@ -104,6 +109,7 @@ class Rooms:
     sites: SiteService
     registry: SiteRegistry
     grants: CapacityService
+    plans: PlanService
     steering: SteeringService
     reports: ReportService
     checks: CheckService
@@ -243,6 +249,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sites = SiteService(database, events, clock, vault)
     sockets = home.run / "ssh"
     egress = EgressPolicy(settings.sites.networks, allow_private=home.is_embedded)
+    tokens = SiteTokens(database, clock, authority, provider)
     registry = SiteRegistry(database, events, clock, vault, is_embedded=home.is_embedded, egress=egress)
     files = FileService(database, objects, clock, settings.files)
     logs = LogStore(database, objects, clock)
@@ -264,20 +271,21 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
+    openstack_sites = OpenstackSites()
     machine_drivers = SiteDrivers(
         database,
         vault,
         egress,
-        {},
+        {"openstack": openstack_sites.build, "libcloud": build_libcloud},
         local_machines.drivers(settings.machines, home.path / "machines"),
-        _no_token,
-        _vo_credentials(database, authority),
+        _equip(tokens),
+        openstack_sites.close,
     )
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
+        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets, tokens)),
         Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
         Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
@@ -304,9 +312,10 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
+        plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress, sockets),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
         own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
@@ -345,18 +354,13 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
 
 
-async def _no_token(_holder: Holder, _site: str) -> str | None:
-    return None
+def _equip(tokens: SiteTokens) -> Equip:
+    """Machines sign in as their owner, or as the owner's VO."""
 
+    async def equip(target: Target, holder: Holder) -> Target:
+        return await tokens.equip(target, holder.vo, [holder.owner_id])
 
-def _vo_credentials(
-    database: Database, authority: AuthorityService
-) -> Callable[[str, str], Awaitable[Mapping[str, str]]]:
-    async def find(vo: str, site: str) -> Mapping[str, str]:
-        async with database.read() as tx:
-            return await authority.site_credential(tx, vo, site) or {}
-
-    return find
+    return equip
 
 
 @asynccontextmanager

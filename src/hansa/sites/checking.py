@@ -14,6 +14,7 @@ from hansa.sites.controller import discover, probe
 from hansa.sites.kinds.base import EndpointKind, Target, parse_settings
 from hansa.sites.model import VoAccess
 from hansa.sites.registry import SiteRegistry, Wanted
+from hansa.sites.tokens import SiteTokens
 from hansa.sites.wire import CheckedEndpoint, CheckReport, CheckStep, NewSite, Requires
 
 _AT_ONCE = 8
@@ -29,12 +30,14 @@ class CheckService:
         settings: SiteSettings,
         egress: EgressPolicy,
         sockets: Path | None = None,
+        tokens: SiteTokens | None = None,
     ) -> None:
         self._registry = registry
         self._kinds = kinds
         self._settings = settings
         self._egress = egress
         self._sockets = sockets
+        self._tokens = tokens
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self, caller: Caller, new: NewSite) -> CheckReport:
@@ -42,11 +45,11 @@ class CheckService:
         self._registry.check(caller, new)
         wanted = [self._registry.wanted(one, new.vos) for one in new.endpoints]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._endpoint(new.name, one)) for one in wanted]
+            tasks = [group.create_task(self._endpoint(caller, new.name, one)) for one in wanted]
         found = [task.result() for task in tasks]
         return CheckReport(new.name, all(step.ok is not False for one in found for step in one.steps), found)
 
-    async def _endpoint(self, site: str, one: Wanted) -> CheckedEndpoint:
+    async def _endpoint(self, caller: Caller, site: str, one: Wanted) -> CheckedEndpoint:
         kind = self._kinds(one.kind)
         settings = parse_settings(one.kind, one.settings)
         vos = {vo: VoAccess(vo, project, more) for vo, project, more in one.vos}
@@ -55,12 +58,17 @@ class CheckService:
         )
         needs = kind.needs(target, self._settings.probe_s, self._settings.discover_s)
         async with self._turns:
-            steps = await self._steps(kind, target)
+            steps = await self._steps(kind, target, caller)
         requires = [Requires(need.group, need.what) for need in needs.requirements]
         return CheckedEndpoint(one.name, one.kind, one.url, steps, requires, needs.calls_per_hour)
 
-    async def _steps(self, kind: EndpointKind, target: Target) -> list[CheckStep]:
-        finding = await probe(kind, target, self._settings.probe_timeout_s)
+    async def _equipped(self, target: Target, vo: str | None, caller: Caller) -> Target:
+        """As whoever asks."""
+        return target if self._tokens is None else await self._tokens.equip(target, vo, [caller.user_id])
+
+    async def _steps(self, kind: EndpointKind, target: Target, caller: Caller) -> list[CheckStep]:
+        first = await self._equipped(target, next(iter(target.vos), None), caller)
+        finding = await probe(kind, first, self._settings.probe_timeout_s)
         ok = {"up": True, "unknown": None}.get(finding.answer, False)
         steps = [CheckStep(finding.stage, ok, finding.message)]
         if ok is not True:
@@ -68,7 +76,8 @@ class CheckService:
         for vo in tuple(target.vos)[:20] or (None,):
             where = f"what {vo} gets" if vo else "what there is"
             try:
-                facts = await discover(kind, target, vo, self._settings.discover_timeout_s)
+                equipped = await self._equipped(target, vo, caller)
+                facts = await discover(kind, equipped, vo, self._settings.discover_timeout_s)
             except (Temporary, Permanent) as error:
                 steps.append(CheckStep(where, False, str(error)))
                 continue

@@ -29,6 +29,7 @@ from hansa.sites.health import Damping, Verdict
 from hansa.sites.kinds.base import Answer, EndpointKind, Finding, Stage, Target, parse_settings
 from hansa.sites.model import EVERYBODY, Health, Visibility, VoAccess
 from hansa.sites.service import credential_context
+from hansa.sites.tokens import SiteTokens
 from hansa.sites.wire import Facts
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,7 @@ class EndpointRoom:
         settings: SiteSettings,
         egress: EgressPolicy,
         sockets: Path | None = None,
+        tokens: SiteTokens | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kinds = kinds
@@ -93,6 +95,7 @@ class EndpointRoom:
         self._settings = settings
         self._egress = egress
         self._sockets = sockets
+        self._tokens = tokens
         self._timer = timer
 
     async def load(self, tx: Tx, key: str) -> Loaded | None:
@@ -109,7 +112,8 @@ class EndpointRoom:
         if loaded.broken:
             return Finding(Answer.DOWN, Stage.REACH, loaded.broken, "sites.settings")
         began = self._timer()
-        finding = await probe(self._kinds(loaded.target.kind), loaded.target, self._settings.probe_timeout_s)
+        target = await self._equipped(loaded.target, loaded.vos[0])
+        finding = await probe(self._kinds(loaded.target.kind), target, self._settings.probe_timeout_s)
         return replace(finding, took_ms=round((self._timer() - began) * 1000))
 
     def decide(self, loaded: Loaded, seen: Finding, now: datetime) -> Act | Settle:
@@ -121,12 +125,16 @@ class EndpointRoom:
         kind = self._kinds(loaded.target.kind)
         for vo in loaded.vos:
             try:
-                facts = await discover(kind, loaded.target, vo, self._settings.discover_timeout_s)
+                target = await self._equipped(loaded.target, vo)
+                facts = await discover(kind, target, vo, self._settings.discover_timeout_s)
             except (Temporary, Permanent) as error:
                 found[vo or EVERYBODY] = str(error)
             else:
                 found[vo or EVERYBODY] = facts
         return found
+
+    async def _equipped(self, target: Target, vo: str | None) -> Target:
+        return target if self._tokens is None else await self._tokens.equip(target, vo)
 
     async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Finding, Found]) -> Next:
         now = self._clock.now()

@@ -137,6 +137,10 @@ class SiteRegistry:
 
     def wanted(self, new: NewEndpoint, shared: Mapping[str, NewAccess | str | None]) -> Wanted:
         """An endpoint with everything validated. Raises Fault ``sites.kind``, ``sites.settings``, ``sites.url``."""
+        if new.kind == LOCAL:
+            said = "The computer of this server is its site local by itself; no site file can name it."
+            hint = "What of it is offered is set in config.toml ([local]). Another computer is an endpoint of kind ssh."
+            raise Fault(errors.KIND, said, hint=hint)
         kind = kind_of(new.kind)
         settings = parse_settings(new.kind, new.settings)
         if kind.has_url != (new.url is not None) and new.kind != "libcloud":

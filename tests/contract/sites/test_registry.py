@@ -109,6 +109,7 @@ async def test_the_computer_itself_stays_a_site_of_its_owner(world: SiteWorld) -
         (NewSite("a b", [NewEndpoint("local")]), "kernel.invalid"),
         (NewSite("local", [NewEndpoint("local")]), "kernel.invalid"),
         (NewSite("x", [NewEndpoint("cray")]), "sites.kind"),
+        (NewSite("x", [NewEndpoint("local")]), "sites.kind"),
         (NewSite("x", [NewEndpoint("openstack")]), "sites.url"),
         (NewSite("x", [NewEndpoint("ssh", url="https://x", settings={"host": "h"})]), "sites.url"),
         (NewSite("x", [NewEndpoint("ssh")]), "sites.settings"),

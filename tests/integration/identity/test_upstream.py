@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -13,6 +14,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
 from tests.support.browser import TIMEOUT_MS, chromium
+from tests.support.cli import Desk
 from tests.support.identity import REALM, Browser, Server, claims, header
 from tests.support.upstream import SECRET, Upstream, entitled
 
@@ -227,6 +229,69 @@ def test_a_lasting_sign_in_is_given_listed_and_taken_back(server: Server, upstre
         assert secret not in server.log, secret[:20]
     assert api.delete(f"/authority/{one['id']}").status_code == 204
     assert api.get("/authority").json()["items"] == []
+
+
+def lasting(server: Server, upstream: Upstream, login: str, browser: Browser) -> None:
+    """Let Hansa go on, by the button on the page that the browser is at."""
+    assert come_back(server, upstream, login, browser, _link(browser.submit().text)).status_code == 303
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.1)
+    return found
+
+
+def test_a_lasting_sign_in_that_lapses_is_renewed_by_the_command_that_is_named(
+    server: Server, upstream: Upstream, tmp_path: Path
+) -> None:
+    """The server looks at a site as lena, by tokens of her issuer, until her issuer does not know her any more."""
+    upstream.account("lena", eduperson_assurance=[LOW])
+    upstream.control(opaque_s=60)  # so that each look needs a fresh one
+    try:
+        browser = sign_in(server, upstream, "lena")
+        token = browser.tokens()["access_token"]
+        api, operator = server.api(token), server.operator()
+        browser.get(f"{server.issuer}/account")
+        lasting(server, upstream, "lena", browser)
+        me = api.get("/whoami").json()["id"]
+        operator.post("/vos", json={"name": "vo.lena", "manager": me}).raise_for_status()
+        end = {"kind": "openstack", "url": f"{upstream.url}/v3", "settings": {"issuer": upstream.url}}
+        site = {"name": "LENA", "admins": [me], "endpoints": [end], "vos": {"vo.lena": None}}
+        operator.post("/sites", json=site).raise_for_status()
+
+        def phase() -> str:
+            api.post("/sites/LENA/probe").raise_for_status()
+            return str(api.get("/authority").json()["items"][0]["phase"])
+
+        until(lambda: api.get("/sites/LENA").json()["endpoints"][0]["health"]["phase"] == "down")
+        assert phase() == "active"
+        del upstream.accounts["lena"]
+        upstream.control(accounts=upstream.accounts)
+        until(lambda: phase() == "lapsed")
+        (lapsed,) = api.get("/authority").json()["items"]
+        assert (lapsed["waiting_on"], lapsed["reason"]) == ("user", "identity.grant_expired")
+        (plan,) = api.post("/plan", json={"work": "machine"}).json()["items"]
+        finding = next(one for one in plan["findings"] if one["reason"] == "identity.grant_expired")
+        assert (finding["waiting_on"], "hansa login --renew" in finding["remedy"]) == ("user", True)
+        upstream.account("lena", eduperson_assurance=[LOW])
+        desk = Desk(tmp_path / "home", tmp_path, {"HANSA_SERVER": server.url, "HANSA_TOKEN": token})
+        command = desk.popen("login", "--renew", "--no-browser")
+        try:
+            assert command.stderr is not None
+            line = command.stderr.readline().decode()
+            browser.get(next(word for word in line.split() if word.startswith("http")))
+            browser.follow()
+            lasting(server, upstream, "lena", browser)
+            _, said = command.communicate(timeout=60)
+        finally:
+            command.kill()
+        assert (command.returncode, b"renewed" in said) == (0, True), said
+        assert [one["phase"] for one in api.get("/authority").json()["items"]] == ["active"]
+    finally:
+        upstream.control(opaque_s=3600)
 
 
 # --- attacks on the login -----------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_a_task_that_fills_the_disk(server: FakeServer, make_pilot: Callable[...
     assert terminate(pilot) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ten_gigabytes_of_log(server: FakeServer, pilot: Pilot) -> None:
     server.add(1, [*SH, "head -c 10000000000 /dev/zero; echo over >&2"], log_limit_bytes=1_000_000)

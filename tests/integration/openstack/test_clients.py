@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,33 @@ def test_the_federations_own_client(federation: Federation, environ: dict[str, s
     mine = environ | {"FEDCLOUD_OIDC_ACCESS_TOKEN": token}
     words = ["openstack", "image", "list", "--site", "NEBULA", "--vo", VO]
     assert IMAGE in run(mine, "fedcloud", *words)
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """What a condition is, once it is something. Raises AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
+    return found
+
+
+def test_a_site_that_trusts_hansa_is_probed_and_discovered_with_its_tokens(federation: Federation) -> None:
+    """ada manages the VO: as her, with a token made for that site, the server signs in there by itself."""
+    settings = {"issuer": federation.server.issuer}
+    endpoint = {"kind": "openstack", "url": federation.auth_url, "settings": settings}
+    with federation.server.operator() as api, federation.server.api(federation.ada.tokens()["access_token"]) as ada:
+        asked = {"name": "FED", "visibility": "owner", "endpoints": [endpoint], "vos": {VO: {}}}
+        checked = ada.post("/sites/check", json=asked, timeout=120).json()
+        api.post("/sites", json={"name": "FED", "endpoints": [endpoint], "vos": {VO: {}}}).raise_for_status()
+        try:
+            (steps,) = [one["steps"] for one in checked["endpoints"]]
+            assert [one["ok"] for one in steps] == [True, True], checked
+            seen = until(lambda: [one for one in ada.get("/sites/FED").json()["endpoints"] if one["discovered"]])
+            assert seen[0]["health"]["message"] == "It lets us in and lists its VM images."
+            where = {"work": "machine", "vo": VO, "vm_image": IMAGE, "gpus": 1}
+            (found,) = [one for one in ada.post("/plan", json=where).json()["items"] if one["site"] == "FED"]
+            assert (found["rank"], found["flavour"]) == (1, "g1.large"), found
+        finally:
+            api.delete("/sites/FED").raise_for_status()
+    assert "Bearer ey" not in federation.server.log

@@ -40,7 +40,7 @@ async def test_the_network_is_cut_in_each_direction(wired: tuple[ServerProcess, 
     assert len(list((server.home / "run" / "pilots").iterdir())) == 1, "the pilot was never given up"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cut", [{UP}, {DOWN}, {UP, DOWN}], ids=["up", "down", "both"])
 async def test_a_minute_without_a_network(wired: tuple[ServerProcess, Cable], cut: set[str]) -> None:

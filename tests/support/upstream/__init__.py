@@ -163,7 +163,7 @@ class Person:
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
-        self.http = httpx.Client(follow_redirects=False, trust_env=False)
+        self.http = httpx.Client(follow_redirects=False, trust_env=False, timeout=60)
 
     def close(self) -> None:
         self.http.close()

@@ -46,6 +46,7 @@ const provider = new Provider(issuer, {
     if (!account) return undefined;
     return { preferred_username: account.preferred_username, eduperson_entitlement: account.eduperson_entitlement, eduperson_assurance: account.eduperson_assurance };
   },
+  ttl: { AccessToken: (_ctx, token) => token.resourceServer?.accessTokenTTL ?? state.opaque_s ?? 3600 },
   rotateRefreshToken: () => state.rotate ?? true,
   issueRefreshToken: async (_ctx, client, code) => client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
   findAccount: async (_ctx, sub) => state.accounts[sub] && {

@@ -22,6 +22,7 @@ from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog
+from hansa.kernel.ids import new_id
 from hansa.kernel.secrets import new_token, token_hash
 from hansa.kernel.settings import IdentitySettings
 
@@ -34,6 +35,9 @@ REALM = "/auth/realms/hansa"
 PROTOCOL = f"{REALM}/protocol/openid-connect"
 Fields = list[tuple[str, str]]
 SIGN_IN_CODE = timedelta(seconds=60)
+SITE_CLIENT = "hansa-server"
+"""In whose name this server signs in at sites; nobody can sign in as it."""
+SITE_SCOPE = "openid profile voperson_id eduperson_entitlement entitlements"
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,31 @@ class ProviderService:
         if row.suspended:
             raise Fault(errors.SUSPENDED, f"The account {row.name} is suspended.", hint="Ask the server's operator.")
         return Caller(token.user_id, row.name, is_operator=row.operator, scopes=token.scopes)
+
+    async def issue_for_site(self, user_id: str, site_url: str, lasts: timedelta) -> str | None:
+        """A token that says to one site who a user is and in which VOs, and is good for nothing here: for what this
+        server does there on the user's behalf. None where there is no such user, or the account is suspended."""
+        engine = await self._engine()
+        signer = (await self.keys.signing_ring()).signer
+        now = self._clock.now()
+        async with self._database.begin() as tx:
+            subject = await self._subject(tx, user_id)
+            if subject is None or subject.suspended or signer is None:
+                return None
+            grant = d.Grant(new_id("grant"), user_id, SITE_CLIENT, SITE_SCOPE, now, now, now + lasts)
+            await provider_store.apply(tx, [d.SaveGrant(grant)], now)
+        claims = access.access_claims(
+            issuer=self.issuer,
+            user_id=user_id,
+            client_id=SITE_CLIENT,
+            audience=[site_url],
+            scope=SITE_SCOPE,
+            grant_id=grant.id,
+            now=now,
+            expires=grant.expires,
+            more=engine.user_claims(subject, SITE_SCOPE, self.issuer),
+        )
+        return access.sign(claims, signer, access.ACCESS_TYPE)
 
     # --- the protocol ---------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -105,6 +106,20 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
+@lru_cache(maxsize=8192)
+def _parts_of(value: str, patterns: tuple[str, ...]) -> tuple[str, str, str] | None:
+    """VO, group and role of an entitlement; None: it matches none. Kept: the same ones come with every token."""
+    match = next((hit for hit in (compile_pattern(one).fullmatch(value) for one in patterns) if hit), None)
+    if match is None:
+        return None
+    parts = {name: unquote(text) for name, text in match.groupdict().items() if text is not None}
+    return parts["vo"], parts.get("groups", "").replace("/", ":"), parts.get("role", "")
+
+
+_KNOWN_ROLES = frozenset(role.value for role in Role)
+_OWN_ROLES = _ROLES | {role.value: role.value for role in Role}
+
+
 def read_entitlements(
     values: Iterable[str], patterns: Sequence[str], roles: Mapping[str, str] | None = None
 ) -> tuple[Given, ...]:
@@ -112,17 +127,25 @@ def read_entitlements(
 
     Everybody who is named in a VO is a member of it. A role of a group below the VO is none of the VO.
     """
-    words = _ROLES | {role.value: role.value for role in Role} | dict(roles or {})
+    some = tuple(islice(values, _MOST_ENTITLEMENTS))
+    return _read_entitlements(some, tuple(patterns), tuple(roles.items()) if roles else ())
+
+
+@lru_cache(maxsize=2048)
+def _read_entitlements(
+    values: tuple[str, ...], patterns: tuple[str, ...], roles: tuple[tuple[str, str], ...]
+) -> tuple[Given, ...]:
+    words = _OWN_ROLES | dict(roles)
     found: dict[str, tuple[set[Role], set[str]]] = {}
-    for value in list(values)[:_MOST_ENTITLEMENTS]:
-        match = next((hit for hit in (compile_pattern(one).fullmatch(value) for one in patterns) if hit), None)
-        if match is None or len(value) > _MOST_LENGTH:
+    for value in values:
+        parts = _parts_of(value, patterns) if len(value) <= _MOST_LENGTH else None
+        if parts is None:
             continue
-        parts = {name: unquote(text) for name, text in match.groupdict().items() if text is not None}
-        held, groups = found.setdefault(parts["vo"], (set(), set()))
-        if group := parts.get("groups", "").replace("/", ":"):
+        vo, group, role = parts
+        held, groups = found.setdefault(vo, (set(), set()))
+        if group:
             groups.add(group)
-        elif (word := words.get(parts.get("role", ""))) in set(Role):
+        elif (word := words.get(role)) in _KNOWN_ROLES:
             held.add(Role(word))
     return tuple(Given(vo, frozenset(held), tuple(sorted(groups))) for vo, (held, groups) in sorted(found.items()))
 

@@ -41,10 +41,12 @@ class Target:
     settings: Any
     """An instance of the kind's settings model."""
     vos: Mapping[str, VoAccess] = field(default_factory=dict)
-    credential: Mapping[str, str] = field(default_factory=dict)
+    credential: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the site gave Hansa to sign in with; empty: nothing."""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     """A short-lived access token of this server's issuer, for sites that trust it; None: there is none."""
+    holder: str = ""
+    """Whose token it is: what is kept of one person's is not used for another."""
     sockets: Path | None = None
     """Where connections of the owner's own SSH are shared (``own_config``)."""
     egress: EgressPolicy = field(default_factory=EgressPolicy)
@@ -130,7 +132,7 @@ def kind_of(name: str) -> EndpointKind:
         raise Fault(
             errors.KIND,
             f"There is no kind of endpoint {name!r} here.",
-            hint=f"There are: {', '.join(sorted(kinds()))}. Another comes with a package that brings it.",
+            hint=f"There are: {', '.join(sorted(set(kinds()) - {'local'}))}. A package may bring another.",
         )
     return found
 

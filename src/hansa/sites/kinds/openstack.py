@@ -17,7 +17,9 @@ from hansa.sites.wire import Facts
 class OpenstackSettings(KindSettings):
     """How Hansa signs in at a keystone. The conventions of the EGI federation are the defaults."""
 
-    shown: ClassVar[tuple[str, ...]] = (*("auth", "identity_provider", "protocol", "region", "project_property", "ca"),)
+    shown: ClassVar[tuple[str, ...]] = (
+        *("auth", "identity_provider", "protocol", "issuer", "region", "project_property", "ca"),
+    )
 
     auth: str = Field(
         default="v3oidcaccesstoken", pattern="^(v3oidcaccesstoken|v3applicationcredential|v3password|v3token)$"
@@ -32,6 +34,9 @@ class OpenstackSettings(KindSettings):
     """Region, where there are several."""
     interface: str = Field(default="public", pattern="^(public|internal|admin)$")
     """Which addresses of the catalogue are used."""
+    issuer: str = Field(default="https://aai.egi.eu/auth/realms/egi", max_length=500)
+    """OpenID issuer whose tokens it takes (``v3oidcaccesstoken``), so that no token goes to a site that has no use for
+    it. A site that trusts this server: the server's own, as ``hansa whoami`` shows it."""
     project_property: str = Field(default="egi.VO", max_length=200)
     """Property of a project that names its VO."""
     ca: str | None = None

@@ -44,7 +44,7 @@ def credential(target: Target, vo: str | None) -> Credential | None:
     given, settings = target.credential, target.settings
     prefix = f"{vo}/" if vo and any(name.startswith(f"{vo}/") for name in given) else ""
     try:
-        if settings.auth == "v3applicationcredential" and given:
+        if given and (settings.auth == "v3applicationcredential" or (prefix and f"{prefix}secret" in given)):
             return ApplicationCredential(given[f"{prefix}id"], given[f"{prefix}secret"])
         if settings.auth == "v3password" and given:
             domain = given.get(f"{prefix}domain", "Default")
@@ -53,7 +53,7 @@ def credential(target: Target, vo: str | None) -> Credential | None:
         raise Permanent(f"The credential of {target.site} lacks {error}.") from None
     if settings.auth == "v3oidcaccesstoken" and target.token is not None:
         token = target.token
-        return AccessToken(f"{target.id}:{vo or ''}", lambda: token, settings.identity_provider, settings.protocol)
+        return AccessToken(f"{target.id}:{target.holder}", lambda: token, settings.identity_provider, settings.protocol)
     return None
 
 

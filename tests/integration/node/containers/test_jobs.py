@@ -294,6 +294,11 @@ def test_through_a_server_from_the_command_line(box_registry: RealRegistry, tmp_
         missing = desk.hansa("run", "--image", f"{box_registry.host}/none:1", "--", "true", code=125)
         assert "none:1" in missing.err
         assert "none:1" in desk.hansa("job", "explain", "3").out
+        napping = desk.hansa("job", "submit", "-q", "--image", image, "--", "sh", "-c", "echo hi > there; sleep 600")
+        beside = ("job", "shell", napping.out.strip(), "--", "sh", "-c", "echo $FROM_IMAGE; cat there; ls -d /proc/1")
+        until(lambda: "hi" in desk.hansa(*beside, code=None).out)
+        assert desk.hansa(*beside).out == "yes\nhi\n/proc/1\n", "a shell is in the task's image and directory"
+        desk.hansa("job", "kill", napping.out.strip())
         assert "is not an image name" in desk.hansa("run", "--image", "Not An Image", "--", "true", code=125).err
     finally:
         desk.hansa("down")

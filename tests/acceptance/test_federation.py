@@ -1,0 +1,138 @@
+"""What a VO manager, a site's administrator and a researcher do about capacity, usage and plans: by the command line
+and in Python, on a shared server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hansa import AsyncHansa, Hansa
+from tests.support.cli import Desk
+from tests.support.identity import Server
+
+VO, SITE, GRANTED = "vo.example.org", "NEBULA", "ORION"
+SITE_FILE = f"""\
+name: SITE
+admins: [adam]
+endpoints:
+- kind: ssh
+  settings: {{host: login.nebula.example.org, user: hansa}}
+vos: {{{VO}: project-7}}
+policy: {{demands_grant: true, price_per_core_hour: 0.01}}
+"""
+
+
+@dataclass
+class Community:
+    """A server with a VO (manager vera, member mia) and two sites of adam's that demand a grant; one has given it."""
+
+    server: Server
+    folder: Path
+    tokens: dict[str, str]
+
+    def desk(self, name: str) -> Desk:
+        where = {"HANSA_SERVER": self.server.url, "HANSA_TOKEN": self.tokens[name]}
+        return Desk(self.folder / name, self.folder, where)
+
+
+@pytest.fixture(scope="module")
+def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
+    folder = tmp_path_factory.mktemp("community")
+    server = Server(folder / "home").start()
+    try:
+        tokens = {name: server.account(name).tokens()["access_token"] for name in ("vera", "adam", "mia")}
+        with server.operator() as operator:
+            operator.post("/vos", json={"name": VO, "manager": "vera"}).raise_for_status()
+        with server.api(tokens["vera"]) as vera, server.api(tokens["mia"]) as mia:
+            invited = vera.post(f"/vos/{VO}/invitations", json={})
+            invited.raise_for_status()
+            mia.post("/vos/join", json={"token": invited.json()["link"].partition("=")[2]}).raise_for_status()
+        tokens["root"] = str(server.info["token"])
+        found = Community(server, folder, tokens)
+        for site in (SITE, GRANTED):
+            (folder / f"{site}.yaml").write_text(SITE_FILE.replace("SITE", site))
+            found.desk("root").hansa("site", "add", f"{site}.yaml")
+        with server.api(tokens["vera"]) as vera, server.api(tokens["adam"]) as adam:
+            terms = {"core_hours": 500}
+            vera.post("/grants", json={"vo": VO, "site": GRANTED, "terms": terms}).raise_for_status()
+            adam.post(f"/grants/{VO}/{GRANTED}/agree", json={}).raise_for_status()
+            vera.put(f"/grants/{VO}/{GRANTED}/caps", json={"users": {"mia": 5}}).raise_for_status()
+        yield found
+    finally:
+        server.close()
+
+
+def test_a_grant_from_the_question_to_the_caps(community: Community) -> None:
+    vera, adam, mia = (community.desk(name) for name in ("vera", "adam", "mia"))
+    assert SITE not in vera.hansa("grant", "list").out
+    assert "has no grant at NEBULA that you can see" in vera.hansa("grant", "show", SITE, "--vo", VO, code=4).err
+    until = f"{datetime.now(UTC) + timedelta(days=400):%Y-%m-%d}"
+    asked = vera.hansa(
+        *("grant", "ask", SITE, "--vo", VO, "--core-hours", "1000", "--cores", "64", "--until", until),
+        *("--note", "dwarfs", "-o", "json"),
+    ).json()
+    assert (asked["status"]["phase"], asked["status"]["waiting_on"]) == ("asked", "site")
+    assert "Only administrators" in vera.hansa("grant", "agree", SITE, "--vo", VO, code=5).err
+    agreed = adam.hansa("grant", "agree", SITE, "--vo", VO, "--core-hours", "500", "--note", "welcome").out
+    assert "in_force" in agreed
+    assert "welcome" in agreed
+    vera.hansa("grant", "cap", SITE, "--vo", VO, "--each", "100", "--user", "mia=5")
+    shown = mia.hansa("grant", "show", SITE, "--vo", VO, "-o", "json").json()
+    assert (shown["left_h"], shown["caps"]["users"]) == (500, {"mia": 5})
+    vera.hansa("grant", "ask", SITE, "--vo", VO, "--core-hours", "9999")
+    adam.hansa("grant", "refuse", SITE, "--vo", VO, "--why", "We are full")
+    assert f"{VO}@{SITE}" in adam.hansa("grant", "list", "-o", "id").out.split()
+    wrong = vera.hansa("grant", "cap", SITE, "--vo", VO, "--user", "mia", code=2).err
+    assert "NAME=HOURS" in wrong
+
+
+def test_a_plan_says_where_it_would_run_and_what_would_change_a_refusal(community: Community) -> None:
+    mia = community.desk("mia")
+    table = mia.hansa("plan", "--site", GRANTED, "--cores", "2", "--time", "2h").out
+    assert GRANTED in table
+    assert mia.hansa("plan", "--site", GRANTED, "--cores", "2", "--time", "2h", "-o", "json").json()[0]["rank"] == 1
+    none = mia.hansa("plan", "--site", GRANTED, "--cores", "2", "--time", "10h", "--why", code=5)
+    assert "Your cap does not suffice: 20.0 core hours asked, 5.0 left." in none.out
+    assert f"ask a manager of {VO} for more" in none.out
+    assert "It can run nowhere now" in none.err
+    other = mia.hansa("plan", "--site", "elsewhere", code=5)
+    assert "Only elsewhere will do." in other.out
+    assert "cannot run" not in mia.hansa("plan", "--machine", "--cores", "1", code=5).out  # it has no cloud
+    community.desk("adam").hansa("site", "drain", GRANTED, "--why", "New switches")
+    assert "New switches" in mia.hansa("plan", "--site", GRANTED, code=5).out
+    community.desk("adam").hansa("site", "resume", GRANTED)
+
+
+def test_usage_in_every_form(community: Community) -> None:
+    mia = community.desk("mia")
+    said = mia.hansa("usage")
+    assert (said.out, "nothing was used yet" in said.err) == ("", True)
+    assert mia.hansa("usage", "--by", "site,month", "-o", "csv").out == ""
+    assert mia.hansa("usage", "-o", "apel").out.startswith("APEL-summary-job-message: v0.2")
+    assert mia.hansa("usage", "--by", "colour", code=None).code != 0
+
+
+def test_the_same_in_python(community: Community) -> None:
+    with Hansa(community.server.url, community.tokens["mia"]) as hansa:
+        assert [vo.name for vo in hansa.vos()] == [VO]
+        assert hansa.site(GRANTED).policy.demands_grant
+        assert GRANTED in [grant.site for grant in hansa.grants()]
+        assert hansa.grant(VO, GRANTED).terms.core_hours == 500
+        assert hansa.usage("site,month", everybody=True) == []
+        plan = hansa.plan(cores=2, sites=[GRANTED])
+        assert plan.message == f"It would run at {GRANTED}."
+        assert (plan.items[0].site, plan.items[0].rank) == (GRANTED, 1)
+
+
+async def test_the_same_in_async_python(community: Community) -> None:
+    async with AsyncHansa(community.server.url, community.tokens["mia"]) as hansa:
+        assert [vo.name for vo in await hansa.vos()] == [VO]
+        assert (await hansa.site(GRANTED)).name == GRANTED
+        assert (await hansa.grant(VO, GRANTED)).site in [grant.site for grant in await hansa.grants()]
+        assert await hansa.usage() == []
+        plan = await hansa.plan(wall_time_s=36_000, sites=[GRANTED])
+        assert (plan.items[0].site, plan.items[0].findings[0].reason) == (GRANTED, "placement.grant_used_up")
