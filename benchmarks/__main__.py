@@ -24,6 +24,7 @@ LIMITS_S = {
     "one_job": 240,
     "machines": 300,
     "placement": 120,
+    "portal": 600,
     "reconcile": 300,
     "sites": 120,
     "tokens": 240,
