@@ -22,7 +22,9 @@ from hansa.server.launch import stop_server
 LIMITS_S = {
     "version": 240,
     "one_job": 240,
+    "machines": 300,
     "placement": 120,
+    "portal": 600,
     "reconcile": 300,
     "sites": 120,
     "tokens": 240,
