@@ -31,6 +31,7 @@ LIMITS_S = {
     "exchange": 240,
     "at_hand": 1200,
     "submit": 240,
+    "transfers": 600,
     "node_noop": 300,
     "tasks": 1200,
     "slurm": 900,
