@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import html
+import itertools
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import Any, TypeVar, Unpack
 from hansa.client import api, operations
 from hansa.client.connect import connect
 from hansa.client.effects import Operation, Work
-from hansa.client.errors import FUNCTION, HansaError
+from hansa.client.errors import FUNCTION, HansaError, ServerAway
 from hansa.client.functions import Calls, one_returned
+from hansa.client.tracking import progress_html, tracked
 from hansa.client.transport import Transport
 from hansa.client.verbs import JobOptions, make_options
 from hansa.jobs.wire import Job, Phase, Task
@@ -33,6 +35,8 @@ LINGER_S = 0.02
 BATCH = 1000
 """Calls in one array at most."""
 _POLL_S = (0.05, 1.0)
+PATIENCE_S = 3600.0
+"""A server that is away for longer loses the calls that it has; until then they are waited for."""
 
 
 class HansaFuture(Future[T]):
@@ -115,6 +119,26 @@ class HansaExecutor(Executor):
         self._news.put(_Call(fn, args, kwargs, future))
         return future
 
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """What the calls return, in order. ``chunksize`` of them are one task: for calls of much less than a second."""
+        if chunksize < 1:
+            raise ValueError("chunksize is at least 1")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout)
+        rows = zip(*iterables, strict=False)
+        chunks = super().map(_apply_chunk(fn), _chunks(rows, chunksize), timeout=timeout)
+        return itertools.chain.from_iterable(chunks)
+
+    def as_completed(
+        self, futures: Iterable[Future[T]] | None = None, timeout: float | None = None, *, progress: bool = True
+    ) -> Iterator[Future[T]]:
+        """Futures as they end (None: all that have not), with a bar in a notebook or on a terminal meanwhile."""
+        with self._lock:
+            chosen = list(self._unsettled) if futures is None else list(futures)
+        return tracked(chosen, timeout, "HansaExecutor" if progress else None)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; wait for those there are, or cancel those that have not started."""
         with self._lock:
@@ -168,13 +192,25 @@ class HansaExecutor(Executor):
             for batch in batches:
                 dead = [future.place[1] for future in kills if future.place and future.place[0] == batch.job.number]
                 if dead:
-                    transport.run(api.kill(batch.job.number, dead))
+                    number = batch.job.number
+                    self._patiently(transport, lambda number=number, dead=dead: api.kill(number, dead))  # type: ignore[misc]
             before = sum(len(batch.futures) for batch in batches)
             for batch in batches:
-                transport.run(_look(batch))
+                self._patiently(transport, lambda batch=batch: _look(batch))  # type: ignore[misc]
             batches[:] = [batch for batch in batches if batch.futures]
             moved = bool(calls) or before != sum(len(batch.futures) for batch in batches)
             pause = _POLL_S[0] if moved else min(_POLL_S[1], pause * 1.5)
+
+    def _patiently(self, transport: Transport, make: Callable[[], Operation[T]]) -> T:
+        """Perform it; again while the server is away, as what it has accepted goes on meanwhile."""
+        began = time.monotonic()
+        while True:
+            try:
+                return transport.run(make())
+            except ServerAway:
+                if time.monotonic() - began > PATIENCE_S:
+                    raise
+                time.sleep(_POLL_S[1])
 
     def _gather(self, timeout_s: float | None, *, is_waiting: bool) -> tuple[list[_Call], list[HansaFuture[Any]], bool]:
         """Calls and cancellations that have come, and whether the end was; waits for the first, lingers for more."""
@@ -200,8 +236,9 @@ class HansaExecutor(Executor):
         live = [call for call in calls if not call.future.cancelled()]
         if not live:
             return None
+        values, key = [(call.function, call.args, call.kwargs) for call in live], uuid.uuid4().hex
         try:
-            job = transport.run(_submit([(call.function, call.args, call.kwargs) for call in live], self._options))
+            job = self._patiently(transport, lambda: _submit(values, self._options, key))
         except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             if len(live) > 1 and isinstance(error, HansaError) and error.code == FUNCTION:
                 for call in live:  # one of them cannot travel: the others shall not suffer
@@ -234,11 +271,24 @@ def _apply_calls() -> Callable[[Any], Any]:
     return call
 
 
-def _submit(values: list[Any], options: JobOptions) -> Operation[Job]:
+def _chunks(rows: Iterable[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
+    found = iter(rows)
+    while chunk := list(itertools.islice(found, size)):
+        yield chunk
+
+
+def _apply_chunk(function: Callable[..., T]) -> Callable[[list[tuple[Any, ...]]], list[T]]:
+    def chunk(rows: list[tuple[Any, ...]]) -> list[T]:  # local, so that it travels by value
+        return [function(*row) for row in rows]
+
+    return chunk
+
+
+def _submit(values: list[Any], options: JobOptions, key: str) -> Operation[Job]:
     calls: Calls = yield Work(lambda: Calls(_apply_calls(), values))
     try:
         draft = yield Work(lambda: calls.draft(make_options(options)))
-        return (yield from operations.submit(draft))
+        return (yield from operations.submit(draft, key=key))
     finally:
         calls.close()
 
@@ -312,14 +362,6 @@ def _settle(future: HansaFuture[Any], value: Any = None, error: BaseException | 
         future.set_result(value)
 
 
-def progress_html(name: str, ended: int, failed: int, total: int) -> str:
-    """A bar for notebooks, in plain HTML."""
-    share = 100.0 * ended / total if total else 0.0
-    words = f"{ended:,} of {total:,} ended" + (f", {failed:,} failed" if failed else "")
-    bar = f'<progress value="{share:.1f}" max="100"></progress>'
-    return f"<div><b>{html.escape(name)}</b> {bar} {html.escape(words)}</div>"
-
-
 class AsyncHansaExecutor:
     """The same for asyncio: ``await executor.submit(f, x)``."""
 
@@ -342,12 +384,16 @@ class AsyncHansaExecutor:
         """Call it as a task; await what it returns. To cancel the future is to cancel the call."""
         return asyncio.wrap_future(self._executor.submit(function, *args, **kwargs))
 
-    async def map(self, function: Callable[..., T], *values: Iterable[Any]) -> AsyncIterator[T]:
-        """What the calls return, in order, as it comes."""
-        futures = [self.submit(function, *some) for some in zip(*values, strict=False)]
+    async def map(self, function: Callable[..., T], *values: Iterable[Any], chunksize: int = 1) -> AsyncIterator[T]:
+        """What the calls return, in order, as it comes; ``chunksize`` of them are one task."""
+        if chunksize < 1:
+            raise ValueError("chunksize is at least 1")
+        rows = _chunks(zip(*values, strict=False), chunksize)
+        futures = [self.submit(_apply_chunk(function), chunk) for chunk in rows]
         try:
             for future in futures:
-                yield await future
+                for value in await future:
+                    yield value
         finally:
             for future in futures:
                 future.cancel()

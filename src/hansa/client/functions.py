@@ -32,10 +32,27 @@ import pickle
 import sys
 import traceback
 
-import cloudpickle
+WANTED = (@VERSION@)
+
+
+def write(outcome, dump):
+    with open("_hansa/result.pkl", "wb") as file:
+        dump(outcome, file)
+
+
+def refuse(text):
+    write((None, text, ""), pickle.dump)
+    return 1
 
 
 def main(index):
+    here = "%d.%d" % sys.version_info[:2]
+    if sys.version_info[:2] != WANTED:
+        return refuse("it was sent by Python %d.%d, and runs on Python %s (%s)" % (*WANTED, here, sys.executable))
+    try:
+        import cloudpickle
+    except ImportError:
+        return refuse("the Python there (" + sys.executable + ", " + here + ") has no cloudpickle")
     with open("_hansa/function.pkl", "rb") as file:
         function = pickle.load(file)
     with open("_hansa/values.pkl", "rb") as file:
@@ -50,8 +67,10 @@ def main(index):
         except Exception:
             error = RuntimeError(f"{type(error).__name__}: {error}")
         outcome = (False, error, text)
-    with open("_hansa/result.pkl", "wb") as file:
-        cloudpickle.dump(outcome, file)
+    try:
+        write(outcome, cloudpickle.dump)
+    except Exception as error:
+        return refuse(f"what it returned cannot be sent back: {error}")
     return 0 if outcome[0] else 1
 
 
@@ -68,7 +87,8 @@ class Calls:
         self._folder = tempfile.TemporaryDirectory(prefix="hansa-map-")
         root = Path(self._folder.name)
         try:
-            (root / "run.py").write_text(RUNNER, encoding="utf-8")
+            version = f"{sys.version_info[0]}, {sys.version_info[1]}"
+            (root / "run.py").write_text(RUNNER.replace("@VERSION@", version), encoding="utf-8")
             (root / "function.pkl").write_bytes(cloudpickle.dumps(function))
             self._packs = self._pack(root, values, cloudpickle.dumps)
         except Exception as error:
@@ -85,7 +105,8 @@ class Calls:
         if not self.count:
             raise HansaError(FUNCTION, "There is no value to call the function with.")
         root = Path(self._folder.name)
-        command = [sys.executable, f"{FOLDER}/run.py", "{i}"]
+        python = "python3" if options.image else sys.executable  # an image has its own
+        command = [python, f"{FOLDER}/run.py", "{i}"]
         draft = prepare(command, replace(options, array=Array(self.count), outputs=[RESULT], scan=False), Path.cwd())
         draft.shared += [source(root / name, f"{FOLDER}/{name}") for name in ("run.py", "function.pkl")]
         own: list[list[Source]] = draft.per_task or [[] for _ in range(self.count)]
@@ -157,6 +178,13 @@ def one_returned(job: Job, task: Task) -> Operation[Any]:
             raise
         raise _broken(job, task) from error
     is_good, value, text = pickle.loads(b"".join(pieces))  # noqa: S301 - written by the caller's own function
+    if is_good is None:
+        raise HansaError(
+            FUNCTION,
+            f"The call with value {task.index} was not made: {value}.",
+            hint="Functions need the same Python (3.11 and 3.12 differ) with cloudpickle where they run: choose sites "
+            "or an image that have it, or run this program with their Python.",
+        )
     if not is_good:
         raise value from RemoteTraceback(text)
     return value

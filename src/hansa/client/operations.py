@@ -24,15 +24,18 @@ QUICK_POLL_S = 2.0
 """The first polls are short: a job that waits longer is worth a word."""
 
 
-def submit(draft: Draft, progress: Progress | None = None) -> Operation[Job]:
-    """Send the files that the server lacks, then the job. Nothing is submitted unless all of it is there."""
+def submit(draft: Draft, progress: Progress | None = None, key: str | None = None) -> Operation[Job]:
+    """Send the files that the server lacks, then the job. Nothing is submitted unless all of it is there.
+
+    The same draft with the same ``key`` again is the same job.
+    """
     digests: dict[Path, str] = {}
     if sources := draft.sources():
         found = yield from api.health()
         files.check_limits(sources, found.get("limits") or {})
         digests = yield from _hash(sources, progress)
         yield from _send(sources, digests, progress)
-    return (yield from api.submit(draft.finish(digests), uuid.uuid4().hex))
+    return (yield from api.submit(draft.finish(digests), key or uuid.uuid4().hex))
 
 
 def _hash(sources: list[Source], progress: Progress | None) -> Operation[dict[Path, str]]:

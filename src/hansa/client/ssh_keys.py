@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -96,4 +97,5 @@ def ssh_command(machine: Machine, words: Sequence[str] = (), environ: Mapping[st
         command += ["-o", f"{name}={value}"]
     if access.jump:
         command += ["-J", access.jump]
-    return [*command, f"{access.user}@{access.host}", *(["--", *words] if words else [])]
+    given = list(words[1:] if words[:1] == ("--",) else words)
+    return [*command, f"{access.user}@{access.host}", *([shlex.join(given)] if given else [])]

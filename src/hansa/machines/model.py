@@ -60,7 +60,7 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     **{one: (_ALIVE - {one}) | {_P.CREATING, _P.FAILED, _P.DELETING} for one in _ALIVE},
     _P.DELETING: frozenset({_P.DELETED}),
     _P.DELETED: frozenset(),
-    _P.FAILED: frozenset({_P.RUNNING, _P.STOPPED, _P.STOPPING, _P.DELETING, _P.DELETED}),
+    _P.FAILED: _ALIVE | {_P.CREATING, _P.DELETING, _P.DELETED},  # it may recover, or be made anew
 }
 """What may follow what; staying where it is always may."""
 

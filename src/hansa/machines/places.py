@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from hansa.engines.egress import EgressPolicy
@@ -28,10 +28,8 @@ class Holder:
 
 Builder = Callable[[Target, Holder], Awaitable[Machines]]
 """Makes the driver of an endpoint. ``target.credential`` and ``target.token`` are what it may sign in with."""
-Tokens = Callable[[Holder, str], Awaitable[str | None]]
-"""A fresh token of somebody, for a site that trusts it; None: there is none."""
-Credentials = Callable[[str, str], Awaitable[Mapping[str, str]]]
-"""What a VO signs in with at a site; empty: nothing of its own."""
+Equip = Callable[[Target, Holder], Awaitable[Target]]
+"""Gives a target what to sign in with: the VO's credential there, or a token of the owner that the site trusts."""
 
 
 class Drivers(Protocol):
@@ -55,16 +53,16 @@ class SiteDrivers:
         egress: EgressPolicy,
         builders: Mapping[str, Builder],
         local: Mapping[str, Machines],
-        tokens: Tokens,
-        credentials: Credentials,
+        equip: Equip,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._vault = vault
         self._egress = egress
         self._builders = builders
         self._local = local
-        self._tokens = tokens
-        self._credentials = credentials
+        self._equip = equip
+        self._close = close
 
     @property
     def local(self) -> Mapping[str, Machines]:
@@ -83,6 +81,7 @@ class SiteDrivers:
     async def close(self) -> None:
         for driver in self._local.values():
             await driver.close()
+        self._close()
 
     async def _target(self, site: str, endpoint: str, holder: Holder) -> Target:
         async with self._database.read() as tx:
@@ -95,6 +94,4 @@ class SiteDrivers:
         target, broken = make_target(row, vos, self._vault, self._egress)
         if broken:
             raise Permanent(broken)
-        own = await self._credentials(holder.vo, site) if holder.vo is not None else {}
-        token = await self._tokens(holder, site) if not own else None
-        return replace(target, credential=own or target.credential, token=token)
+        return await self._equip(target, holder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -61,7 +61,9 @@ from hansa.kernel.settings import Settings
 from hansa.machines import local as local_machines
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
-from hansa.machines.places import Holder, SiteDrivers
+from hansa.machines.libcloud_site import build as build_libcloud
+from hansa.machines.openstack_site import OpenstackSites
+from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
 from hansa.machines.store import forget_deleted
 from hansa.machines.sync import TUNING as SYNC_TUNING
@@ -72,7 +74,7 @@ from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
 from hansa.sites.controller import EndpointRoom
-from hansa.sites.kinds.base import kind_of
+from hansa.sites.kinds.base import Target, kind_of
 from hansa.sites.local import discover
 from hansa.sites.own import OwnSiteService
 from hansa.sites.registry import SiteRegistry
@@ -269,14 +271,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
+    openstack_sites = OpenstackSites()
     machine_drivers = SiteDrivers(
         database,
         vault,
         egress,
-        {},
+        {"openstack": openstack_sites.build, "libcloud": build_libcloud},
         local_machines.drivers(settings.machines, home.path / "machines"),
-        _no_token,
-        _vo_credentials(database, authority),
+        _equip(tokens),
+        openstack_sites.close,
     )
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     engines: list[Engine[Any, Any, Any, Any]] = [
@@ -351,18 +354,13 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
 
 
-async def _no_token(_holder: Holder, _site: str) -> str | None:
-    return None
+def _equip(tokens: SiteTokens) -> Equip:
+    """Machines sign in as their owner, or as the owner's VO."""
 
+    async def equip(target: Target, holder: Holder) -> Target:
+        return await tokens.equip(target, holder.vo, [holder.owner_id])
 
-def _vo_credentials(
-    database: Database, authority: AuthorityService
-) -> Callable[[str, str], Awaitable[Mapping[str, str]]]:
-    async def find(vo: str, site: str) -> Mapping[str, str]:
-        async with database.read() as tx:
-            return await authority.site_credential(tx, vo, site) or {}
-
-    return find
+    return equip
 
 
 @asynccontextmanager

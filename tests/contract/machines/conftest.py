@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hansa.engines.libcloud import Account, call
+from hansa.engines.openstack import Clouds, Password
+from hansa.engines.openstack import Place as OpenstackPlace
 from hansa.kernel.database import Database
 from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
+from hansa.machines.drivers.ec2 import Ec2Machines
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
+from hansa.machines.drivers.openstack import OpenstackMachines
 from hansa.machines.drivers.qemu.driver import Qemu
 from tests.support.machineworld import MachineWorld
 from tests.support.nspawn import image, nspawn_place, qemu_folder
+from tests.support.openstack.cloud import Cloud
+from tests.support.openstack.contents import IMAGE as OS_IMAGE
+from tests.support.openstack.layout import PASSWORD
 
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OJRCZQcMvJ4Kt1VWb6zF0Qf3FT1cB6JbSrTBtsGyC test"
 IMAGE = Image(f"sha256:{'0' * 64}", provider_id="fake-image")
 
 
@@ -31,10 +41,16 @@ class Place:
     deadline_s: float = 120.0
     leftovers: Callable[[], Awaitable[list[str]]] = field(default=lambda: _nothing())
     """What is left at the place of machines, in words; empty when all is deleted."""
+    hypervisor: Callable[[], Awaitable[None]] = field(default=lambda: _done())
+    """Does what a hypervisor would do now, where the place has none that is real."""
 
 
 async def _nothing() -> list[str]:
     return []
+
+
+async def _done() -> None:
+    return None
 
 
 async def fake_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
@@ -45,6 +61,67 @@ async def fake_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 
     spec = MachineSpec("contract", IMAGE, Size(1, 512), ssh_keys=("ssh-ed25519 AAAA test",))
     yield Place(FakeMachines(cloud), FakeMachines(cloud), spec, Size(2, 1024), 10.0, leftovers)
+
+
+async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """The administrator's own project."""
+    cloud: Cloud = request.getfixturevalue("openstack_cloud")
+    clouds = Clouds()
+    password = Password("admin", PASSWORD)
+    place = OpenstackPlace(cloud.auth_url)
+    (project,) = [one for one in await clouds.at(place, password).projects() if one.name == "admin"]
+    here = clouds.at(replace(place, project_id=project.id), password)
+
+    def look(api: Any) -> list[str]:
+        made = [*api.compute.servers(), *api.network.security_groups(project_id=project.id), *api.compute.keypairs()]
+        images = [one for one in api.image.images() if (one.properties or {}).get("hansa_key")]
+        nets = [one for one in api.network.networks() if one.name.startswith("hansa-")]
+        return [one.name for one in [*made, *images, *nets] if one.name != "default"] + [
+            one.floating_ip_address for one in api.network.ips()
+        ]
+
+    def upload(api: Any) -> None:  # Nova's fake driver makes no snapshots: their images wait for content
+        for one in api.image.images(status="queued"):
+            if (one.properties or {}).get("hansa_key"):
+                api.image.update_image(one, container_format="bare", disk_format="raw")
+                one.data = b"\0" * 1024
+                one.upload(api.image)
+
+    spec = MachineSpec("contract", Image("sha256:", provider_id=OS_IMAGE), Size(1, 512, flavour="m1.tiny"))
+    spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
+    first, second = OpenstackMachines(here), OpenstackMachines(here)
+    yield Place(
+        first,
+        second,
+        spec,
+        Size(1, 2048, flavour="m1.small"),
+        180.0,
+        lambda: here.call(look),
+        lambda: here.call(upload),
+    )
+    clouds.close()
+
+
+async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """An account of its own at moto's server, which speaks EC2."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    account = Account("ec2", "testing", "testing", region="us-east-1", url=f"http://{host}:{port}")
+
+    def look(api: Any) -> list[str]:
+        nodes = [one.id for one in api.list_nodes() if one.extra["status"] != "terminated"]
+        pairs = [one.name for one in api.list_key_pairs()]
+        return [*nodes, *pairs, *(one.ip for one in api.ex_describe_all_addresses())]
+
+    spec = MachineSpec("contract", Image("", provider_id="ami-12c6146b"), Size(1, 1024, flavour="t3.micro"))
+    spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
+    try:
+        yield Place(Ec2Machines(account), Ec2Machines(account), spec, Size(2, 2048), 60.0, lambda: call(account, look))
+    finally:
+        server.stop()
 
 
 async def nspawn(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
@@ -58,7 +135,7 @@ async def qemu(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     folder = qemu_folder()
     spec = MachineSpec("contract", image(), Size(1, 256))
     drivers = [Qemu(folder, patience_s=1) for _ in range(2)]
-    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 60.0, drivers[0].leftovers)
+    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 300.0, drivers[0].leftovers)
     for key in await drivers[0].list_keys():
         await drivers[0].delete(key)
     assert await drivers[0].leftovers() == []
@@ -66,6 +143,8 @@ async def qemu(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 
 PLACES: dict[str, tuple[Callable[[pytest.FixtureRequest], AsyncIterator[Place]], list[pytest.MarkDecorator]]] = {
     "fake": (fake_place, []),
+    "ec2": (ec2_place, []),
+    "openstack": (openstack_place, [pytest.mark.openstack, pytest.mark.timeout(900)]),
     "nspawn": (nspawn, [pytest.mark.root]),
     "qemu": (qemu, []),
 }

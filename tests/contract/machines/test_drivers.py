@@ -155,7 +155,9 @@ async def test_snapshots_are_made_once(place: Place, key: str) -> None:
     driver, name = able(place.driver, Snapshots), new_id("snap")
 
     async def ask() -> Snapshot:
-        return await driver.snapshot(key, name, "before")
+        found = await driver.snapshot(key, name, "before")
+        await place.hypervisor()
+        return found
 
     first = await until(place, ask, lambda one: one.progress is Progress.DONE)
     assert first.provider_id or first.path

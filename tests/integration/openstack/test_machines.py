@@ -1,0 +1,136 @@
+"""Machines at a real OpenStack, as a member of a VO has them: by Hansa's API, with nothing but a token of hers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.openstack.fixtures import VO, Federation
+from tests.unit.images.test_formats import qcow2
+
+pytestmark = [pytest.mark.openstack, pytest.mark.timeout(900)]
+DEADLINE_S = 300.0
+SITE = "NEBULA-VM"
+
+
+def eventually(look: Callable[[], Any], fits: Callable[[Any], bool]) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while not fits(found := look()):
+        assert time.monotonic() < deadline, f"after {DEADLINE_S:.0f} s still {found}"
+        time.sleep(0.2)
+    return found
+
+
+class Desk:
+    """Somebody with a token, at the API."""
+
+    def __init__(self, api: httpx.Client) -> None:
+        self.api = api
+        api.timeout = httpx.Timeout(DEADLINE_S)
+
+    def post(self, path: str, body: Any, status: int = 202) -> Any:
+        answer = self.api.post(path, json=body)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def machine(self, name: str) -> Any:
+        return self.api.get(f"/machines/{name}").raise_for_status().json()
+
+    def until(self, name: str, *phases: str) -> Any:
+        return eventually(lambda: self.machine(name), lambda one: one["status"]["phase"] in phases)
+
+    def delete(self, name: str) -> None:
+        machine_id = self.machine(name)["id"]
+        self.api.delete(f"/machines/{name}").raise_for_status()
+        self.until(machine_id, "deleted")
+
+
+@pytest.fixture(scope="module")
+def ada(federation: Federation) -> Iterator[Desk]:
+    """A member of the VO that has a project there; her VO has endorsed an image that she has brought."""
+    operator = federation.server.operator()
+    operator.timeout = httpx.Timeout(DEADLINE_S)
+    settings = {"issuer": federation.server.issuer}
+    end = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "vos": {VO: None}, "settings": settings}
+    operator.post("/sites", json={"name": SITE, "endpoints": [end]}).raise_for_status()
+    eventually(
+        lambda: operator.get(f"/sites/{SITE}").raise_for_status().json()["endpoints"][0],
+        lambda one: one.get("discovered") is not None and one["health"]["phase"] == "up",
+    )
+    desk = Desk(federation.server.api(federation.ada.tokens()["access_token"]))
+    new = {"name": "tools", "vo": VO, "visibility": "vo", "login": "debian", "source": {"version": "1", "upload": True}}
+    desk.post("/vm-images", new, 201)
+    desk.api.put("/vm-images/upload/1/tools", content=qcow2()).raise_for_status()
+    refused = desk.api.post("/machines", json={"image": "tools", "vo": VO})
+    assert refused.json()["code"] == "images.not_endorsed"
+    desk.post("/vm-images/endorse/tools", {"vo": VO, "follow": True}, 200)
+    yield desk
+    operator.delete(f"/sites/{SITE}")
+
+
+def test_from_a_wish_to_a_machine_with_an_address_and_back(ada: Desk, federation: Federation) -> None:
+    wish = {"image": "tools", "name": "web", "cores": 2, "memory_mib": 4096, "public": True, "ports": ["443"]}
+    wish["ssh_keys"] = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OJRCZQcMvJ4Kt1VWb6zF0Qf3FT1cB6JbSrTBtsGyC ada"]
+    made = ada.post("/machines", wish)
+    assert (made["vo"], made["site"]) == (VO, SITE)
+    running = ada.until("web", "running", "failed")
+    assert running["status"]["phase"] == "running", running["status"]
+    assert running["public"][0].startswith("203.0.113.")
+    assert running["ssh"]["user"] == "debian"
+    with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
+        (image,) = [one for one in cloud.image.images() if one.name == "tools-1"]
+        assert (image.disk_format, image.status, image.visibility) == ("qcow2", "active", "private")
+        (server,) = cloud.compute.servers()
+        assert server.metadata["hansa_key"] == made["id"]
+    ada.post("/machines/web/stop", {})
+    ada.until("web", "stopped")
+    ada.post("/machines/web/start", {})
+    ada.until("web", "running")
+    ada.post("/machines/web/resize", {"cores": 4, "memory_mib": 8192})
+    eventually(lambda: ada.machine("web"), lambda one: one["size"]["flavour"] == "m1.large")
+    ada.until("web", "running")
+    assert ada.api.get("/machines/web/console").raise_for_status().json()["text"]
+    ada.delete("web")
+    with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
+        assert list(cloud.compute.servers()) == []
+        assert list(cloud.network.ips()) == []
+        assert [one.name for one in cloud.network.security_groups()] == ["default"]
+        assert list(cloud.compute.keypairs()) == []
+
+
+def test_ten_at_once_and_the_eleventh_meets_the_quota(ada: Desk) -> None:
+    names = [f"node-{number}" for number in range(10)]
+    for name in names:
+        ada.post("/machines", {"image": "tools", "name": name})
+    for name in names:
+        assert ada.until(name, "running", "failed")["status"]["phase"] == "running"
+    answer = ada.api.post("/machines", json={"image": "tools", "name": "one-more"})
+    if answer.status_code == 202:  # what the site told last said that there was room
+        failed = ada.until("one-more", "failed")
+        assert "Quota exceeded" in failed["status"]["message"]
+        said = "\n".join(ada.api.get("/machines/one-more/explain").json()["lines"])
+        assert "already used 10 of 10 instances" in said
+        names.append("one-more")
+    else:
+        assert "quota does not suffice" in answer.json()["detail"]
+    for name in names:
+        ada.delete(name)
+
+
+def test_who_is_in_no_vo_is_refused(ada: Desk, federation: Federation) -> None:
+    bob = federation.server.api(federation.bob.tokens()["access_token"])
+    answer = bob.post("/machines", json={"image": "tools", "vo": VO})
+    assert answer.json()["code"] == "identity.no_vo"
+    answer = bob.post("/machines", json={"image": "tools"})
+    assert answer.json()["code"] == "images.not_found"
+    assert ada.api.get("/machines").json()["items"] == []
+
+
+def _project(federation: Federation) -> str:
+    with federation.connect(federation.ada.tokens()["access_token"]) as cloud:
+        found = cloud.session.get(f"{federation.auth_url}/auth/projects").json()["projects"]
+    return str(next(one["id"] for one in found if one.get("egi.VO") == VO))
