@@ -154,7 +154,7 @@ class RegistryHere:
         with rootfs.open("rb") as stream:
             image = import_tarball(store, stream, "bench:1")
         run(["curl", "-s", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", f"http://{self.host}/v2/"])
-        push(store, image, f"{self.host}/bench:1", WebSettings(is_insecure=True))
+        push(store, image, f"{self.host}/lab/bench:1", WebSettings(is_insecure=True))
         remove_path(str(filling))
 
     def close(self) -> None:

@@ -35,17 +35,19 @@ export function follow(url: string, changed: Listener, catchUp: () => void): voi
   window.addEventListener("pagehide", () => { stop?.(); stop = null; });
   window.addEventListener("pageshow", (event) => { if (event.persisted) { catchUp(); start(); } });
   if (!document.hidden) start();
+  if (navigator.locks !== undefined) {  // a tab that only listens has missed what came before it did
+    setTimeout(() => { if (!document.hidden) catchUp(); }, 400);
+  }
 }
 
 function readUntil(url: string, signal: AbortSignal, changed: Listener, catchUp: () => void): Promise<void> {
   return new Promise((resolve) => {
     let source: EventSource | null = null;
     let wait = 1_000;
-    let opened = 0;
-    const open = (): void => {
+      const open = (): void => {
       if (signal.aborted) return;
       source = new EventSource(url);
-      source.addEventListener("open", () => { wait = 1_000; if (opened++ > 0) catchUp(); });
+      source.addEventListener("open", () => { wait = 1_000; catchUp(); });  // what changed since the page was made
       source.addEventListener("changed", (event) => changed(JSON.parse((event as MessageEvent<string>).data) as string[]));
       source.addEventListener("error", () => {  // the browser repeats by itself unless the server said no
         if (source?.readyState !== EventSource.CLOSED) return;

@@ -8,8 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hansa.jobs import tallies
 from hansa.jobs.model import NEVER_RAN, PilotPhase
-from hansa.jobs.tables import attempts, jobs, leases, pilots, results, retries
+from hansa.jobs.tables import array_tallies, attempts, jobs, leases, pilots, results, retries
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
 
@@ -42,6 +43,13 @@ async def check_books(tx: Tx, number: int) -> Books:
     )
     books = _places(job, ends, waiting, held, earlier)
     _check_counters(job, books, ends, waiting)
+    if tallies.is_tallied(job):
+        counted = {(end.index // tallies.BLOCK, end.phase) for end in ends}
+        kept: Any = (await tx.execute(sa.select(array_tallies).where(array_tallies.c.job == number))).all()
+        found = {(row.block, phase): getattr(row, phase) for row in kept for phase in tallies.PHASES}
+        assert {key: sum((e.index // tallies.BLOCK, e.phase) == key for e in ends) for key in counted} == {
+            key: tasks for key, tasks in found.items() if tasks
+        }, f"job {number}: its results are tallied wrong"
     _check_leases(books, held, live)
     for row in earlier:
         final = next((end for end in ends if end.index == row.index), None)

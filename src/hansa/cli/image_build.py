@@ -24,7 +24,7 @@ from hansa.images.wire import NewImage, NewVersion
     epilog=examples(
         "hansa image build base",
         "hansa image build tools --package htop --package git --vo vo.example.org",
-        "hansa image build base --output base.qcow2            # a file only",
+        "hansa image build base --file base.qcow2              # a file only",
     )
 )
 @click.argument("name")
@@ -34,7 +34,7 @@ from hansa.images.wire import NewImage, NewVersion
 @click.option("--mirror", default="http://deb.debian.org", show_default=True, metavar="URL", help="Debian's packages.")
 @click.option("--version", default="1", show_default=True, metavar="VERSION", help="Its version in the catalogue.")
 @click.option("--vo", metavar="VO", help="Whose it is. [default: yours]")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write a file; add nothing.")
+@click.option("--file", "output", type=click.Path(path_type=Path, dir_okay=False), help="Write a file; add nothing.")
 @output_option()
 def build(
     name: str,

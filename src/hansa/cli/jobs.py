@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import click
@@ -24,6 +25,8 @@ from hansa.kernel.errors import NOT_FOUND, Exit
 
 PHASES = click.Choice([phase.value for phase in Phase])
 LIST_LIMIT = 20
+WHY_WIDTH = 100
+"""Characters of a reason in a list; hansa job explain says all of it."""
 BATCH_JOBS_SHOWN = 5
 
 
@@ -51,7 +54,7 @@ def job_cells(job: Job) -> dict[str, Any]:
         "tasks": f"{ended(job.counts):,}/{job.count:,}",
         "failed": job.counts.failed,
         "submitted": ago(job.created),
-        "why": job.status.message,
+        "why": shorten(job.status.message, WHY_WIDTH, placeholder=" …"),
     }
 
 

@@ -168,7 +168,13 @@ def _moment(text: str | None) -> datetime | None:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except ValueError:
+        pass
+    try:
         return datetime.now(UTC) - timedelta(seconds=parse_time(text))
+    except HansaError as error:
+        raise HansaError(
+            USAGE, f"--since {text!r} is neither a length of time nor a date.", hint="As in 10m, 2h, 2026-05-01T12:00."
+        ) from error
 
 
 def _one_task(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from hansa.jobs.wire import Job, Phase
 from hansa.kernel.errors import Fault
 
 OWN = 125
+NOT_FOUND_EXIT = 127
+"""As a shell says that there is no such command."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 SHOWN_FAILURES = 5
@@ -75,6 +78,8 @@ def run(
     try:
         job = follow(session, job, quiet=quiet)
         code = _conclude(session, job, quiet=quiet)
+        if code == NOT_FOUND_EXIT and len(command) == 1 and len(command[0].split()) > 1:
+            note(f"{command[0]!r} is one word; for a line of a shell say: hansa run -- sh -c {shlex.quote(command[0])}")
         if not no_fetch:
             code = _bring(session, job, folder or Path(f"hansa-{job.number}"), code, quiet=quiet)
         return code

@@ -214,6 +214,13 @@ def send(kind: type[T], method: str, path: str, body: Any = None, *, repeatable:
     return _read(kind, response)
 
 
+def raw(method: str, path: str, body: Any = None) -> Operation[Any]:
+    """Any call of the API; sent once, as nobody knows what it does."""
+    content = None if body is None else _json(body)
+    response = yield from call(Request(method.upper(), path, body=content, timeout_s=120.0, repeatable=False))
+    return json.loads(response.body) if response.body else None
+
+
 def _json(body: Any) -> bytes:
     return json.dumps(encode(body), separators=(",", ":"), ensure_ascii=False).encode()
 

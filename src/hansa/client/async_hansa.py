@@ -163,6 +163,10 @@ class AsyncHansa:
         """Sites: where jobs can run."""
         return await (await self._connect()).run(operations.collect(api.sites))
 
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Whatever of the API has no method here, as :meth:`hansa.Hansa.call`."""
+        return await (await self._connect()).run(api.raw(method, path, body))
+
     async def site(self, name: str) -> Site:
         """One site, with its endpoints and their health. Raises HansaError ``sites.not_found``."""
         return await (await self._connect()).run(api.site(name))

@@ -166,6 +166,13 @@ class Hansa:
         """Sites: where jobs can run."""
         return self._transport.run(operations.collect(api.sites))
 
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Whatever of the API has no method here: ``call("POST", "/sites/NEBULA/drain", {"why": "…"})``.
+
+        ``path`` is behind ``/api/v1``; the answer is parsed JSON, None where there is none. Raises HansaError.
+        """
+        return self._transport.run(api.raw(method, path, body))
+
     def site(self, name: str) -> Site:
         """One site, with its endpoints and their health. Raises HansaError ``sites.not_found``."""
         return self._transport.run(api.site(name))

@@ -17,13 +17,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hansa.engines import qemu_img
 from hansa.images import errors
 from hansa.images.formats import HEAD_BYTES, Format, Inspected, UnsafeImageError, inspect
 from hansa.kernel.errors import STORAGE_FULL, Fault, Permanent, Temporary
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 4 * 1024**2
-_CONVERT_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -145,27 +145,11 @@ class Depot:
         return target
 
     async def _convert(self, source: Path, has: Format, target: Path, wanted: Format) -> None:
-        program = shutil.which("qemu-img")
-        if program is None:
-            raise Fault(errors.NO_TOOL, "qemu-img is not installed on the server.", hint="Install qemu-utils.")
-        temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
-        command = [program, "convert", "-f", has, "-O", wanted, str(source), str(temporary)]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
         try:
-            _, said = await asyncio.wait_for(process.communicate(), _CONVERT_S)
-            if process.returncode:
-                raise Temporary(f"qemu-img could not convert the image: {said.decode(errors='replace').strip()[-300:]}")
-            temporary.rename(target)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            temporary.unlink(missing_ok=True)
+            made = await qemu_img.convert(source, has, wanted, target.parent)
+        except Permanent as error:
+            raise Fault(errors.NO_TOOL, str(error), hint="Install qemu-utils.") from error
+        made.rename(target)
 
     async def stream(self, path: Path) -> AsyncIterator[bytes]:
         """A file in pieces."""

@@ -228,7 +228,7 @@ class ImageService:
         """
         where = await self._visible(tx, caller)
         scope, _, last = name.rpartition("/")
-        rows = [row for row in await store.named(tx, where, last) if not scope or row.scope == scope]
+        rows = [row for row in await store.named(tx, where, last) if not scope or scope in _scopes(row)]
         if not rows:
             raise Fault(errors.NOT_FOUND, f"There is no VM image {name} for you.", hint="hansa image list")
         best = min(_nearness(row, caller) for row in rows)
@@ -362,6 +362,11 @@ def check_version(new: NewVersion) -> None:
         )
     if scheme == "http" and new.checksum is None:
         raise Fault(INVALID, "Over plain http a checksum has to be given: --checksum sha256:….")
+
+
+def _scopes(row: Any) -> tuple[str, ...]:
+    """What stands before the name of an image where that is exact: of a user's the id or, as it is shown, the name."""
+    return (row.scope, f"user/{row.owner_name}") if row.scope.startswith("user/") else (row.scope,)
 
 
 def _nearness(row: Any, caller: Caller) -> int:

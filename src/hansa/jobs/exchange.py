@@ -334,7 +334,7 @@ class ExchangeService:
         now: datetime,
         budget: Budget | None,
     ) -> None:
-        accepted = await store.insert_results(tx, books.final)
+        accepted = await store.insert_results(tx, books.final, jobs.values())
         retried = await store_pilots.insert_attempts(tx, await _without_result(tx, books.earlier))
         again = [row for row in books.again if (row["job"], row["index"], row["attempt"] - 1) in retried]
         await store.upsert_retries(tx, again)

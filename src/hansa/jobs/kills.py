@@ -23,7 +23,7 @@ async def kill_all(
     await events.record(tx, event)
     again = await store.waiting_again(tx, job.number)
     ends = [_never_ran(job.number, row.index, now, row.attempt - 1) for row in again]
-    fresh = await store.insert_results(tx, ends)
+    fresh = await store.insert_results(tx, ends, [job])
     await store.delete_retries(tx, job.number, [row.index for row in again])
     is_first = job.killed_from is None
     never = job.first + job.count - job.next_index - job.ahead if is_first else 0
@@ -52,7 +52,7 @@ async def kill_some(tx: Tx, events: EventLog, job: Any, caller: Caller, indices:
     waiting = [index for index in indices if (index < end or index in again) and index not in with_pilot]
     before = {index: row.attempt - 1 for index, row in again.items()}
     ends = [_never_ran(job.number, index, now, before.get(index, 0)) for index in waiting]
-    killed = sorted(index for _, index in await store.insert_results(tx, ends))
+    killed = sorted(index for _, index in await store.insert_results(tx, ends, [job]))
     await store.delete_retries(tx, job.number, sorted(again))
     ahead = sum(index >= job.next_index and index not in again for index in killed)
     await store.update_job(tx, job.number, ahead=job.ahead + ahead, again=job.again - len(again))

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hansa.jobs import store
+from hansa.jobs import store, tallies
 from hansa.jobs.model import NEVER_RAN, Again, History
 from hansa.jobs.settle import retry_row
 from hansa.jobs.tables import attempts, results, retries, task_files
@@ -50,6 +50,7 @@ async def _reopen_all(tx: Tx, job: Any, chosen: list[Any], now: datetime) -> dic
     without_row = 0
     if job.killed_from is not None:
         without_row = job.first + job.count - job.killed_from - await _count_rows(tx, job, job.killed_from)
+    await tallies.take_out(tx, job, chosen)
     await _move(tx, job.number, [*chosen, ~new], now)
     await tx.execute(sa.delete(results).where(*chosen, new))
     return {
@@ -66,6 +67,7 @@ async def _reopen_some(tx: Tx, job: Any, chosen: list[Any], wanted: Sequence[int
     beyond = sorted({index for index in wanted if index >= job.killed_from})
     has_row = await store.ended_of(tx, job.number, beyond) | set(await store.retries_of(tx, job.number, beyond))
     revived = [index for index in beyond if index not in has_row]
+    await tallies.take_out(tx, job, chosen)
     await _move(tx, job.number, chosen, now)
     again = History()
     await store.upsert_retries(tx, [retry_row(job.number, index, Again(again, 0.0, ""), now) for index in revived])

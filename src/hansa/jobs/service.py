@@ -19,6 +19,7 @@ from hansa.jobs.drivers.places import Paths, PathsAt
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
+from hansa.jobs.log_search import Found, find_lines
 from hansa.jobs.logs import LogChoice, LogStore, OpenLog
 from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
@@ -53,6 +54,7 @@ from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings, MailSettings
 from hansa.kernel.status import Party
+from hansa.kernel.wire import decode
 from hansa.node.protocol import File
 from hansa.placement.model import Choice
 from hansa.sites.service import SiteService
@@ -85,6 +87,7 @@ class JobService:
         self._sites = sites
         self._vos = vos
         self._settings = settings
+        self._changes = overview.Changes(database, events)
         self._notices = notices or NoticePolicy(MailSettings(), EgressPolicy())
 
     async def submit(self, caller: Caller, spec: JobSpec, key: str | None = None) -> Job:
@@ -210,6 +213,26 @@ class JobService:
         async with self._database.read() as tx:
             return await overview.picture(tx, await self._own(tx, caller, number), most)
 
+    async def sample(self, caller: Caller, number: int, most: int = 300) -> list[overview.Used]:
+        """What tasks that have ended used: of a large array, of some spread over all that were given out."""
+        async with self._database.read() as tx:
+            return await overview.sample(tx, await self._own(tx, caller, number), most)
+
+    async def spec(self, caller: Caller, number: int, *, rows: bool = True) -> JobSpec:
+        """What a job was submitted as, to submit it again: not held, and without its deadline."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
+            last = job.first + job.count - 1
+            found = await store.rows_of(tx, job, job.first, last) if rows and job.has_rows else None
+            needs = (await self._view(tx, job)).requirements  # they are kept in another form
+        plain = {name: value for name, value in job.spec.items() if name not in ("requirements", "deadline", "hold")}
+        return replace(decode(JobSpec, {**plain, "rows": found}), requirements=needs)
+
+    async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, text: str) -> Found:
+        """Lines of one stream of one task that have this text. Raises Fault ``jobs.no_task``."""
+        found = await self.log(caller, number, index, LogChoice(stream))
+        return await find_lines(found.pieces, text)
+
     async def timeline(self, caller: Caller, number: int, limit: int = 50) -> Sequence[StoredEvent]:
         """What has happened to a job, oldest first."""
         async with self._database.read() as tx:
@@ -218,7 +241,7 @@ class JobService:
 
     def changes(self, caller: Caller, position: int, beat_s: float) -> AsyncIterator[tuple[int, list[str]] | None]:
         """Subjects of the caller's whenever they change, for live pages; None after ``beat_s`` of silence."""
-        return overview.changes(self._database, self._events, caller.user_id, position, beat_s)
+        return self._changes.stream(caller.user_id, position, beat_s)
 
     async def follow(
         self,

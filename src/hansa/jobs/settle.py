@@ -193,7 +193,7 @@ async def _give_back_one(
     await store.upsert_retries(tx, again)
     for _ in again:
         change.again += 1
-    accepted = await store.insert_results(tx, ended)
+    accepted = await store.insert_results(tx, ended, [job])
     await store.delete_retries(tx, job.number, [row["index"] for row in ended])
     for row in ended:
         if (row["job"], row["index"]) in accepted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from hansa.identity.store import users
 from hansa.identity.vo_store import vo_members, vos
+from hansa.jobs import tallies
 from hansa.jobs.needs import Needs, needs_text, queue_digest
 from hansa.jobs.tables import (
     ROWS_PER_BLOCK,
@@ -213,13 +214,15 @@ async def ended_of(tx: Tx, job: int, indices: Sequence[int]) -> set[int]:
     return found
 
 
-async def insert_results(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
-    """Accept final results; the (job, index) that are new. What has a result already keeps it."""
+async def insert_results(tx: Tx, rows: list[dict[str, Any]], of: Iterable[Any]) -> set[tuple[int, int]]:
+    """Accept final results of these jobs; the (job, index) that are new. What has a result already keeps it."""
     if not rows:
         return set()
     statement = insert_ignore(tx, results).returning(results.c.job, results.c.index)
     new: Sequence[Any] = (await tx.execute(statement, rows)).all()
-    return {(int(row[0]), int(row[1])) for row in new}
+    accepted = {(int(row[0]), int(row[1])) for row in new}
+    await tallies.add(tx, of, (row for row in rows if (row["job"], row["index"]) in accepted))
+    return accepted
 
 
 async def insert_task_files(tx: Tx, rows: list[dict[str, Any]]) -> None:

@@ -208,6 +208,17 @@ results = sa.Table(
     sqlite_with_rowid=False,
 )
 
+array_tallies = sa.Table(  # results of large arrays by stretches of indices: see jobs/tallies.py
+    "array_tallies",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("block", sa.BigInteger, primary_key=True),
+    sa.Column("done", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("killed", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 attempts = sa.Table(
     "attempts",
     metadata,

@@ -8,7 +8,7 @@ a smaller one that commits late. SQLite has one writer, so there the insert itse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -103,7 +103,7 @@ class EventLog:
             for offset, event in enumerate(new)
         ]
         await tx.execute(sa.insert(events), rows)
-        tx.ring(TOPIC)
+        _ring(tx, {event.owner_id for event in new} if tx.dialect == "sqlite" else ())
 
     async def timeline(self, tx: Tx, subject: str, limit: int = 200) -> Sequence[StoredEvent]:
         """The newest events of one thing, oldest first."""
@@ -146,17 +146,17 @@ class EventLog:
         """Give positions to committed events that have none (PostgreSQL); the number given."""
         async with self._database.begin() as tx:
             await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_SEQUENCER_LOCK)))
-            waiting = sa.select(events.c.id).where(events.c.position.is_(None)).order_by(events.c.id).limit(limit)
-            ids = (await tx.execute(waiting)).scalars().all()
-            if not ids:
+            waiting = sa.select(events.c.id, events.c.owner_id).where(events.c.position.is_(None))
+            found: Sequence[Any] = (await tx.execute(waiting.order_by(events.c.id).limit(limit))).all()
+            if not found:
                 return 0
             top = (await tx.execute(sa.select(sa.func.max(events.c.position)))).scalar() or 0
             update = (
                 sa.update(events).where(events.c.id == sa.bindparam("event")).values(position=sa.bindparam("place"))
             )
-            await tx.execute(update, [{"event": event, "place": top + n} for n, event in enumerate(ids, 1)])
-            tx.ring(TOPIC)
-        return len(ids)
+            await tx.execute(update, [{"event": row.id, "place": top + n} for n, row in enumerate(found, 1)])
+            _ring(tx, {row.owner_id for row in found})
+        return len(found)
 
     async def run_sequencer(self) -> None:
         """Sequence for ever; every server of a federation may run it."""
@@ -181,6 +181,18 @@ class EventLog:
         async with self._database.begin() as tx:
             gone = await tx.execute(sa.delete(events).where(old, events.c.position < last))
         return gone.rowcount
+
+
+def topic_of(owner_id: str) -> str:
+    """The bell of one owner's events: it rings when they can be read, not for everybody's."""
+    return f"{TOPIC}/{owner_id}"
+
+
+def _ring(tx: Tx, owners: Iterable[str | None]) -> None:
+    tx.ring(TOPIC)
+    for owner_id in owners:
+        if owner_id is not None:
+            tx.ring(topic_of(owner_id))
 
 
 def _stored(row: Any) -> StoredEvent:

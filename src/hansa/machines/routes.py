@@ -17,6 +17,7 @@ from hansa.machines.wire import (
     MachineChange,
     MachineExplanation,
     MachinePage,
+    MachinePlan,
     NewMachine,
     Reboot,
     Resize,
@@ -39,6 +40,12 @@ async def create_machine(
 ) -> Machine:
     """Have a machine made, at the site that suits it. Durable when answered; GET tells how far it has come."""
     return await machines.create(who, body, idempotency_key)
+
+
+@router.post("/machines/plan")
+async def plan_machine(body: NewMachine, who: Writer, machines: Machines) -> MachinePlan:
+    """What creating it would do: where it would run, and why not elsewhere. Nothing is changed."""
+    return await machines.plan(who, body)
 
 
 @router.get("/machines")

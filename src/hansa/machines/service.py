@@ -29,7 +29,7 @@ from hansa.machines.controller import subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
 from hansa.machines.places import Drivers, Holder
-from hansa.machines.views import machine_view, opening_of
+from hansa.machines.views import machine_view, opening_of, plan_view
 from hansa.machines.wire import (
     DEFAULT_LIFETIME_S,
     ConsoleText,
@@ -37,11 +37,13 @@ from hansa.machines.wire import (
     MachineChange,
     MachineExplanation,
     MachinePage,
+    MachinePlan,
     NewMachine,
     Reboot,
     Resize,
 )
 from hansa.placement import failover
+from hansa.placement.choose import choose
 from hansa.placement.failover import Course
 from hansa.placement.model import Request
 from hansa.sites.service import SiteService
@@ -124,6 +126,26 @@ class MachineService:
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
 
+    async def plan(self, caller: Caller, new: NewMachine) -> MachinePlan:
+        """What ``create`` would do, and why not elsewhere; nothing is changed, and that no site fits is no error.
+
+        Raises Fault ``machines.bad_spec``, and those of the image and of the VO.
+        """
+        wish = placing.wish_of(new)
+        _check(new)
+        now = self._clock.now()
+        async with self._database.read() as tx:
+            vo = await self._vos.check_may_start(tx, caller, new.vo)
+            image, _ = await self._chosen(tx, caller, new.image, vo)
+            asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
+            names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
+            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names)
+            vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
+            sites = await self._sites.serving(tx, caller.user_id, vos)
+            local = list(self._drivers.local)
+            choice = choose(asked, await placing.candidates(tx, sites, local, asking, now))
+        return plan_view(image, vo, choice, placing.order(choice, local), placing.sizes(choice, wish))
+
     async def _begin(
         self, tx: Tx, machine_id: str, course: Course, place: str, expires: datetime | None, now: datetime
     ) -> None:
@@ -153,7 +175,14 @@ class MachineService:
         return placing.order(choice, local), placing.sizes(choice, wish)
 
     async def _image(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
-        """What it is started of: a pinned version of the catalogue, or where the VO allows it an image of the site."""
+        """What it is started of; its content is asked for."""
+        image, version_id = await self._chosen(tx, caller, name, vo)
+        if version_id is not None:
+            await self._images.ask_for(tx, version_id)
+        return image, version_id
+
+    async def _chosen(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
+        """A pinned version of the catalogue, or where the VO allows it an image of the site."""
         if name.startswith(placing.SITE_IMAGE):
             if not (await read_policy(tx, vo)).site_images:
                 raise Fault(
@@ -167,7 +196,6 @@ class MachineService:
                 "provider_id": own,
             }, None  # fmt: skip
         pinned = await self._images.choose(tx, caller, name, vo)
-        await self._images.ask_for(tx, pinned.version_id)
         return {
             "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
             "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hansa.kernel.status import Party, Status
@@ -10,7 +11,9 @@ from hansa.machines import model
 from hansa.machines.drivers.base import Observed, Opening, Size
 from hansa.machines.model import Phase, Wanted
 from hansa.machines.store import load_course
-from hansa.machines.wire import Machine, MachineSize, SshAccess
+from hansa.machines.wire import Machine, MachinePlan, MachineSize, PlannedPlace, RefusedPlace, SshAccess
+from hansa.placement.choose import explain_all
+from hansa.placement.model import Choice
 
 
 def status_of(row: Any) -> Status:
@@ -96,6 +99,28 @@ def seen_of(found: Observed) -> dict[str, Any]:
     if found.ssh is not None:
         kept["ssh"] = vars(found.ssh) | {"host_keys": list(found.ssh.host_keys)}
     return kept
+
+
+def plan_view(
+    image: Mapping[str, Any], vo: str | None, choice: Choice, order: Sequence[str], sizes: Mapping[str, dict[str, Any]]
+) -> MachinePlan:
+    """A choice of places as its asker sees it."""
+    prices = {candidate.site: candidate.price for candidate in choice.order}
+    places = []
+    for place in order:
+        site, _, endpoint = place.partition("/")
+        places.append(PlannedPlace(site, MachineSize(**sizes[place]), endpoint or None, prices.get(site)))
+    refused = [
+        RefusedPlace(
+            one.site,
+            list(dict.fromkeys(found.message for found in one.findings)),
+            list(dict.fromkeys(found.remedy for found in one.findings if found.remedy)),
+            one.endpoint or None,
+        )
+        for one in explain_all(choice)
+        if not one.is_possible
+    ]
+    return MachinePlan(image["name"], image["version"], image["login"], vo, places, refused)
 
 
 def opening_of(word: str) -> Opening:

@@ -163,3 +163,35 @@ class MachineExplanation:
     subject: str
     status: Status
     lines: list[str]
+
+
+@dataclass(frozen=True)
+class PlannedPlace:
+    """A place where a machine could run, and what it would get there. ``price``: of a core hour, where it is told."""
+
+    site: str
+    size: MachineSize
+    endpoint: str | None = None
+    price: float | None = None
+
+
+@dataclass(frozen=True)
+class RefusedPlace:
+    """A place where it cannot run: why, and what would change that."""
+
+    site: str
+    reasons: list[str]
+    remedies: list[str]
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class MachinePlan:
+    """What would be started, where (the best first), and why not elsewhere."""
+
+    image: str
+    image_version: str
+    login: str
+    vo: str | None
+    places: list[PlannedPlace]
+    refused: list[RefusedPlace]

@@ -95,3 +95,56 @@ def bars(values: Sequence[float]) -> list[float]:
     """Heights of bars, the largest 100."""
     most = max(values, default=0.0)
     return [round(100 * value / most, 2) if most else 0.0 for value in values]
+
+
+def area(values: Sequence[float]) -> list[Dot]:
+    """A line over time in a square of 100, from zero to the largest; nothing for fewer than two points."""
+    if len(values) < 2:
+        return []
+    most = max(values) or 1.0
+    step = 100 / (len(values) - 1)
+    return [Dot(round(number * step, 3), round(100 - 96 * value / most, 2), "") for number, value in enumerate(values)]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How values are spread: the least, the middle, nine tenths, the most."""
+
+    least: float
+    middle: float
+    most_of: float
+    most: float
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """None for nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return Spread(ordered[0], ordered[last // 2], ordered[round(last * 0.9)], ordered[-1])
+
+
+def lane(points: Sequence[tuple[float, float]], limit: float | None = None) -> tuple[list[Dot], float | None]:
+    """Dots from zero up, in a square of 100, and the height of a limit (what was asked for) among them."""
+    if not points:
+        return [], None
+    most = max([y for _, y in points] + ([limit] if limit else [])) or 1.0
+    xs = [x for x, _ in points]
+    dots = [Dot(_scale(x, xs), round(98 - 94 * y / most, 2), "") for x, y in points]
+    return dots, None if not limit else round(98 - 94 * limit / most, 2)
+
+
+def shapes(found: Sequence[Column]) -> list[tuple[str, str]]:
+    """A picture of columns as one SVG path for each kind: a tenth of the bytes of a rectangle for each piece."""
+    paths: dict[str, list[str]] = {}
+    for column in found:
+        for piece in column.pieces:
+            box = f"M{column.x:g} {piece.x:g}h{column.width:g}v{piece.width:g}h-{column.width:g}z"
+            paths.setdefault(piece.kind, []).append(box)
+    return [(kind, "".join(boxes)) for kind, boxes in paths.items()]
+
+
+def points(dots: Sequence[Dot]) -> str:
+    """Dots as one SVG path: lines of no length with round ends."""
+    return "".join(f"M{dot.x:g} {dot.y:g}h0" for dot in dots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import shlex
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from hansa.identity.provider.service import REALM, ProviderService, Session
 from hansa.kernel.errors import Fault
 from hansa.kernel.http import invalid, provided
 from hansa.portal.show import FILTERS
+from hansa.portal.snippets import of_call
 from hansa.portal.texts import english
 
 if TYPE_CHECKING:
@@ -134,6 +136,7 @@ class Portal:
                 session=session,
                 csrf=self.browser.csrf_token(visit, session),
                 base=self.base,
+                url=self.browser.url,
                 realm=f"{self.base}{REALM}",
                 static=f"{self.base}/assets/{assets_version()}",
                 path=request.url.path,
@@ -231,6 +234,8 @@ def templates() -> Environment:
     made.filters.update(FILTERS)
     made.globals["_"] = english()
     made.globals["with_query"] = with_query
+    made.globals["call"] = of_call
+    made.globals["word"] = shlex.quote
     return made
 
 

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from hansa.accounting.service import AccountingService
-from hansa.identity.policy import Permission
+from hansa.identity.authority import AuthorityService
+from hansa.identity.model import Caller, Membership
+from hansa.identity.policy import Permission, VoAct, may_in_vo
+from hansa.identity.provider.service import REALM
 from hansa.identity.vos import VoService
+from hansa.identity.wire import Authority
+from hansa.images.service import ImageService
 from hansa.jobs.service import JobService
 from hansa.jobs.wire import Phase
+from hansa.kernel.clock import SystemClock
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import EventLog
 from hansa.kernel.http import MOST, provided
+from hansa.kernel.status import Party
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
+from hansa.portal.sites import may_steer
+from hansa.sites.capacity_service import CapacityService
+from hansa.sites.capacity_wire import Grant
 from hansa.sites.service import SiteService
+from hansa.sites.wire import Site
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Jobs = Annotated[JobService, Depends(provided(JobService))]
 Sites = Annotated[SiteService, Depends(provided(SiteService))]
 Vos = Annotated[VoService, Depends(provided(VoService))]
-Usage = Annotated[AccountingService, Depends(provided(AccountingService))]
+Images = Annotated[ImageService, Depends(provided(ImageService))]
+Capacities = Annotated[CapacityService, Depends(provided(CapacityService))]
+Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
 Log = Annotated[EventLog, Depends(provided(EventLog))]
 Pages = Annotated[Portal, Depends(provided(Portal))]
 Reader = Annotated[Visit, visitor(Permission.SELF_READ)]
+_SOON = timedelta(days=14)
 
 
 @dataclass(frozen=True)
@@ -39,10 +54,33 @@ class Hit:
     about: str
 
 
+@dataclass(frozen=True)
+class Need:
+    """Something that waits for the reader."""
+
+    title: str
+    path: str
+    about: str
+    ends: datetime | None = None
+
+
 @router.get("/")
-async def home(visit: Reader, jobs: Jobs, sites: Sites, vos: Vos, usage: Usage, log: Log, portal: Pages) -> Response:
+async def home(
+    visit: Reader,
+    jobs: Jobs,
+    sites: Sites,
+    vos: Vos,
+    grants: Capacities,
+    authority: Authorities,
+    log: Log,
+    portal: Pages,
+) -> Response:
     """What is mine, how it is going, and what needs me."""
     caller = visit.caller
+    mine = await vos.list_mine(caller.user_id)
+    places = (await sites.list_sites(caller)).items
+    granted = (await grants.list_grants(caller, None, 1000)).items
+    lapsed = [one for one in (await authority.list_mine(caller)).items if one.waiting_on == Party.USER]
     counts = await jobs.summary(caller)
     failed = await jobs.list_jobs(caller, phase=Phase.FAILED, limit=5)
     recent = await jobs.list_jobs(caller, limit=8)
@@ -52,20 +90,58 @@ async def home(visit: Reader, jobs: Jobs, sites: Sites, vos: Vos, usage: Usage, 
         counts=counts,
         failed=failed.items,
         recent=recent.items,
-        sites=(await sites.list_sites(caller)).items,
-        memberships=await vos.list_mine(caller.user_id),
-        usage=(await usage.usage(caller, None)).items,
+        needs=needs_of(caller, mine, places, granted, lapsed, SystemClock().now()),
+        grants=[one for one in granted if one.status.phase not in ("asked", "refused")],
         activity=await log.recent(caller.user_id, 12),
     )
 
 
+def needs_of(
+    caller: Caller,
+    mine: Sequence[Membership],
+    sites: Sequence[Site],
+    grants: Sequence[Grant],
+    lapsed: Sequence[Authority],
+    now: datetime,
+) -> list[Need]:
+    """What waits for the reader, most urgent first. Pure."""
+    found = [Need(one.issuer or one.kind, f"{REALM}/account", one.message) for one in lapsed]
+    found += [
+        Need(one.vo, f"/vos/{one.vo}", "Suspended: nothing new starts for it. What runs goes on.")
+        for one in mine
+        if not one.is_active
+    ]
+    steered = {site.name for site in sites if may_steer(caller, site)}
+    managed = {one.vo for one in mine if may_in_vo(caller, VoAct.MANAGE, one)}
+    for grant in grants:
+        if grant.asked is not None and grant.site in steered:
+            said = f"{grant.vo} asks for capacity. {grant.note}".strip()
+            found.append(Need(grant.site, f"/sites/{grant.site}", said))
+        ends = grant.terms.ends
+        if grant.vo in managed and grant.status.waiting_on == Party.VO_MANAGER:
+            found.append(Need(f"{grant.vo}, {grant.site}", f"/vos/{grant.vo}", grant.status.message))
+        elif grant.vo in managed and ends is not None and now < ends < now + _SOON:
+            found.append(Need(f"{grant.vo}, {grant.site}", f"/vos/{grant.vo}", "The capacity grant ends.", ends))
+    return found
+
+
 @router.get("/search")
 async def search(
-    visit: Reader, jobs: Jobs, sites: Sites, vos: Vos, portal: Pages, q: Annotated[str, Query(max_length=200)] = ""
+    visit: Reader,
+    jobs: Jobs,
+    sites: Sites,
+    vos: Vos,
+    images: Images,
+    portal: Pages,
+    q: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """Everything of the reader's with this number or name."""
     word = q.strip()
     hits = await _find(visit, jobs, sites, vos, word) if word else []
+    small = word.lower()
+    for image in (await images.list_images(visit.caller, None, 1000)).items if word else ():
+        if small in image.name.lower() or small in image.title.lower():
+            hits.append(Hit("VM image", image.name, f"/images/show/{image.scope}/{image.name}", image.title))
     return portal.page(visit, "_hits.html" if visit.is_live else "search.html", hits=hits, q=word)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from hansa.jobs.wire import Job, JobSpec, Requirements
+from hansa.jobs.wire import After, JobSpec
 from hansa.kernel.errors import INVALID, Fault
 
 FIELDS = (
     "command", "name", "vo", "first", "last", "cores", "memory_gib", "gpus", "hours", "site", "retries", "priority",
-    "env", "setup", "outputs",
+    "env", "setup", "outputs", "image", "gpu_model", "disk_gib", "tags", "vo_group", "group", "labels", "comment",
+    "after", "hold", "like",
 )  # fmt: skip
+_HOW: dict[str, Literal["ok", "any", "started"]] = {"": "ok", "ok": "ok", "any": "any", "started": "started"}
 
 
 @dataclass(frozen=True)
@@ -27,62 +30,90 @@ def blank() -> dict[str, str]:
     return dict.fromkeys(FIELDS, "") | {"gpus": "0", "retries": "0", "priority": "5"}
 
 
-def fields_of(job: Job) -> dict[str, str]:
-    """The form filled in as a job was, to submit it again with changes."""
-    needs = job.requirements
+def fields_of(spec: JobSpec, like: int) -> dict[str, str]:
+    """The form filled in as job ``like`` was, to submit it again with changes."""
+    needs = spec.requirements
     return blank() | {
-        "command": shlex.join(job.command),
-        "name": job.name or "",
-        "vo": job.vo or "",
-        "first": str(job.first) if job.array else "",
-        "last": str(job.first + job.count - 1) if job.array else "",
+        "command": shlex.join(spec.command),
+        "name": spec.name or "",
+        "vo": spec.vo or "",
+        "first": str(spec.first) if spec.array else "",
+        "last": str(spec.first + spec.count - 1) if spec.array else "",
         "cores": str(needs.cores or ""),
-        "memory_gib": f"{(needs.memory_mib or 0) / 1024:g}" if needs.memory_mib else "",
+        "memory_gib": _gib(needs.memory_mib),
         "gpus": str(needs.gpus),
-        "hours": f"{(needs.wall_time_s or 0) / 3600:g}" if needs.wall_time_s else "",
+        "hours": f"{(needs.wall_time_s or 0) / 3600:.10g}" if needs.wall_time_s else "",
         "site": needs.site or "",
-        "retries": str(job.retries),
-        "priority": str(job.priority),
-        "setup": job.setup or "",
-        "outputs": "" if job.outputs == ["**"] else "\n".join(job.outputs),
+        "retries": str(spec.retries),
+        "priority": str(spec.priority),
+        "env": "\n".join(f"{name}={value}" for name, value in spec.env.items()),
+        "setup": spec.setup or "",
+        "outputs": "" if spec.outputs == ["**"] else "\n".join(spec.outputs),
+        "image": spec.image or "",
+        "gpu_model": needs.gpu_model or "",
+        "disk_gib": _gib(needs.disk_mib),
+        "tags": " ".join(needs.tags),
+        "vo_group": spec.vo_group or "",
+        "group": spec.group or "",
+        "labels": "\n".join(f"{name}={value}" for name, value in spec.labels.items()),
+        "comment": spec.comment or "",
+        "after": ", ".join(f"{one.job}" if one.how == "ok" else f"{one.job}:{one.how}" for one in spec.after),
+        "like": str(like),
     }
 
 
-def read(form: Mapping[str, str]) -> tuple[JobSpec | None, list[Wrong]]:
-    """The JobSpec of a form, or what is wrong with it."""
+def _gib(mib: int | None) -> str:
+    return f"{mib / 1024:.10g}" if mib else ""
+
+
+def like_of(form: Mapping[str, str]) -> int | None:
+    """The job that a form began with."""
+    text = form.get("like", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def read(form: Mapping[str, str], base: JobSpec | None = None) -> tuple[JobSpec | None, list[Wrong]]:
+    """The JobSpec of a form, or what is wrong with it. What the form has no field for is as in ``base``."""
+    base = base or JobSpec(command=["true"])
     reader = _Reader(form)
     command = reader.words("command")
-    first, last = reader.whole("first", 0, 2**53), reader.whole("last", 0, 2**53)
-    is_array = first is not None or last is not None
-    if is_array and (last is None or last < (first or 0)):
-        reader.wrong.append(Wrong("last", "An array goes from a first index to a last one that is not smaller."))
-    memory = reader.number("memory_gib", 0.001, 1e6)
-    hours = reader.number("hours", 1 / 3600, 500_000)
-    env = reader.env("env")
-    needs = Requirements(
+    first, count, is_array = reader.array(base)
+    needs = replace(
+        base.requirements,
         cores=reader.whole("cores", 1, 4096),
-        memory_mib=max(1, round(memory * 1024)) if memory else None,
+        memory_mib=reader.mib("memory_gib"),
         gpus=reader.whole("gpus", 0, 1024) or 0,
-        wall_time_s=max(1, round(hours * 3600)) if hours else None,
+        wall_time_s=reader.seconds("hours"),
         site=form.get("site") or None,
+        gpu_model=reader.text("gpu_model", 200),
+        disk_mib=reader.mib("disk_gib") or 0,
+        tags=form.get("tags", "").replace(",", " ").split(),
     )
     retries, priority = reader.whole("retries", 0, 100), reader.whole("priority", 0, 10)
+    env, labels, after = reader.pairs("env"), reader.pairs("labels"), reader.after("after")
     if reader.wrong:
         return None, reader.wrong
-    start = first or 0
-    spec = JobSpec(
+    spec = replace(
+        base,
         command=command,
-        name=form.get("name", "").strip()[:200] or None,
+        name=reader.text("name", 200),
         vo=form.get("vo") or None,
+        vo_group=reader.text("vo_group", 200),
         array=is_array,
-        first=start,
-        count=(last or 0) - start + 1 if is_array else 1,
+        first=first,
+        count=count,
         env=env,
         outputs=[line.strip() for line in form.get("outputs", "").splitlines() if line.strip()] or ["**"],
         setup=form.get("setup", "").strip() or None,
+        image=reader.text("image", 512),
         requirements=needs,
         retries=retries or 0,
         priority=5 if priority is None else priority,
+        hold=bool(form.get("hold")),
+        after=after,
+        group=reader.text("group", 200),
+        labels=labels,
+        comment=reader.text("comment", 2000),
     )
     return spec, []
 
@@ -103,6 +134,42 @@ class _Reader:
         if not words:
             self.wrong.append(Wrong(name, "Say what should run, for example: echo hello"))
         return words
+
+    def text(self, name: str, most: int) -> str | None:
+        return self._form.get(name, "").strip()[:most] or None
+
+    def array(self, base: JobSpec) -> tuple[int, int, bool]:
+        """First index, number of tasks, and whether it is an array."""
+        first, last = self.whole("first", 0, 2**53), self.whole("last", 0, 2**53)
+        if first is None and last is None:
+            found = (0, 1, False)
+        elif last is None or last < (first or 0):
+            self.wrong.append(Wrong("last", "An array goes from a first index to a last one that is not smaller."))
+            return 0, 1, True
+        else:
+            found = (first or 0, last - (first or 0) + 1, True)
+        if base.names and found != (base.first, base.count, base.array):
+            said = "Its tasks have parameters of their own: the array stays as it was. Others: hansa run --params FILE."
+            self.wrong.append(Wrong("last", said))
+        return found
+
+    def mib(self, name: str) -> int | None:
+        gib = self.number(name, 0.001, 1e6)
+        return max(1, round(gib * 1024)) if gib else None
+
+    def seconds(self, name: str) -> int | None:
+        hours = self.number(name, 1 / 3600, 500_000)
+        return max(1, round(hours * 3600)) if hours else None
+
+    def after(self, name: str) -> list[After]:
+        found = []
+        for part in self._form.get(name, "").replace(",", " ").split():
+            job, _, how = part.partition(":")
+            if not (job.isascii() and job.isdigit() and 0 < int(job[:16]) <= 2**53 and how in _HOW):
+                self.wrong.append(Wrong(name, "Numbers of jobs, as in 12, 13:any, 14:started."))
+                return []
+            found.append(After(int(job[:16]), _HOW[how]))
+        return found
 
     def whole(self, name: str, least: int, most: int) -> int | None:
         text = self._form.get(name, "").strip()
@@ -126,14 +193,14 @@ class _Reader:
             return None
         return value
 
-    def env(self, name: str) -> dict[str, str]:
+    def pairs(self, name: str) -> dict[str, str]:
         found = {}
         for line in self._form.get(name, "").splitlines():
             if not line.strip():
                 continue
             key, sign, value = line.partition("=")
             if not sign or not key.strip():
-                self.wrong.append(Wrong(name, "One variable a line, as NAME=value."))
+                self.wrong.append(Wrong(name, "One a line, as NAME=value."))
                 return {}
             found[key.strip()] = value.strip()
         return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -12,9 +14,10 @@ from hansa.identity.policy import Permission
 from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
 from hansa.jobs.logs import LogChoice
+from hansa.jobs.overview import Used
 from hansa.jobs.service import JobService
 from hansa.jobs.wire import Job, JobSpec, Phase, Selection
-from hansa.kernel.errors import Fault
+from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import MOST, provided
 from hansa.kernel.wire import encode
 from hansa.portal import charts, job_form, snippets
@@ -32,7 +35,9 @@ Writer = Annotated[Visit, visitor(Permission.JOBS_WRITE)]
 Number = Annotated[int, Path(le=MOST)]
 Index = Annotated[int | None, Query(ge=0, le=MOST)]
 Stream = Literal["stdout", "stderr", "setup"]
+Text = Annotated[str, Query(max_length=500)]
 PAGE = 50
+_COLUMNS = 240
 _LOG_BYTES = 64 * 1024
 _SORTABLE = ("index", "phase", "wall_s", "cpu_s", "memory_mib", "exit_code")
 
@@ -56,14 +61,13 @@ async def list_jobs(
 
 @router.post("/jobs/act")
 async def act_on_jobs(visit: Writer, jobs: Jobs, portal: Pages, browser: Cookies) -> Response:
-    """Kill or retry the jobs that were ticked."""
+    """Kill, retry, hold or release the jobs that were ticked."""
     form = await own_form(visit, browser)
     numbers = [int(name[4:]) for name in form if name.startswith("job.") and name[4:18].isdigit()]
-    act = jobs.retry if form.get("act") == "retry" else jobs.kill
     done, refused = 0, ""
     for number in numbers:
         try:
-            await act(visit.caller, min(number, MOST), Selection())
+            await _act(jobs, visit, min(number, MOST), form.get("act", ""), Selection())
             done += 1
         except Fault as fault:
             refused = fault.detail
@@ -71,20 +75,36 @@ async def act_on_jobs(visit: Writer, jobs: Jobs, portal: Pages, browser: Cookies
     return portal.redirect("/jobs", f"{said} {refused}".strip())
 
 
+async def _act(jobs: JobService, visit: Visit, number: int, act: str, some: Selection) -> Job:
+    match act:
+        case "kill":
+            return await jobs.kill(visit.caller, number, some)
+        case "retry":
+            return await jobs.retry(visit.caller, number, some)
+        case "hold":
+            return await jobs.hold(visit.caller, number)
+        case "release":
+            return await jobs.release(visit.caller, number)
+    raise Fault(INVALID, "A job is killed, run again, held or released: nothing else.")
+
+
 @router.get("/jobs/new")
 async def new_job(
     visit: Writer, jobs: Jobs, sites: Sites, vos: Vos, portal: Pages, like: Annotated[int | None, Query(le=MOST)] = None
 ) -> Response:
     """The form, empty or as another job was."""
-    values = job_form.fields_of(await jobs.get(visit.caller, like)) if like is not None else job_form.blank()
-    return await _form(visit, sites, vos, portal, values, [])
+    if like is None:
+        return await _form(visit, sites, vos, portal, job_form.blank(), [])
+    base = await jobs.spec(visit.caller, like, rows=False)
+    return await _form(visit, sites, vos, portal, job_form.fields_of(base, like), [], base)
 
 
 @router.post("/jobs/new")
 async def submit_job(visit: Writer, jobs: Jobs, sites: Sites, vos: Vos, portal: Pages, browser: Cookies) -> Response:
     """Submit, or say what is wrong beside each field."""
     form = await own_form(visit, browser)
-    spec, wrong = job_form.read(form)
+    base = await _base(visit, jobs, form)
+    spec, wrong = job_form.read(form, base)
     if spec is not None:
         try:
             job = await jobs.submit(visit.caller, spec, form.get("key", "")[:100] or None)
@@ -92,13 +112,19 @@ async def submit_job(visit: Writer, jobs: Jobs, sites: Sites, vos: Vos, portal: 
             wrong = [job_form.Wrong("", f"{fault.detail} {fault.hint or ''}".strip())]
         else:
             return portal.redirect(f"/jobs/{job.number}")
-    return await _form(visit, sites, vos, portal, job_form.blank() | form, wrong, status=422)
+    return await _form(visit, sites, vos, portal, job_form.blank() | form, wrong, base, status=422)
+
+
+async def _base(visit: Visit, jobs: JobService, form: Mapping[str, str], *, rows: bool = True) -> JobSpec | None:
+    like = job_form.like_of(form)
+    return await jobs.spec(visit.caller, like, rows=rows) if like is not None else None
 
 
 @router.post("/jobs/preview")
-async def preview_job(visit: Writer, portal: Pages, browser: Cookies) -> Response:
+async def preview_job(visit: Writer, jobs: Jobs, portal: Pages, browser: Cookies) -> Response:
     """The form in the three other languages, while it is being filled in."""
-    spec, wrong = job_form.read(await own_form(visit, browser))
+    form = await own_form(visit, browser)
+    spec, wrong = job_form.read(form, await _base(visit, jobs, form, rows=False))
     return portal.page(visit, "jobs/_preview.html", spec=spec, snippets=_snippets(spec, portal), wrong=wrong)
 
 
@@ -109,9 +135,10 @@ async def _form(
     portal: Portal,
     values: dict[str, str],
     wrong: list[job_form.Wrong],
+    base: JobSpec | None = None,
     status: int = 200,
 ) -> Response:
-    spec, _ = job_form.read(values)
+    spec, _ = job_form.read(values, base)
     offers = await sites.list_sites(visit.caller)
     mine = await vos.list_mine(visit.caller.user_id)
     return portal.page(
@@ -122,6 +149,8 @@ async def _form(
         wrong=defaultdict(str, {one.field: one.message for one in wrong}),
         sites=[site.name for site in offers.items],
         vos=[one.vo for one in mine if one.is_active],
+        groups=sorted({group for one in mine for group in one.groups}),
+        was=base,
         spec=spec,
         snippets=_snippets(spec, portal),
     )
@@ -136,16 +165,49 @@ async def show_job(job: Number, visit: Reader, jobs: Jobs, portal: Pages) -> Res
     """One job: how it is going, why it is where it is, what has happened."""
     found = await jobs.get(visit.caller, job)
     explained = await jobs.explain(visit.caller, job, None)
+    used = await jobs.sample(visit.caller, job) if found.counts.done or found.counts.failed else []
+    columns = charts.columns(await jobs.picture(visit.caller, job, _COLUMNS)) if found.array else []
     return portal.page(
         visit,
         "jobs/_state.html" if visit.is_live else "jobs/show.html",
         job=found,
         explained=explained,
         bar=charts.stack(_counts(found)),
-        columns=charts.columns(await jobs.picture(visit.caller, job)) if found.array else [],
+        columns=columns,
+        shapes=charts.shapes(columns),
+        lanes=_lanes(found, used),
+        sampled=len(used),
         timeline=await jobs.timeline(visit.caller, job),
         tab="overview",
     )
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What tasks used of one thing: a picture, and the same in numbers."""
+
+    name: str
+    unit: str
+    dots: str
+    line: float | None
+    limit: float | None
+    spread: charts.Spread | None
+
+
+def _lanes(job: Job, used: Sequence[Used]) -> list[Lane]:
+    """Wall time, busy cores and memory of tasks, against what was asked for."""
+    needs = job.requirements
+    found: list[tuple[str, str, list[float], float | None]] = [
+        ("Wall time", "s", [one.wall_s for one in used], needs.wall_time_s),
+        ("Busy cores", "", [one.cpu_s / one.wall_s if one.wall_s > 0 else 0.0 for one in used], needs.cores),
+        ("Memory at most", "MiB", [one.memory_mib for one in used], needs.memory_mib),
+    ]
+    lanes = []
+    for name, unit, values, limit in found:
+        near = limit if limit is not None and values and limit <= 4 * max(values) else None
+        dots, line = charts.lane([(one.index, value) for one, value in zip(used, values, strict=True)], near)
+        lanes.append(Lane(name, unit, charts.points(dots) if len(dots) > 1 else "", line, limit, charts.spread(values)))
+    return [lane for lane in lanes if lane.spread is not None]
 
 
 def _counts(job: Job) -> dict[str, int]:
@@ -175,6 +237,7 @@ async def list_tasks(
     rows = sorted(page.items, key=lambda task: _order(_cell(task, sort)), reverse=down) if sort in every else page.items
     points = [(x, y, f"{job}.{t.index}") for t in rows if (x := _real(t, plot_x)) is not None
               and (y := _real(t, plot_y)) is not None]  # fmt: skip
+    dots = charts.dots(points)
     return portal.page(
         visit,
         "jobs/tasks.html",
@@ -190,8 +253,8 @@ async def list_tasks(
         down=down,
         plot_x=plot_x,
         plot_y=plot_y,
-        dots=charts.dots(points),
-        points=points,
+        dots=dots,
+        cloud=charts.points(dots),
         cell=_cell,
         tab="tasks",
     )
@@ -222,24 +285,25 @@ def _real(task: Any, name: str) -> float | None:
 
 @router.get("/jobs/{job}/log")
 async def show_log(
-    job: Number, visit: Reader, jobs: Jobs, portal: Pages, task: Index = None, stream: Stream = "stdout", q: str = ""
+    job: Number, visit: Reader, jobs: Jobs, portal: Pages, task: Index = None, stream: Stream = "stdout", q: Text = ""
 ) -> Response:
     """The end of a stream of a task; the script adds what comes."""
     found = await jobs.get(visit.caller, job)
     following = await jobs.follow(visit.caller, job, "now", 0)
     index = found.first if task is None else task
-    end = await jobs.log(visit.caller, job, index, LogChoice(stream, tail_bytes=_LOG_BYTES))
-    tail = b"".join([piece async for piece in end.pieces])
-    lines = tail.decode(errors="replace").splitlines()
-    if q:
-        lines = [line for line in lines if q.lower() in line.lower()]
+    hits = await jobs.find_in_log(visit.caller, job, index, stream, q) if q else None
+    tail = b""
+    if hits is None:
+        end = await jobs.log(visit.caller, job, index, LogChoice(stream, tail_bytes=_LOG_BYTES))
+        tail = b"".join([piece async for piece in end.pieces])
     return portal.page(
         visit,
         "jobs/log.html",
         job=found,
         index=index,
         stream=stream,
-        lines=lines,
+        lines=tail.decode(errors="replace").splitlines(),
+        hits=hits,
         is_cut=len(tail) >= _LOG_BYTES,
         cursor=following.cursor,
         q=q,
@@ -286,8 +350,8 @@ async def download_file(job: Number, index: Number, path: str, visit: Reader, jo
 
 @router.post("/jobs/{job}/act")
 async def act_on_job(job: Number, visit: Writer, jobs: Jobs, portal: Pages, browser: Cookies) -> Response:
-    """Kill or retry a job, or some of its tasks."""
+    """Kill or retry a job, or some of its tasks; hold or release it."""
     form = await own_form(visit, browser)
-    act = jobs.retry if form.get("act") == "retry" else jobs.kill
-    found = await act(visit.caller, job, Selection(job_form.indices(form.get("tasks", ""))))
+    some = Selection(job_form.indices(form.get("tasks", "")))
+    found = await _act(jobs, visit, job, form.get("act", ""), some)
     return portal.redirect(f"/jobs/{job}", found.status.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from markupsafe import Markup
 
@@ -77,7 +78,24 @@ def show_countdown(moment: datetime | None) -> Markup:
     )
 
 
+def show_day(moment: datetime | None) -> str:
+    return "–" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d}"
+
+
+def show_part(part: float | None) -> str:
+    """``99.87 %``; a dash where nothing is known."""
+    return "–" if part is None else f"{100 * part:.2f} %"
+
+
+def show_plain_hours(hours: float | None) -> str:
+    return show_hours(None if hours is None else hours * 3600)
+
+
 FILTERS = {
+    "urldecode": unquote,
+    "day": show_day,
+    "hours": show_plain_hours,
+    "part": show_part,
     "count": show_count,
     "size": show_bytes,
     "mib": show_mib,

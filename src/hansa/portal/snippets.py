@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import zlib
 from dataclasses import dataclass
 
-from hansa.jobs.wire import JobSpec
+from hansa.jobs.wire import JobSpec, Requirements
 from hansa.kernel.wire import encode
 
 
@@ -16,6 +17,24 @@ class Snippet:
 
     name: str
     text: str
+
+    @property
+    def id(self) -> str:
+        """Of its element on a page: the same text has the same."""
+        return f"copy-{zlib.crc32(f'{self.name} {self.text}'.encode()):08x}"
+
+
+def of_call(command: str, method: str, path: str, body: object = None, *, url: str) -> list[Snippet]:
+    """How to do what a form does without it: the command, and the call of the API that it makes."""
+    curl = [f"curl -X {method} {shlex.quote(f'{url}/api/v1{path}')} \\", '  -H "Authorization: Bearer $(hansa token)"']
+    words = [repr(method), repr(path)]
+    if body is not None:
+        text = json.dumps(encode(body), ensure_ascii=False)
+        curl[-1] += " \\"
+        curl += ["  -H 'Content-Type: application/json' \\", f"  -d {shlex.quote(text)}"]
+        words.append(repr(encode(body)))
+    python = f"from hansa import Hansa\n\nprint(Hansa().call({', '.join(words)}))"
+    return [Snippet("CLI", command), Snippet("curl", "\n".join(curl)), Snippet("Python", python)]
 
 
 def of_job(spec: JobSpec, url: str) -> list[Snippet]:
@@ -27,37 +46,71 @@ def of_job(spec: JobSpec, url: str) -> list[Snippet]:
     ]
 
 
-def _options(spec: JobSpec) -> list[tuple[str, object]]:
+def _options(spec: JobSpec) -> list[tuple[str, str, object]]:
+    """Options of the command line, their names in Python, and values; texts are of both."""
     needs = spec.requirements
     array = f"{spec.first}-{spec.first + spec.count - 1}" if spec.array else None
-    options: list[tuple[str, object]] = [
-        ("name", spec.name),
-        ("vo", spec.vo),
-        ("array", array),
-        ("cores", needs.cores),
-        ("memory", f"{needs.memory_mib}M" if needs.memory_mib else None),
-        ("gpus", needs.gpus or None),
-        ("time", f"{needs.wall_time_s}" if needs.wall_time_s else None),
-        ("site", needs.site),
-        ("retries", spec.retries or None),
-        ("priority", spec.priority if spec.priority != 5 else None),
-        ("setup", spec.setup),
+    options: list[tuple[str, str, object]] = [
+        ("name", "name", spec.name),
+        ("vo", "vo", spec.vo),
+        ("vo-group", "vo_group", spec.vo_group),
+        ("array", "array", array),
+        ("cores", "cores", needs.cores),
+        ("memory", "memory", f"{needs.memory_mib}M" if needs.memory_mib else None),
+        ("gpus", "gpus", needs.gpus or None),
+        ("gpu-model", "gpu_model", needs.gpu_model),
+        ("disk", "disk", f"{needs.disk_mib}M" if needs.disk_mib else None),
+        ("time", "wall_time", f"{needs.wall_time_s}" if needs.wall_time_s else None),
+        ("site", "site", needs.site),
+        ("image", "image", spec.image),
+        ("retries", "retries", spec.retries or None),
+        ("priority", "priority", spec.priority if spec.priority != 5 else None),
+        ("setup", "setup", spec.setup),
+        ("group", "group", spec.group),
+        ("comment", "comment", spec.comment),
     ]
-    return [(name, value) for name, value in options if value is not None]
+    return [one for one in options if one[2] is not None]
+
+
+_AFTER = {"ok": "after-ok", "any": "after-any", "started": "after"}
+
+
+def _lists(spec: JobSpec) -> list[tuple[str, str, list[object]]]:
+    """Options that are given once for each value."""
+    outputs = [] if spec.outputs == ["**"] else spec.outputs
+    found: list[tuple[str, str, list[object]]] = [
+        ("env", "env", [f"{name}={value}" for name, value in spec.env.items()]),
+        ("label", "labels", [f"{name}={value}" for name, value in spec.labels.items()]),
+        ("tag", "tags", list(spec.requirements.tags)),
+        ("output", "outputs", list(outputs)),
+    ]
+    for how, option in _AFTER.items():
+        found.append((option, option.replace("-", "_"), [one.job for one in spec.after if one.how == how]))
+    return [one for one in found if one[2]]
 
 
 def _command(spec: JobSpec) -> str:
     words = ["hansa", "job", "submit"]
-    for name, value in _options(spec):
-        words += [f"--{name}", shlex.quote(str(value))]
-    for name, value in spec.env.items():
-        words += ["--env", shlex.quote(f"{name}={value}")]
+    for option, _, value in _options(spec):
+        words += [f"--{option}", shlex.quote(str(value))]
+    for option, _, values in _lists(spec):
+        for value in values:
+            words += [f"--{option}", shlex.quote(str(value))]
+    if spec.hold:
+        words.append("--hold")
     return " ".join([*words, "--", shlex.join(spec.command)])
 
 
 def _body(spec: JobSpec) -> dict[str, object]:
-    blank = encode(JobSpec(command=[]))
-    return {name: value for name, value in encode(spec).items() if value != blank.get(name)}
+    found = _without(encode(spec), encode(JobSpec(command=[])))
+    if "requirements" in found:
+        found["requirements"] = _without(encode(spec.requirements), encode(Requirements()))
+    return found
+
+
+def _without(plain: dict[str, object], usual: dict[str, object]) -> dict[str, object]:
+    """What is not as it would be if it were not said."""
+    return {name: value for name, value in plain.items() if value != usual.get(name)}
 
 
 def _curl(spec: JobSpec, url: str) -> str:
@@ -73,10 +126,13 @@ def _curl(spec: JobSpec, url: str) -> str:
 
 
 def _python(spec: JobSpec) -> str:
-    names = {"time": "wall_time"}
     given = [repr(spec.command)]
-    for name, value in _options(spec):
-        given.append(f"{names.get(name, name)}={value!r}")
+    given += [f"{name}={value!r}" for _, name, value in _options(spec)]
+    given += [f"{name}={values!r}" for _, name, values in _lists(spec) if name not in ("env", "labels")]
     if spec.env:
         given.append(f"env={spec.env!r}")
+    if spec.labels:
+        given.append(f"labels={spec.labels!r}")
+    if spec.hold:
+        given.append("hold=True")
     return f"from hansa import Hansa\n\njob = Hansa().submit({', '.join(given)})\nprint(job.wait())"

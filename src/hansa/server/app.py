@@ -22,13 +22,18 @@ from hansa.kernel.http import BodyLimit, install_error_handlers, provide
 from hansa.machines.routes import router as machine_router
 from hansa.machines.sync_routes import router as image_place_router
 from hansa.placement.routes import router as plan_router
+from hansa.portal.admin import router as portal_admin_router
 from hansa.portal.frame import Portal
 from hansa.portal.home import router as portal_home_router
+from hansa.portal.images import router as portal_image_router
 from hansa.portal.jobs import router as portal_job_router
 from hansa.portal.live import router as portal_live_router
-from hansa.portal.places import router as portal_place_router
+from hansa.portal.machines import router as portal_machine_router
 from hansa.portal.signin import router as portal_router
 from hansa.portal.signin import v1_router as portal_v1_router
+from hansa.portal.sites import router as portal_site_router
+from hansa.portal.usage import router as portal_usage_router
+from hansa.portal.vos import router as portal_vo_router
 from hansa.server.events import router as event_router
 from hansa.server.rooms import Rooms, running
 from hansa.server.routes import router as server_router
@@ -80,7 +85,18 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
     app.include_router(server_router)
     app.include_router(provider_router)
     app.include_router(page_router)
-    for router in (portal_router, portal_live_router, portal_home_router, portal_job_router, portal_place_router):
+    for router in (
+        portal_router,
+        portal_live_router,
+        portal_home_router,
+        portal_job_router,
+        portal_machine_router,
+        portal_site_router,
+        portal_vo_router,
+        portal_image_router,
+        portal_usage_router,
+        portal_admin_router,
+    ):
         app.include_router(router)
     app.include_router(broker_router)
     if rooms is not None:

@@ -20,6 +20,7 @@ from tests.support.tools import ROOT, load_tool
 
 SCREENSHOTS = ROOT / ".cache" / "screenshots"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0000000000000000000000000000000000000000000 me@here"
 MODES: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
@@ -64,7 +65,7 @@ class World:
 
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    server = ServerProcess(tmp_path_factory.mktemp("portal") / "home")
+    server = ServerProcess(tmp_path_factory.mktemp("portal") / "home", machines__local="fake")
     try:
         server.start()
         info = server_status(server.home)
@@ -78,11 +79,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             made.wait(made.done)
             made.wait(made.sweep)
             made.huge = made.submit(command=["sleep", "0.3"], array=True, count=1_000_000, name="huge", priority=0)
-            made.api.post("/vos", json={"name": "vo.example.org", "description": "Galaxies"})
+            _federate(made.api)
             yield made
             made.api.post(f"/jobs/{made.huge}/kill", json={})
     finally:
         server.end()
+
+
+def _federate(api: httpx.Client) -> None:
+    """An organisation with an endorsed VM image, and a site that it has asked for capacity."""
+    vo, away = "vo.example.org", {"kind": "openstack", "url": "https://127.0.0.1:9/v3"}
+    new = {"name": "tiny", "title": "Tiny", "vo": None, "source": {"upload": True}, "visibility": "all"}
+    for path, body in (
+        ("/vm-images", new),
+        ("/vos", {"name": vo, "description": "Galaxies"}),
+        ("/sites", {"name": "NEBULA", "country": "Italy", "endpoints": [away], "vos": {vo: None}}),
+        ("/grants", {"vo": vo, "site": "NEBULA", "terms": {"core_hours": 1000}, "note": "for the survey"}),
+        ("/vm-images/endorse/debian-12", {"vo": vo, "follow": True}),
+        ("/vm-images/endorse/tiny", {"vo": vo, "follow": True}),
+        ("/machines", {"image": "tiny", "name": "kept", "flavour": "tiny", "ssh_keys": [KEY]}),
+    ):
+        assert api.post(path, json=body).is_success, path
+        if body is new:
+            assert api.put("/vm-images/upload/1/tiny", content=b"\0" * 65_536).is_success
 
 
 @pytest.fixture(scope="package")

@@ -146,7 +146,7 @@ async def qemu(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     folder = qemu_folder()
     spec = MachineSpec("contract", image(), Size(1, 256))
     drivers = [Qemu(folder, patience_s=1) for _ in range(2)]
-    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 60.0, drivers[0].leftovers)
+    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 300.0, drivers[0].leftovers)
     for key in await drivers[0].list_keys():
         await drivers[0].delete(key)
     assert await drivers[0].leftovers() == []

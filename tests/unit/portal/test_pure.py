@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import doctest
 import shlex
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from hansa.jobs.log_search import find_lines
 from hansa.jobs.overview import Bucket
-from hansa.jobs.wire import JobSpec, Requirements
+from hansa.jobs.wire import After, JobSpec, Requirements
 from hansa.kernel.errors import Fault
-from hansa.portal import charts, job_form, show, snippets, texts
+from hansa.portal import charts, job_form, machine_form, show, site_form, snippets, texts
 from hansa.portal.frame import templates, with_query
+from hansa.sites.capacity_wire import GrantTerms
 from tests.support.tools import load_tool
 
 
@@ -139,3 +143,101 @@ def test_every_template_can_be_read() -> None:
 def test_a_wrong_value_never_becomes_markup() -> None:
     hostile: Any = "<script>"
     assert "<script>" not in templates().from_string("{{ value }}").render(value=hostile)
+
+
+def test_a_job_is_submitted_again_as_it_was_but_for_what_was_changed() -> None:
+    base = JobSpec(
+        command=["fit", "{rate}"], array=True, count=2, names=["rate"], env={"A": "1"}, retry_on=[75],
+        after=[After(3), After(4, "any")], labels={"k": "v"}, image="docker://python:3.12-slim",
+        requirements=Requirements(cores=2, memory_mib=1000, wall_time_s=100, arch="x86_64", tags=["bigmem"]),
+    )  # fmt: skip
+    fields = job_form.fields_of(base, 9)
+    assert job_form.like_of(fields) == 9
+    assert job_form.read(fields, base) == (base, [])
+    changed, _ = job_form.read(fields | {"memory_gib": "2"}, base)
+    assert changed == replace(base, requirements=replace(base.requirements, memory_mib=2048))
+    assert job_form.read(fields | {"last": "5"}, base)[1][0].field == "last"
+    assert job_form.read(fields | {"after": "3:maybe"}, base)[1][0].field == "after"
+
+
+def test_snippets_of_a_call_say_the_same_three_times() -> None:
+    found = {
+        one.name: one.text for one in snippets.of_call("hansa x", "POST", "/a b", {"why": "it's"}, url="https://h")
+    }
+    words = shlex.split(found["curl"].replace("\\\n", " "))
+    assert words[words.index("-d") + 1] == '{"why": "it\'s"}'
+    assert "https://h/api/v1/a b" in words
+    compile(found["Python"], "snippet", "exec")
+
+
+def test_a_site_file_in_a_form_is_read_or_refused_with_its_reason() -> None:
+    site = site_form.read_site(site_form.EXAMPLE)
+    assert (site.name, site.endpoints[0].kind) == ("NEBULA", "slurm")
+    for text, said in (
+        ("name: [", "not YAML in line 2"),
+        ("just words", "holds no site"),
+        ("name: a", "endpoints"),
+        ("name: a\nendpoints: [{kind: ssh, credential_file: x}]", "credential_file"),
+        ("a: &x [1]\nb: *x", "Aliases"),
+        ("name: a\nendpoints: [{kind: ssh}]\nbogus: 1", "bogus"),
+    ):
+        with pytest.raises(Fault, match=said):
+            site_form.read_site(text)
+
+
+def test_terms_and_downtimes_of_forms() -> None:
+    terms = site_form.read_terms({"core_hours": "1,5", "memory_gib": "2", "ends": "2027-12-31", "cores": ""})
+    assert terms == GrantTerms(1.5, None, 2048, None, None, None, datetime(2027, 12, 31, tzinfo=UTC))
+    for fields in ({"cores": "1.5"}, {"gpus": "-1"}, {"ends": "soon"}, {"core_hours": "nan"}):
+        with pytest.raises(Fault):
+            site_form.read_terms(fields)
+    with pytest.raises(Fault, match="needs an end"):
+        site_form.read_downtime({})
+
+
+def test_pictures_of_what_tasks_used() -> None:
+    assert charts.spread([]) is None
+    assert charts.spread([3, 1, 2]) == charts.Spread(1, 2, 3, 3)
+    dots, line = charts.lane([(0, 1), (1, 2)], 4)
+    assert line is not None
+    assert line < min(dot.y for dot in dots)
+    assert charts.points(dots) == "".join(f"M{dot.x:g} {dot.y:g}h0" for dot in dots)
+    ((kind, path),) = charts.shapes(charts.columns([Bucket(0, 9, 0, 0, 10, 0, 0)]))
+    assert (kind, path) == ("done", "M0 0h100v100h-100z")
+    assert charts.area([1]) == []
+    assert [dot.y for dot in charts.area([0, 5])] == [100.0, 4.0]
+
+
+async def test_lines_are_found_across_pieces() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"one\ntw", b"o\nTWO more\n", b"x" * 70_000, b"two"):
+            yield piece
+
+    found = await find_lines(pieces(), "two")
+    assert found.lines == [(2, "two"), (3, "TWO more"), (4, "two")]
+    assert not found.is_cut
+    assert (await find_lines(pieces(), "o", most_lines=1)).is_cut
+
+
+def test_a_wizard_asks_for_a_machine_and_says_it_in_words() -> None:
+    form = machine_form.blank() | {
+        "image": "debian-12",
+        "flavour": "own",
+        "cores": "4",
+        "memory_gib": "6,5",
+        "days": "0",
+    }
+    new = machine_form.read(form | {"ssh_keys": "ssh-ed25519 AAAA a\n\n", "ports": "443, 80", "site": "NEBULA"})
+    assert (new.flavour, new.cores, new.memory_mib, new.lifetime_s) == (None, 4, 6656, 0)
+    assert (new.ports, new.sites, new.ssh_keys) == (["443", "80"], ["NEBULA"], ["ssh-ed25519 AAAA a"])
+    words = shlex.split(machine_form.command(new))
+    assert words[words.index("--expires") + 1] == "never"
+    assert words[words.index("--cpus") + 1] == "4"
+    assert machine_form.body(machine_form.read(machine_form.blank() | {"image": "x"})) == {
+        "image": "x",
+        "flavour": "small",
+        "lifetime_s": 604_800,
+    }
+    for bad in ({"image": ""}, {"cores": "0"}, {"memory_gib": "nan"}, {"name": "A b"}, {"days": "x"}):
+        with pytest.raises(Fault):
+            machine_form.read(form | bad)

@@ -56,7 +56,7 @@ PORTAL = {
     "/assets/{version}/{name}",
 }
 """Pages for browsers: they sign in by a session, and send who has none to the login."""
-PORTAL_ROOMS = ("/jobs", "/sites", "/vos", "/usage", "/admin")
+PORTAL_ROOMS = ("/jobs", "/machines", "/images", "/sites", "/grants/act", "/vos", "/usage", "/admin")
 BY_CLIENTS = {
     f"{PROTOCOL}/token",
     f"{PROTOCOL}/token/introspect",

@@ -106,6 +106,11 @@ class UpstreamService:
         self.offers_passwords = offers_passwords or not issuers.offered
 
     @property
+    def issuers(self) -> list[Issuer]:
+        """All issuers of the settings, for operators."""
+        return list(self._issuers)
+
+    @property
     def offered(self) -> list[Issuer]:
         """The issuers of the login page."""
         return self._issuers.offered

@@ -1,0 +1,217 @@
+"""Pages of machines: the table, the wizard, one machine and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from hansa.identity.policy import Permission
+from hansa.identity.provider.browser import Browser
+from hansa.identity.vos import VoService
+from hansa.images.service import ImageService
+from hansa.kernel.errors import INVALID, Fault
+from hansa.kernel.http import provided
+from hansa.machines.service import MachineService
+from hansa.machines.wire import DAY_S, Machine, MachineChange, MachinePlan, Reboot, Resize
+from hansa.portal import machine_form
+from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
+from hansa.portal.snippets import of_call
+from hansa.sites.service import SiteService
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+Machines = Annotated[MachineService, Depends(provided(MachineService))]
+Images = Annotated[ImageService, Depends(provided(ImageService))]
+Sites = Annotated[SiteService, Depends(provided(SiteService))]
+Vos = Annotated[VoService, Depends(provided(VoService))]
+Pages = Annotated[Portal, Depends(provided(Portal))]
+Cookies = Annotated[Browser, Depends(provided(Browser))]
+Reader = Annotated[Visit, visitor(Permission.MACHINES_READ)]
+Writer = Annotated[Visit, visitor(Permission.MACHINES_WRITE)]
+Name = Annotated[str, Path(min_length=1, max_length=80)]
+Text = Annotated[str, Query(max_length=200)]
+Column = Literal["name", "vo", "site", "state", "created", "updated", "expires"]
+PAGE = 50
+_MOST = 1000
+_CONSOLE_LINES = 300
+
+
+@router.get("/machines")
+async def list_machines(
+    visit: Reader,
+    machines: Machines,
+    portal: Pages,
+    q: Text = "",
+    state: Text = "",
+    sort: Column = "name",
+    down: bool = False,
+    page: Annotated[int, Query(ge=1, le=1000)] = 1,
+) -> Response:
+    """The table: searched, filtered, sorted and paged in the address."""
+    every = (await machines.list_machines(visit.caller, None, _MOST, with_deleted=state == "deleted")).items
+    word = q.strip().lower()
+    found = [one for one in every if (not state or one.status.phase == state) and _matches(one, word)]
+    found.sort(key=lambda one: _key(one, sort), reverse=down)
+    return portal.page(
+        visit,
+        "machines/_table.html" if visit.is_live else "machines/list.html",
+        machines=found[(page - 1) * PAGE : page * PAGE],
+        total=len(found),
+        pages=-(-len(found) // PAGE),
+        page=page,
+        states=sorted({one.status.phase for one in every} | {"running", "stopped", "failed", "deleted"}),
+        q=q,
+        state=state,
+        sort=sort,
+        down=down,
+    )
+
+
+def _matches(one: Machine, word: str) -> bool:
+    return word in f"{one.name} {one.vo or ''} {one.site or ''} {one.image} {' '.join(one.public)}".lower()
+
+
+def _key(one: Machine, column: Column) -> tuple[bool, str]:
+    """Nothing comes last; times sort as they are written."""
+    values = {
+        "name": one.name,
+        "vo": one.vo,
+        "site": one.site,
+        "state": one.status.phase,
+        "created": one.created.isoformat(),
+        "updated": one.status.since.isoformat(),
+        "expires": one.expires.isoformat() if one.expires else None,
+    }
+    return (values[column] is None, values[column] or "")
+
+
+@router.get("/machines/new")
+async def wizard(
+    visit: Writer, machines: Machines, images: Images, sites: Sites, vos: Vos, portal: Pages, step: Text = ""
+) -> Response:
+    """Three steps: a VM image, size and place, the plan. What was chosen is in the address."""
+    chosen = {name: visit.request.query_params.get(name, "")[:200] for name in machine_form.CHOICES}
+    values = machine_form.blank() | {name: value for name, value in chosen.items() if value}
+    if not values["image"]:
+        return await _step(visit, machines, images, sites, vos, portal, values, "image")
+    return await _step(visit, machines, images, sites, vos, portal, values, "plan" if step == "plan" else "size")
+
+
+@router.post("/machines/new")
+async def launch(
+    visit: Writer, machines: Machines, images: Images, sites: Sites, vos: Vos, portal: Pages, browser: Cookies
+) -> Response:
+    """Have it made, or say what is wrong."""
+    form = await own_form(visit, browser)
+    values = dict.fromkeys(machine_form.blank(), "") | form
+    try:
+        made = await machines.create(visit.caller, machine_form.read(values), form.get("key", "")[:100] or None)
+    except Fault as fault:
+        return await _step(visit, machines, images, sites, vos, portal, values, "plan", fault)
+    return portal.redirect(f"/machines/{made.name}")
+
+
+async def _step(
+    visit: Visit,
+    machines: MachineService,
+    images: ImageService,
+    sites: SiteService,
+    vos: VoService,
+    portal: Portal,
+    values: Mapping[str, str],
+    step: str,
+    fault: Fault | None = None,
+) -> Response:
+    plan: MachinePlan | None = None
+    snippets = []
+    if step != "image":
+        try:
+            new = machine_form.read({**values, "name": "" if fault else values["name"]})
+            if step == "plan":
+                plan = await machines.plan(visit.caller, replace(new, name=None, ssh_keys=[], user_data=""))
+            snippets = of_call(
+                machine_form.command(new), "POST", "/machines", machine_form.body(new), url=portal.browser.url
+            )
+        except Fault as found:
+            fault, step = fault or found, "size" if plan is None and fault is None else step
+    mine = [one.vo for one in await vos.list_mine(visit.caller.user_id) if one.is_active]
+    catalogue = (await images.list_images(visit.caller, None, _MOST)).items if step == "image" else []
+    return portal.page(
+        visit,
+        "machines/new.html",
+        status=422 if fault is not None else 200,
+        values=values,
+        step=step,
+        fault=fault,
+        plan=plan,
+        snippets=snippets,
+        images=catalogue,
+        sizes=machine_form.sizes(),
+        sites=[one.name for one in (await sites.list_sites(visit.caller)).items] if step == "size" else [],
+        vos=mine,
+        choices=machine_form.CHOICES,
+    )
+
+
+@router.get("/machines/{machine}")
+async def show_machine(machine: Name, visit: Reader, machines: Machines, portal: Pages) -> Response:
+    """One machine: how it is, how to reach it, and what has happened."""
+    found = await machines.get(visit.caller, machine)
+    explained = await machines.explain(visit.caller, machine)
+    template = "machines/_state.html" if visit.is_live else "machines/show.html"
+    return portal.page(
+        visit, template, machine=found, explained=explained, ssh=ssh_command(found), sizes=machine_form.sizes()
+    )
+
+
+def ssh_command(machine: Machine) -> Sequence[str]:
+    """The words that sign in with a plain OpenSSH; none where nobody can."""
+    access = machine.ssh
+    if access is None:
+        return ()
+    jump = ["-J", access.jump] if access.jump else []
+    port = ["-p", str(access.port)] if access.port != 22 else []
+    return ["ssh", *jump, *port, f"{access.user}@{access.host}"]
+
+
+@router.get("/machines/{machine}/console")
+async def show_console(machine: Name, visit: Reader, machines: Machines, portal: Pages) -> Response:
+    """What its console said last, asked of its site now."""
+    found = await machines.get(visit.caller, machine)
+    fault, text = None, ""
+    try:
+        text = (await machines.console(visit.caller, machine, _CONSOLE_LINES)).text
+    except Fault as why:
+        fault = why
+    return portal.page(visit, "machines/console.html", machine=found, text=text, fault=fault)
+
+
+@router.post("/machines/{machine}/act")
+async def act_on_machine(machine: Name, visit: Writer, machines: Machines, portal: Pages, browser: Cookies) -> Response:
+    """Start, stop, reboot, resize, extend, delete."""
+    form = await own_form(visit, browser)
+    caller = visit.caller
+    match form.get("act"):
+        case "start":
+            found = await machines.start(caller, machine)
+        case "stop":
+            found = await machines.stop(caller, machine)
+        case "reboot":
+            found = await machines.reboot(caller, machine, Reboot(hard=bool(form.get("hard"))))
+        case "resize":
+            found = await machines.resize(caller, machine, Resize(flavour=form.get("flavour", "")[:200] or None))
+        case "extend":
+            seconds = machine_form.lifetime_s(form)
+            found = await machines.change(caller, machine, MachineChange(lifetime_s=seconds))
+            days = f"{seconds // DAY_S} days from now" if seconds else "without an end"
+            return portal.redirect(f"/machines/{found.name}", f"It is kept {days}.")
+        case "restart":
+            found = await machines.change(caller, machine, MachineChange(restart=bool(form.get("restart"))))
+        case "delete":
+            found = await machines.delete(caller, machine)
+            return portal.redirect("/machines", f"{found.name} is being deleted with its addresses.")
+        case _:
+            raise Fault(INVALID, "This is nothing that can be done with a machine.")
+    return portal.redirect(f"/machines/{found.name}", found.status.message)

@@ -1,0 +1,116 @@
+"""Forms about sites: what they say as the values that the services take. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from hansa.kernel.errors import INVALID, Fault
+from hansa.kernel.http import invalid
+from hansa.sites.capacity_wire import GrantTerms
+from hansa.sites.wire import NewDowntime, NewSite
+
+_SITE: TypeAdapter[NewSite] = TypeAdapter(NewSite)
+_HINT = "A site file has a name and endpoints; the example beside the form can be changed."
+EXAMPLE = """name: NEBULA
+country: Italy
+endpoints:
+  - kind: slurm
+    settings:
+      host: login.nebula.example.org
+      user: hansa
+vos:
+  vo.example.org: nebula-account
+"""
+
+
+def read_site(text: str) -> NewSite:
+    """A site as its file says. Raises Fault ``kernel.invalid``."""
+    found = _read_yaml(text)
+    if not isinstance(found, dict):
+        raise Fault(INVALID, "This holds no site.", hint=_HINT)
+    for one in found.get("endpoints") or ():
+        if isinstance(one, dict) and "credential_file" in one:
+            said = "A browser cannot read the credential_file of an endpoint."
+            raise Fault(INVALID, said, hint="Use the command line (hansa site add), or write it as credential: here.")
+    try:
+        return _SITE.validate_python(found)
+    except ValidationError as error:
+        fault = invalid(error.errors())
+        raise Fault(INVALID, fault.detail, hint=_HINT) from error
+
+
+def _read_yaml(text: str) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+            raise Fault(INVALID, "Aliases (*name) are not taken here.", hint="Write it out.")
+        return yaml.load(text, loader)  # noqa: S506 - it is a safe one
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        said = getattr(error, "problem", None) or "it cannot be read"
+        raise Fault(INVALID, f"This is not YAML{where}: {said}.", hint=_HINT) from error
+
+
+def read_moment(text: str, what: str) -> datetime | None:
+    """A moment as browsers send it (in UTC); None for nothing. Raises Fault ``kernel.invalid``."""
+    if not text.strip():
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise Fault(INVALID, f"{what} is no time.", hint="As in 2026-12-01T08:00, in UTC.") from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def read_downtime(form: Mapping[str, str]) -> NewDowntime:
+    """The downtime of a form. Raises Fault ``kernel.invalid``."""
+    ends = read_moment(form.get("ends", ""), "The end")
+    if ends is None:
+        raise Fault(INVALID, "A downtime needs an end.", hint="It can be ended earlier at any time.")
+    return NewDowntime(
+        ends,
+        read_moment(form.get("starts", ""), "The start"),
+        "at_risk" if form.get("severity") == "at_risk" else "outage",
+        form.get("description", "").strip()[:2000],
+        form.get("endpoint") or None,
+    )
+
+
+def read_terms(form: Mapping[str, str]) -> GrantTerms:
+    """The terms of a capacity grant. Raises Fault ``kernel.invalid``."""
+    ends = read_moment(form.get("ends", ""), "The end")
+    memory = _number(form, "memory_gib")
+    return GrantTerms(
+        core_hours=_number(form, "core_hours"),
+        cores=_whole(form, "cores"),
+        memory_mib=None if memory is None else round(memory * 1024),
+        gpus=_whole(form, "gpus"),
+        storage_gib=_whole(form, "storage_gib"),
+        ends=ends,
+    )
+
+
+def _number(form: Mapping[str, str], name: str) -> float | None:
+    text = form.get(name, "").strip().replace(",", ".")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e10:
+        raise Fault(INVALID, f"{name.replace('_', ' ')} takes a number that is not negative, not {text[:40]!r}.")
+    return value
+
+
+def _whole(form: Mapping[str, str], name: str) -> int | None:
+    value = _number(form, name)
+    if value is not None and value != int(value):
+        raise Fault(INVALID, f"{name.replace('_', ' ')} takes a whole number.")
+    return None if value is None else int(value)
