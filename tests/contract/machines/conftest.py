@@ -108,7 +108,7 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     from libcloud.compute.drivers.ec2 import NAMESPACE, EC2Connection
     from moto.server import ThreadedMotoServer
 
-    parse = EC2Connection.responseCls.parse_body
+    parse: Any = EC2Connection.responseCls.parse_body
 
     def parse_body(self: Any) -> Any:
         self.body = re.sub(r'xmlns="http://ec2\.amazonaws\.com/doc/[^"]*"', f'xmlns="{NAMESPACE}"', self.body)
