@@ -70,7 +70,7 @@ def slurms_own(slurm: Slurm, tasks: int) -> None:
 
 def eventually_idle(slurm: Slurm) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while slurm.jobs("pending,running,completing"):
+    while slurm.run("squeue", "-h", "--states=pending,running,completing"):
         assert time.monotonic() < deadline, "Slurm does not come to its end"
         time.sleep(0.1)
 

@@ -25,7 +25,7 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 SCOPE = "openid profile eduperson_entitlement hansa"
 PASSWORD = "seven wild geese fly"
-START_S = 60.0
+START_S = 180.0
 ANSWER_S = 60.0
 """A busy machine takes its time."""
 _FORM = re.compile(r'<form method="(\w+)" action="([^"]*)">(.*?)</form>', re.DOTALL)
@@ -52,12 +52,19 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
+        try:
+            self._await_start(self.process)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _await_start(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_S
         while not self._is_up():
-            assert self.process.poll() is None, self.log
+            assert process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
-        return self
 
     def _is_up(self) -> bool:
         try:

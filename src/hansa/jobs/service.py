@@ -224,7 +224,9 @@ class JobService:
             job = await self._own(tx, caller, number)
             last = job.first + job.count - 1
             found = await store.rows_of(tx, job, job.first, last) if rows and job.has_rows else None
-        return decode(JobSpec, {**job.spec, "deadline": None, "hold": False, "rows": found})
+            needs = (await self._view(tx, job)).requirements  # they are kept in another form
+        plain = {name: value for name, value in job.spec.items() if name not in ("requirements", "deadline", "hold")}
+        return replace(decode(JobSpec, {**plain, "rows": found}), requirements=needs)
 
     async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, text: str) -> Found:
         """Lines of one stream of one task that have this text. Raises Fault ``jobs.no_task``."""

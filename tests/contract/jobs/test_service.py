@@ -361,3 +361,10 @@ async def test_a_job_that_waits_for_a_larger_site_starts_no_pilot_at_a_small_one
     assert await world.demand.look() == 1
     page = await world.jobs.pilots(world.owner, None, 9, live=True)
     assert [pilot.site for pilot in page.items] == ["large"]
+
+
+async def test_a_job_can_be_submitted_again_as_it_was(world: World) -> None:
+    needs = Requirements(cores=1, memory_mib=64, wall_time_s=60)
+    spec = JobSpec(["fit", "{rate}"], array=True, count=2, env={"A": "1"}, labels={"k": "v"}, requirements=needs)
+    job = await world.jobs.submit(world.owner, spec)
+    assert await world.jobs.spec(world.owner, job.number) == spec

@@ -77,7 +77,7 @@ def site_file(desk: Desk, name: str, settings: dict[str, Any]) -> None:
     text = yaml.safe_dump({"name": name, "visibility": "owner", "endpoints": [end]})
     desk.hansa("site", "add", str(desk.write(f"{name}.yaml", text)))
     up = f"{name} is up and its partitions are known"
-    eventually(lambda: _is_up(desk, name), up, pause_s=0.2)
+    eventually(lambda: _is_up(desk, name), up, 300, 0.5)
 
 
 def _is_up(desk: Desk, name: str) -> bool:
@@ -117,7 +117,7 @@ def far(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
             f"  IdentityFile {sshd.folder}/user_key\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
         )
         desk.hansa("site", "add", "--ssh", "mycluster", "--ssh-config", str(folder / "config"))
-        eventually(lambda: _is_up(desk, "mycluster"), "mycluster is up", pause_s=0.2)
+        eventually(lambda: _is_up(desk, "mycluster"), "mycluster is up", 300, 0.5)
         yield Cluster(slurm, server, desk, "mycluster")
     finally:
         server.end()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.integration.batch.conftest import Cluster
 from tests.support.serverprocess import eventually
+
+pytestmark = pytest.mark.timeout(900)  # real daemons, on a machine that may have other things to do
 
 
 def test_a_command_its_files_and_its_output_by_ssh(far: Cluster) -> None:
