@@ -50,8 +50,9 @@ def build(
 ) -> None:
     """Make a Debian cloud image NAME of packages, without the network but for apt: cloud-init, sshd and a kernel.
 
-    The same recipe gives the same image, as long as the mirror has the same packages. It takes about two minutes, as an
-    ordinary user, and needs mmdebstrap, qemu-utils, e2fsprogs and uidmap.
+    The same recipe gives the same files, as long as the mirror has the same packages; not yet the same checksum, as
+    inodes keep their times of change. It takes about two minutes, as an ordinary user, and needs mmdebstrap,
+    qemu-utils, e2fsprogs and uidmap.
     """
     from hansa.images.errors import BUILD_FAILED
     from hansa.kernel.errors import Permanent, Temporary
