@@ -107,7 +107,8 @@ def test_ten_at_once_and_the_eleventh_meets_the_quota(ada: Desk) -> None:
     for name in names:
         ada.post("/machines", {"image": "tools", "name": name})
     for name in names:
-        assert ada.until(name, "running", "failed")["status"]["phase"] == "running"
+        status = ada.until(name, "running", "failed")["status"]
+        assert status["phase"] == "running", status
     answer = ada.api.post("/machines", json={"image": "tools", "name": "one-more"})
     if answer.status_code == 202:  # what the site told last said that there was room
         failed = ada.until("one-more", "failed")
