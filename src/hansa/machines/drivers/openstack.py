@@ -1,7 +1,8 @@
 """Machines of an OpenStack project.
 
 Nova's creation is not idempotent: a machine carries its key as a tag, and is looked for by it before it is made. What
-is made for one machine alone (key pair, security group, floating address) carries the key in its name or description.
+is made for one machine alone (key pair, floating address) carries the key in its name or description; security groups
+are shared by machines with the same openings, and go when no machine uses them.
 Where a project has no network of its own, one is made, with a router to the outside.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -38,6 +41,7 @@ from hansa.machines.drivers.userdata import with_keys
 T = TypeVar("T")
 OURS = "hansa"
 """The tag of every machine of ours, and the name of the network that is made where a project has none."""
+_GROUPS = f"{OURS}-open-"
 CREATE_S, UPLOAD_S = 180.0, 3600.0
 _LIVES = {
     "ACTIVE": Life.RUNNING,
@@ -359,8 +363,7 @@ def _delete(api: Any, key: Key) -> Progress:
             api.compute.delete_server(server, ignore_missing=True)
     if found:
         return Progress.PENDING
-    for group in api.network.security_groups(name=tag_of(key)):
-        api.network.delete_security_group(group, ignore_missing=True)
+    _forget_groups(api)
     api.compute.delete_keypair(tag_of(key), ignore_missing=True)
     return Progress.DONE
 
@@ -411,27 +414,55 @@ def _outside(api: Any, name: str | None) -> Any | None:
 
 
 def _open(api: Any, key: Key, openings: Sequence[Opening]) -> None:
+    """Machines with the same openings share a security group: a project's quota of groups is small (ten by default)."""
+    from openstack.exceptions import NotFoundException
+
     server = _server(api, key)
-    group = next(api.network.security_groups(name=tag_of(key)), None)
-    if group is None:
-        group = api.network.create_security_group(name=tag_of(key), description="made by Hansa for one machine")
-    rules = [one for one in api.network.security_group_rules(security_group_id=group.id) if one.direction == "ingress"]
-    wanted = {(one.protocol, one.first, one.last, one.cidr) for one in openings}
+    try:
+        group_id = _ensure_group(api, openings)
+        ours = {one.id for one in _groups(api)} - {group_id}
+        for port in api.network.ports(device_id=server.id):
+            kept = [one for one in port.security_group_ids if one not in ours and one != group_id]
+            if {*kept, group_id} != set(port.security_group_ids):
+                api.network.update_port(port, security_groups=[*kept, group_id])
+    except NotFoundException as error:
+        raise Temporary("A security group went while it was given to the machine.", 1.0) from error
+
+
+def _ensure_group(api: Any, openings: Sequence[Opening]) -> str:
+    """The group with these openings; of several that were made at once, the one with the smallest id."""
+    from openstack.exceptions import ConflictException
+
+    wanted = sorted({(one.protocol, one.first, one.last, one.cidr) for one in openings})
+    name = _GROUPS + hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]
+    found = min((one.id for one in _groups(api) if one.name == name), default=None)
+    if found is None:
+        found = api.network.create_security_group(name=name, description="made by Hansa for its machines").id
     there = {
-        (one.protocol, one.port_range_min, one.port_range_max, one.remote_ip_prefix or "0.0.0.0/0"): one
-        for one in rules
+        (one.protocol, one.port_range_min, one.port_range_max, one.remote_ip_prefix or "0.0.0.0/0")
+        for one in api.network.security_group_rules(security_group_id=found)
     }
-    for rule, found in there.items():
-        if rule not in wanted:
-            api.network.delete_security_group_rule(found, ignore_missing=True)
-    for protocol, first, last, cidr in sorted(wanted - set(there)):
-        api.network.create_security_group_rule(
-            security_group_id=group.id, direction="ingress", ethertype="IPv4", protocol=protocol,
-            port_range_min=first, port_range_max=last, remote_ip_prefix=cidr,
-        )  # fmt: skip
-    for port in api.network.ports(device_id=server.id):
-        if group.id not in port.security_group_ids:
-            api.network.update_port(port, security_groups=[*port.security_group_ids, group.id])
+    for protocol, first, last, cidr in wanted:
+        if (protocol, first, last, cidr) not in there:
+            with suppress(ConflictException):  # made by another just now
+                api.network.create_security_group_rule(
+                    security_group_id=found, direction="ingress", ethertype="IPv4", protocol=protocol,
+                    port_range_min=first, port_range_max=last, remote_ip_prefix=cidr,
+                )  # fmt: skip
+    return str(found)
+
+
+def _groups(api: Any) -> list[Any]:
+    return [one for one in api.network.security_groups() if one.name.startswith(_GROUPS)]
+
+
+def _forget_groups(api: Any) -> None:
+    """Neutron itself refuses to delete a group that a port uses."""
+    from openstack.exceptions import ConflictException
+
+    for group in _groups(api):
+        with suppress(ConflictException):
+            api.network.delete_security_group(group, ignore_missing=True)
 
 
 def _find_network(api: Any, name: str | None) -> str | None:
