@@ -91,6 +91,7 @@ def ssh_command(machine: Machine, words: Sequence[str] = (), environ: Mapping[st
         "HostKeyAlias": machine.id,
         "StrictHostKeyChecking": strict,
         "LogLevel": "ERROR",
+        "ConnectionAttempts": "30",  # one a second: a machine that has just started has no sshd yet
     }
     command = ["ssh", "-i", str(own_key(env)), "-p", str(access.port)]
     for name, value in options.items():
