@@ -325,7 +325,7 @@ def test_every_page_is_seen_small_and_without_a_barrier(world: World, open_page:
         assert len(answer.body()) < WIRE_BYTES - 110_000, f"{path}: {len(answer.body())}"
         name = path.partition("?")[0].strip("/").replace("/", "-") or "home"
         page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
-        page.screenshot(path=SCREENSHOTS / f"{number:02}-{name}.{mode}.png", full_page=True)
+        page.screenshot(path=SCREENSHOTS / f"{number:02}-{name}.{mode}.png", full_page=True, caret="initial")
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             said.append(f"{path} is too wide")
         page.evaluate(axe)
