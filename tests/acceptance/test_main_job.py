@@ -180,7 +180,7 @@ def test_a_backup_brings_everything_back(make_desk: Callable[..., Desk]) -> None
 BAD = [
     (["--array", "0", "--", "true"], "0-0"),
     (["--array", "5-3", "--", "true"], ""),
-    (["--cores", "4000", "--", "true"], "4000 cores"),
+    (["--cores", "4000", "--", "true"], "4,000 cores"),
     (["--gpus", "3", "--", "true"], "GPUs"),
     (["--site", "nowhere", "--", "true"], "nowhere"),
     (["--memory", "lots", "--", "true"], "512M"),
