@@ -35,7 +35,7 @@ async def test_with_a_members_token(federation: Federation) -> None:
     (gpu,) = [flavour for flavour in facts.flavours if flavour.gpus]
     assert (gpu.name, gpu.gpus, gpu.gpu_model) == ("g1.large", 1, "a100")
     assert facts.gpus == ["a100"]
-    assert [image.name for image in facts.vm_images] == [contents.IMAGE]
+    assert contents.IMAGE in [image.name for image in facts.vm_images]  # others come by image synchronisation
     assert [network.name for network in facts.networks if network.is_external] == ["public"]
     assert facts.quotas["machines"].limit == 10
     assert facts.quotas["floating_ips"].limit
