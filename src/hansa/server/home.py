@@ -1,6 +1,7 @@
 """HANSA_HOME: the folder that holds everything of an embedded server.
 
-``config.toml db/ keys/ blobs/ logs/ machines/ run/``, all 0700. Port and issuer are chosen once, under a lock, and stay.
+``config.toml db/ keys/ blobs/ logs/ machines/ run/``, all 0700. Port and issuer are chosen once, under a lock,
+and stay.
 """
 
 from __future__ import annotations
