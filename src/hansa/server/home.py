@@ -1,6 +1,6 @@
 """HANSA_HOME: the folder that holds everything of an embedded server.
 
-``config.toml db/ keys/ blobs/ logs/ machines/ run/``, all 0700. Port and issuer are chosen once, under a lock,
+``config.toml db/ keys/ blobs/ images/ logs/ machines/ run/``, all 0700. Port and issuer are chosen once, under a lock,
 and stay.
 """
 
@@ -31,7 +31,7 @@ from hansa.kernel.settings import Settings, read_settings
 from hansa.server import errors
 
 _PORTS = range(20_000, 32_000)  # below what systems give to outgoing connections
-_FOLDERS = ("db", "keys", "blobs", "logs", "machines", "run")
+_FOLDERS = ("db", "keys", "blobs", "images", "logs", "machines", "run")
 
 
 @dataclass(frozen=True)
