@@ -20,7 +20,7 @@ from hansa.jobs.controller import START_FAILED, PilotRoom
 from hansa.jobs.measured import measured
 from hansa.jobs.model import PilotPhase, start_delay_s
 from hansa.jobs.needs import Needs, needs_of_queue, place_of_pilot
-from hansa.jobs.placing import Known, Offer, choice_for, grants_left, offer_of
+from hansa.jobs.placing import Known, Offer, choice_for, offer_of
 from hansa.jobs.sizing import GROW_S, Live, Size, most_at, most_waiting_at, size_for, uncovered
 from hansa.jobs.standing import Standing, standing_of
 from hansa.kernel.clock import Clock
@@ -30,6 +30,7 @@ from hansa.kernel.events import Event, EventLog
 from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.placement.model import Choice
+from hansa.placement.service import grants_left
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService

@@ -16,7 +16,6 @@ from hansa.kernel.database import Tx
 from hansa.placement import choose
 from hansa.placement.model import Candidate, Choice, DataNeed, Request
 from hansa.placement.views import LOCAL, Platform, candidates, settings_of
-from hansa.sites import capacity
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import EndpointView, SiteView, Work
 
@@ -136,18 +135,6 @@ def said_of(choice: Choice, candidate: Candidate) -> str:
     """``local: 64 cores asked, 4 there``."""
     found = choose.explain(choice, candidate).findings
     return f"{candidate.site}: {', '.join(finding.message.rstrip('.') for finding in found)}"
-
-
-async def grants_left(
-    tx: Tx, sites: Iterable[SiteView], user_id: str, vo: str, group: str, user_name: str, now: datetime
-) -> dict[str, Left | NoGrant]:
-    """What is left to a user of the grants of a VO, at those of the sites that demand one."""
-    found = {}
-    for site in sites:
-        if site.policy.demands_grant and vo:
-            who = capacity.Who(vo, site.name, user_id, user_name, "", group)
-            found[site.name] = await capacity.left(tx, who, now)
-    return found
 
 
 async def platforms_of(tx: Tx, sites: Sequence[str]) -> dict[str, Platform]:

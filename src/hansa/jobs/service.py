@@ -25,7 +25,7 @@ from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import Needs, fill_needs, needs_of
 from hansa.jobs.notices import NoticePolicy
-from hansa.jobs.placing import Known, choice_for, grants_left, offer_of, why_never
+from hansa.jobs.placing import Known, choice_for, offer_of, why_never
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
@@ -57,6 +57,7 @@ from hansa.kernel.status import Party
 from hansa.kernel.wire import decode
 from hansa.node.protocol import File
 from hansa.placement.model import Choice
+from hansa.placement.service import grants_left
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -56,7 +56,7 @@ class PlanService:
             vo = await self._vos.check_may_start(tx, caller, asked.vo)
             mine = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, mine)
-            grants = await grants_left(tx, sites, caller, vo, asked.vo_group, now)
+            grants = await grants_left(tx, sites, caller.user_id, vo or "", asked.vo_group, caller.name, now)
             seen = await self._seen(tx, [site.name for site in sites], now)
             lapsed = await self._lapsed(tx, caller, vo, sites, asked, now) if asked.work == "machine" else {}
         work = SiteWork.PILOTS if asked.work == "job" else SiteWork.MACHINES
@@ -87,13 +87,13 @@ def without_authority(candidate: Candidate, status: Status) -> Candidate:
 
 
 async def grants_left(
-    tx: Tx, sites: Sequence[SiteView], caller: Caller, vo: str | None, group: str, now: datetime
+    tx: Tx, sites: Iterable[SiteView], user_id: str, vo: str, group: str, user_name: str, now: datetime
 ) -> dict[str, Left | NoGrant]:
-    """What is left to the caller of the VO's grants, at those of the sites that demand one."""
+    """What is left to a user of the grants of a VO, at those of the sites that demand one."""
     found: dict[str, Left | NoGrant] = {}
     for site in sites:
         if vo and site.policy.demands_grant:
-            who = capacity.Who(vo, site.name, caller.user_id, caller.name, "", group)
+            who = capacity.Who(vo, site.name, user_id, user_name, "", group)
             found[site.name] = await capacity.left(tx, who, now)
     return found
 
