@@ -36,8 +36,8 @@ class Item:
 
 
 class Speaker:
-    """A task as the origin of log chunks. Chunks in flight hold its result back: it must not arrive before
-    them."""
+    """A task as the origin of log chunks. Chunks in flight hold back its next ones and its result: two requests
+    may overtake each other, and who follows the log would never see what came late."""
 
     __slots__ = ("flying", "index", "lease", "streams")
 
@@ -100,9 +100,9 @@ class Content:
 
     def add_item(self, item: Item) -> bool:
         """Take a result along, with its logs. False if it has to wait."""
-        if item.source.streams and not self.add_logs(item.source):
+        if item.source.flying or (item.source.streams and not self.add_logs(item.source)):
             return False
-        if item.source.flying or item.size > self._left:
+        if item.size > self._left:
             return False
         self._left -= item.size
         self.items.append(item)
@@ -136,7 +136,7 @@ class Outbox:
                     break
         self.ready.extendleft(reversed(later))
         for speaker in live:
-            if not content.add_logs(speaker):
+            if not speaker.flying and not content.add_logs(speaker):
                 break
         for speaker in content.speakers:
             speaker.flying += 1

@@ -88,7 +88,7 @@ def test_wrong_tokens(shared_server: ServerProcess, token: str) -> None:
 def test_a_pilots_token_opens_nothing_but_its_own_exchange(server: ServerProcess) -> None:
     number = server.submit("sleep", "60")
     eventually(lambda: server.job(number)["counts"]["running"], "the task runs")
-    (folder,) = (server.home / "run" / "pilots").iterdir()
+    folder = next((server.home / "run" / "pilots").iterdir())
     request = {"protocol": 1, "session": "forged", "sequence": 1}
     with server.client((folder / "token").read_text()) as pilot:
         for path in ("/whoami", "/jobs", f"/jobs/{number}", "/pilots", "/sites", "/usage", "/events", "/../../metrics"):
@@ -135,16 +135,16 @@ def test_a_task_cannot_read_the_home_nor_its_pilots_secrets(server: ServerProces
     """
     number = server.submit("sh", "-c", script)
     eventually(lambda: server.pilots(), "there is a pilot")
-    (folder,) = (server.home / "run" / "pilots").iterdir()
-    pilot_token = (folder / "token").read_text().strip()
+    folders = list((server.home / "run" / "pilots").iterdir())  # a second one starts where the first is slow
+    pilot_tokens = [(folder / "token").read_text().strip() for folder in folders]
     assert server.await_end(number)["status"]["phase"] == "done"
     with server.client() as owner:
         said = owner.get(f"/jobs/{number}/logs").text
-        (pilot,) = owner.get("/pilots").json()["items"]
-    if pilot["isolation"] in (None, "none"):
+        pilots = owner.get("/pilots").json()["items"]
+    if all(pilot["isolation"] in (None, "none") for pilot in pilots):
         pytest.skip("this computer allows no namespaces: tasks are not isolated")
     assert server.token not in said
-    assert pilot_token not in said
+    assert not [token for token in pilot_tokens if token in said]
     assert "server.json" not in said
 
 

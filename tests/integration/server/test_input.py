@@ -229,7 +229,7 @@ def test_exchanges_that_are_nonsense(server: ServerProcess) -> None:
     from tests.support.serverprocess import eventually
 
     eventually(lambda: server.pilots(), "there is a pilot")
-    (folder,) = (server.home / "run" / "pilots").iterdir()
+    folder = next((server.home / "run" / "pilots").iterdir())
     address = f"/pilots/{folder.name}/exchange"
     good = {"protocol": 1, "session": "x", "sequence": 1}
     with server.client((folder / "token").read_text()) as pilot:

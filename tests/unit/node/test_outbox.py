@@ -41,13 +41,26 @@ def test_result_waits_for_its_log(tmp_path: Path) -> None:
     outbox.add(item(1))
     first = outbox.compose([])
     assert [one.result["index"] for one in first.items] == [1]
+    early = outbox.compose([])
+    assert (early.items, early.chunks) == ([], [])  # the first part has not arrived: the rest might overtake it
+    outbox.answered(Parcel({}, first.items, first.speakers, 0, False))
     second = outbox.compose([])
-    assert second.items == []  # all of the log is on its way, but the first part has not arrived
-    for content in (first, second):
-        outbox.answered(Parcel({}, content.items, content.speakers, 0, False))
-    assert [one.result["index"] for one in outbox.compose([]).items] == [0]
+    assert [one.result["index"] for one in second.items] == [0]
     shipped = b"".join(base64.b64decode(chunk["data"]) for chunk in first.chunks + second.chunks)
     assert len(shipped) == LOG_BUDGET_BYTES + 1000
+
+
+def test_a_running_tasks_log_is_on_its_way_in_one_request_at_a_time(tmp_path: Path) -> None:
+    outbox = Outbox()
+    talker = Speaker(1, 0, [stream(tmp_path, b"a" * 100)])
+    quiet = Speaker(1, 1, [stream(tmp_path, b"", name="other")])
+    first = outbox.compose([talker, quiet])
+    (tmp_path / "stdout").write_bytes(b"a" * 100 + b"b" * 100)
+    talker.streams[0].look()
+    assert outbox.compose([talker, quiet]).chunks == []
+    outbox.answered(Parcel({}, first.items, first.speakers, 0, False))
+    (chunk,) = outbox.compose([talker, quiet]).chunks
+    assert (chunk["offset"], base64.b64decode(chunk["data"])) == (100, b"b" * 100)
 
 
 def test_log_over_its_limit_ends_with_a_count(tmp_path: Path) -> None:
