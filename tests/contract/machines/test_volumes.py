@@ -127,18 +127,18 @@ async def test_killed_at_every_call_of_a_volumes_life(database: Database, tmp_pa
     for kill_at in range(1, 60):
         name = f"m-{kill_at}"
         await world.create(name, volumes=[MachineVolume(1, "data")])
-        was_killed = await drive(world, kill_at, 30)
-        await world.settle(90)
+        was_killed = await drive(world, kill_at)
+        await world.settle(5)
         assert (await volume(world)).status.phase == "attached"
         assert len(cloud.volumes) == len(cloud.machines) == 1
         await world.service.delete(world.ada, name)
-        was_killed |= await drive(world, kill_at, 5)
-        await world.settle(90)
+        was_killed |= await drive(world, kill_at)
+        await world.settle(5)
         assert (await volume(world)).status.phase == "available"
         assert [one.attached_to for one in cloud.volumes.values()] == [None]
         await world.volumes.delete(world.ada, "data")
         was_killed |= await drive(world, kill_at)
-        await world.settle(90)
+        await world.settle(5)
         assert not cloud.volumes
         assert not cloud.machines
         if not was_killed:
@@ -173,7 +173,7 @@ async def test_a_snapshot_is_an_image_that_machines_start_of(world: MachineWorld
 
     for number in ("1", "2"):
         await world.images.withdraw(world.ada, "web", number, "old")
-    await world.settle(120)
+    await world.settle(61)
     assert not cloud.snapshots
     assert (await world.snapshots.list_snapshots(world.ada, None, 10)).items == []
 
@@ -217,13 +217,13 @@ async def test_killed_at_every_call_of_a_snapshots_life(database: Database, tmp_
     await world.settle(5)
     for kill_at in range(1, 20):
         taken = await world.snapshots.create(world.ada, "web", NewSnapshot())
-        was_killed = await drive(world, kill_at, 5)
-        await world.settle(90)
+        was_killed = await drive(world, kill_at)
+        await world.settle(5)
         assert (await world.snapshots.get(world.ada, taken.id)).status.phase == "ready"
         assert len(cloud.snapshots) == 1
         await world.images.withdraw(world.ada, "web", taken.version, "")
-        was_killed |= await drive(world, kill_at, 90)
-        await world.settle(120)
+        was_killed |= await drive(world, kill_at, 61)
+        await world.settle(61)
         assert not cloud.snapshots
         if not was_killed:
             assert kill_at > 1

@@ -44,7 +44,7 @@ _STOP_S = 20
 
 
 class Nspawn:
-    """Machines, Power, Resizes, Snapshots, Volumes, Networks, Consoles by containers. ``folder`` is this driver's own."""
+    """All of machines but public addresses and ports, by containers. ``folder`` is this driver's own."""
 
     def __init__(self, folder: Path, helper: Helper, *, is_isolated: bool) -> None:
         self._folder = folder
