@@ -71,7 +71,7 @@ async def test_the_server_is_killed(server: ServerProcess) -> None:
 async def test_the_pilot_is_killed(server: ServerProcess) -> None:
     number = server.array(COUNT, *NAP)
     await_progress(server, number, 20)
-    assert shoot(server.pilots()) == 1
+    assert shoot(server.pilots())
     await all_is_well(server, number, COUNT)
 
 
@@ -81,7 +81,7 @@ async def test_the_spawner_is_killed(server: ServerProcess) -> None:
     pilots = server.pilots()
     assert shoot(server.spawners())
     await all_is_well(server, number, COUNT)
-    assert server.pilots() == pilots
+    assert set(pilots) <= set(server.pilots()), "it starts another spawner, and lives on"
 
 
 async def test_all_are_killed_at_once(server: ServerProcess) -> None:
