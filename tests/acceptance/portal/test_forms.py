@@ -126,7 +126,6 @@ def test_markup_in_whatever_people_type_is_text(world: World, open_page: Open) -
                                   "description": HOSTILE}),
         ("/grants", {"vo": vo, "site": "ODD", "terms": {"core_hours": 7}, "note": HOSTILE}),
         ("/vm-images", new),
-        (f"/vos/{vo}/members/{eve['id']}/suspend", {"why": HOSTILE}),
         (f"/vos/{vo}/suspend", {"why": HOSTILE}),
     ):  # fmt: skip
         answer = api.post(path, json=body)
