@@ -21,7 +21,7 @@ from hansa.kernel.status import Party
 from hansa.machines import sync_store as store
 from hansa.machines.drivers.base import Can, Image, Images, Machines, Progress, able
 from hansa.machines.places import Drivers, Holder
-from hansa.machines.sync_model import REMOVE, Phase, Place, decide, wanted
+from hansa.machines.sync_model import REMOVE, Phase, Place, decide, described, disk_gib, wanted
 from hansa.sites.service import LOCAL
 
 TUNING = Tuning(concurrency=4, act_s=6 * 3600.0)
@@ -148,7 +148,11 @@ class SyncRoom:
             form = Format.RAW if "raw" in formats else Format.QCOW2
         path = await self._depot.as_format(version.sha256, has, form)
         about = image.about
-        return Image(f"sha256:{version.sha256}", path, None, form, about["arch"], about["login"] or "root")
+        said = described(image.name, version.version, about)
+        return Image(
+            f"sha256:{version.sha256}", path, None, form, about["arch"], about["login"] or "root", said,
+            disk_gib(version.virtual_bytes),
+        )  # fmt: skip
 
     async def _formats(self, place: str) -> list[str]:
         async with self._database.read() as tx:

@@ -67,6 +67,7 @@ def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     options = ["--variant=minbase", f"--mode={mode}", "--format=null", "--skip=cleanup"]
     options += [f"--include={','.join((*BASE, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
+    options += ["--dpkgopt=force-unsafe-io"]  # what breaks off is thrown away: nothing need be on the disk before
     options += [f'--customize-hook={" ".join(finish)} "$1"']
     sources = [
         f"deb {mirror}/debian {suite} main",
@@ -76,11 +77,12 @@ def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     return ["mmdebstrap", *options, suite, "/dev/null", *sources]
 
 
-def pack_command(recipe: Recipe, tree: Path, disk: Path) -> tuple[list[str], Mapping[str, str]]:
-    """mke2fs's, and its environment: a file system without any time, id or seed but the recipe's."""
+def pack_command(recipe: Recipe, tree: Path, disk: Path, at: int) -> tuple[list[str], Mapping[str, str]]:
+    """mke2fs's, and its environment: a file system at a place of the disk, without any id or seed but the recipe's."""
     argv = [
         "mke2fs", "-q", "-F", "-t", "ext4", "-L", "cloudroot", "-U", recipe.disk_id,
-        "-O", "^has_journal,^metadata_csum", "-E", f"hash_seed={recipe.disk_id},lazy_itable_init=1,root_owner=0:0",
+        "-O", "^has_journal,^metadata_csum",
+        "-E", f"hash_seed={recipe.disk_id},lazy_itable_init=1,root_owner=0:0,offset={at}",
         "-d", str(tree), str(disk), f"{recipe.disk_gib}G",
     ]  # fmt: skip
     return argv, {"E2FSPROGS_FAKE_TIME": str(recipe.date), "SOURCE_DATE_EPOCH": str(recipe.date)}
