@@ -35,6 +35,8 @@ class Recipe:
     mirror: str = "http://deb.debian.org"
     """Below it are ``/debian`` and ``/debian-security``."""
     date: int = EPOCH
+    base: tuple[str, ...] = BASE
+    """What makes it a cloud image; fewer for tests."""
 
     @property
     def digest(self) -> str:
@@ -65,7 +67,7 @@ def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     suite, mirror = recipe.release, recipe.mirror.rstrip("/")
     # Cleaning is ours, in the tree: mmdebstrap's own would miss its configuration, and clean this computer's lists.
     options = ["--variant=minbase", f"--mode={mode}", "--format=null", "--skip=cleanup"]
-    options += [f"--include={','.join((*BASE, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
+    options += [f"--include={','.join((*recipe.base, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     options += ["--dpkgopt=force-unsafe-io"]  # what breaks off is thrown away: nothing need be on the disk before
     options += [f'--customize-hook={" ".join(finish)} "$1"']
