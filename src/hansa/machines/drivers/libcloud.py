@@ -1,9 +1,10 @@
 """Machines of any other cloud that Apache Libcloud makes and deletes machines at: Google, Azure, OpenNebula and others.
 
 Libcloud's common calls know neither tags nor idempotency tokens, so a machine is found again by its name, which is made
-of its key. Where a cloud refuses a second machine of a name, creation is idempotent; elsewhere the surplus is trimmed.
-How user data, SSH keys and the key are handed over differs: ``_HAND_OVER`` has it for the clouds that are known, and
-the site's setting ``create`` has whatever else a cloud's ``create_node`` wants. What is tested: see the documentation.
+of its key, or by the key where the cloud gives back what was written on a machine. Where a cloud refuses a second
+machine of a name, creation is idempotent; elsewhere the surplus is trimmed. How user data, SSH keys and the key are
+handed over differs: ``_HAND_OVER`` has it for the clouds that are known, and the site's setting ``create`` has whatever
+else a cloud's ``create_node`` wants. What is tested: see the documentation.
 """
 
 from __future__ import annotations
@@ -173,8 +174,12 @@ def name_of(key: Key) -> str:
 
 
 def _nodes(api: Any, key: Key) -> list[Any]:
-    """Clouds list machines that are gone for a while: those count no more."""
-    return [one for one in api.list_nodes() if one.name == name_of(key) and str(one.state) != "terminated"]
+    """By name, or by what was written on them: Libcloud gives OpenNebula no names.
+
+    Clouds list machines that are gone for a while: those count no more.
+    """
+    there = [one for one in api.list_nodes() if str(one.state) != "terminated"]
+    return [one for one in there if one.name == name_of(key) or _told(one, KEY) == key]
 
 
 def _node(api: Any, key: Key) -> Any:
