@@ -23,7 +23,7 @@ from tests.support.ssh_in import inside, new_key
 from tests.support.vmimage import debian_image, need_builder
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-SMALL = Recipe(base=("busybox-static",), disk_gib=2)
+SMALL = Recipe(base=("base-files", "busybox-static", "libc6"), variant="extract", disk_gib=2)
 
 
 async def quiet(_said: str, _share: float) -> None:

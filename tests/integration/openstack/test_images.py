@@ -133,7 +133,7 @@ async def test_killed_before_it_could_be_shown_it_is_not_sent_again(glance: Glan
     assert (left.status, left.is_hidden) == ("active", True)
     assert await glance.driver.ensure_image(image, "again") == left.id
     (one,) = await glance.find(image)
-    assert (one.is_hidden, one.properties["os_distro"]) == (False, "debian")
+    assert (one.is_hidden, one.os_distro) == (False, "debian")
     await glance.driver.delete_image(image.checksum)
 
 
@@ -205,7 +205,8 @@ def test_what_a_vo_endorses_comes_by_itself_is_replaced_and_goes(federation: Fed
             (one,) = _ours(cloud)
             about = one.properties
             assert (one.status, one.min_disk, one.is_hidden, one.visibility) == ("active", 1, False, "private")
-            assert (about["os_distro"], about["os_version"], about["os_admin_user"]) == ("debian", "12", "debian")
+            assert (one.os_distro, one.os_version, one.os_type) == ("debian", "12", "linux")
+            assert about["os_admin_user"] == "debian"
             assert about["hansa_image"] == "synced@1"
             operator.post("/vm-images/versions/synced", json={"version": "2", "upload": True}).raise_for_status()
             operator.put("/vm-images/upload/2/synced", content=qcow2() + bytes(512)).raise_for_status()

@@ -36,7 +36,9 @@ class Recipe:
     """Below it are ``/debian`` and ``/debian-security``."""
     date: int = EPOCH
     base: tuple[str, ...] = BASE
-    """What makes it a cloud image; fewer for tests."""
+    """What makes it a cloud image."""
+    variant: str = "minbase"
+    """Of mmdebstrap: ``extract`` unpacks ``base`` alone and configures nothing, for tests."""
 
     @property
     def digest(self) -> str:
@@ -66,7 +68,7 @@ def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     """mmdebstrap's, that ends with running ``finish ROOT`` where the tree belongs to root, and keeps nothing else."""
     suite, mirror = recipe.release, recipe.mirror.rstrip("/")
     # Cleaning is ours, in the tree: mmdebstrap's own would miss its configuration, and clean this computer's lists.
-    options = ["--variant=minbase", f"--mode={mode}", "--format=null", "--skip=cleanup"]
+    options = [f"--variant={recipe.variant}", f"--mode={mode}", "--format=null", "--skip=cleanup"]
     options += [f"--include={','.join((*recipe.base, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     options += ["--dpkgopt=force-unsafe-io"]  # what breaks off is thrown away: nothing need be on the disk before

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ def _send(api: Any, image: Image, name: str) -> str:
         raise Refused(Why.IMAGE, "The image's content is not here, and not there.")
     made = api.image.create_image(
         name, disk_format=image.format, container_format="bare", visibility="private", allow_duplicates=True,
-        is_hidden=True, min_disk=image.min_disk_gib, architecture=image.arch,
-        **image.about, **{CHECKSUM: image.checksum},
+        architecture=image.arch, **image.about, **{CHECKSUM: image.checksum},
+        meta={"is_hidden": True, "min_disk": image.min_disk_gib},  # not made into text
     )  # fmt: skip
     with Reading(image.path) as content:
         made.data = content
@@ -122,17 +123,27 @@ def _has_arrived(found: Any, size: int, digest: str) -> bool:
 def _show(api: Any, found: Any, image: Image) -> None:
     """For everybody in the project to start machines of; also one that was hidden, and is wanted again."""
     if found.is_hidden or _property(found, WHOLE) != image.checksum:
-        api.image.update_image(found, is_hidden=False, **image.about, **{WHOLE: image.checksum})
+        _change(api, found, is_hidden=False, about={**image.about, WHOLE: image.checksum})
 
 
 def _leave(api: Any, found: Any) -> bool:
     """Whether it is gone. While machines need it, it is hidden: a rebuild of theirs finds it, and nobody else."""
     if any(True for _ in api.compute.servers(details=False, image=found.id)):
         if not found.is_hidden:
-            api.image.update_image(found, is_hidden=True)
+            _change(api, found, is_hidden=True, about={})
         return False
     api.image.delete_image(found, ignore_missing=True)
     return True
+
+
+def _change(api: Any, found: Any, *, is_hidden: bool, about: Mapping[str, str]) -> None:
+    """One change of all of it; openstacksdk's own sends what Glance does not take where there are properties."""
+    from openstack.exceptions import raise_from_response
+
+    changes = [{"op": "replace", "path": "/os_hidden", "value": is_hidden}]
+    changes += [{"op": "add", "path": f"/{name}", "value": value} for name, value in about.items()]
+    headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+    raise_from_response(api.image.patch(f"/images/{found.id}", json=changes, headers=headers))
 
 
 def _property(image: Any, name: str) -> str:
