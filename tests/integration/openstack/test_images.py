@@ -206,7 +206,7 @@ def test_what_a_vo_endorses_comes_by_itself_is_replaced_and_goes(federation: Fed
             about = one.properties
             assert (one.status, one.min_disk, one.is_hidden, one.visibility) == ("active", 1, False, "private")
             assert (one.os_distro, one.os_version, one.os_type) == ("debian", "12", "linux")
-            assert about["os_admin_user"] == "debian"
+            assert one.os_admin_user == "debian"
             assert about["hansa_image"] == "synced@1"
             operator.post("/vm-images/versions/synced", json={"version": "2", "upload": True}).raise_for_status()
             operator.put("/vm-images/upload/2/synced", content=qcow2() + bytes(512)).raise_for_status()
