@@ -98,7 +98,7 @@ class VmWorld:
             await self.engine.run_until_idle()
             if left <= 0:
                 return
-            step = min(left, 15.0)
+            step = min(left, 30.0)
             self.clock.advance(step)
             left -= step
 

@@ -40,7 +40,6 @@ _LIVES_ON = timedelta(hours=2)
 _SPEECHLESS = timedelta(minutes=20)
 """A guest that runs for so long without giving its ticket for a token will not any more."""
 _SOON_S, _LATER_S, _AGAIN_S = 2.0, 15.0, 60.0
-_CLEAN_LOOKS, _CLEAN_PAUSE_S = 100, 0.2
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 
 _BOOT = """#!/bin/sh
@@ -159,16 +158,13 @@ class MachineBatch:
         """Let go of the machine when nothing is left of it, and not before."""
         if (await self.observe(pilot_id)).life is Life.ENDED:
             await self.cancel(pilot_id)
-        for _ in range(_CLEAN_LOOKS):
-            async with self._database.begin() as tx:
-                row = await store.of_pilot(tx, pilot_id)
-                if row is not None and Phase(row.phase) is Phase.DELETED:
-                    await store.update(tx, row.id, let_go=True)
-                    return
-            if row is None or row.wanted != Wanted.DELETED:
+        async with self._database.begin() as tx:
+            row = await store.of_pilot(tx, pilot_id)
+            if row is not None and Phase(row.phase) is Phase.DELETED:
+                await store.update(tx, row.id, let_go=True)
                 return
-            await asyncio.sleep(_CLEAN_PAUSE_S)
-        raise Temporary(f"The machine {name_of(pilot_id)} is still being deleted.", 10)
+        if row is not None and row.wanted == Wanted.DELETED:
+            raise Temporary(f"Its machine {row.name} is still being deleted: {row.message}", _SOON_S)
 
 
 def name_of(pilot_id: str) -> str:
