@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+
+from tests.support.groups import Scheduler, arrange
 
 pytest_plugins = ["tests.support.leftovers", "tests.support.postgres", "tests.support.openstack.fixtures"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    """With several processes: what shares a server runs in one of them."""
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that take minutes are run where somebody asks for them."""
+    if hasattr(config, "workerinput"):  # one of several processes
+        arrange(items)
     if os.environ.get("HANSA_TEST_LONG"):
         return
     skip = pytest.mark.skip(reason="takes minutes: make test-long")

@@ -1,4 +1,7 @@
-"""What a machine uses, and what is reserved for it. Always inside the unit of work of what happens to it."""
+"""What a machine uses, and what is reserved for it. Always inside the unit of work of what happens to it.
+
+Of a machine that was made for a pilot nothing is counted here: its tasks are, and the time that the pilot was idle.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ async def reserve(tx: Tx, row: Any, place: str, now: datetime) -> None:
     await capacity.release(tx, thing_of(row.id))
     site = site_of(place)
     found = await site_store.get(tx, site)
-    if row.vo is None or found is None or not policy_of(found).demands_grant:
+    if row.pilot_id is not None or row.vo is None or found is None or not policy_of(found).demands_grant:
         return
     size = row.sizes[place]
     until = row.expires or now + timedelta(days=365)
@@ -49,7 +52,7 @@ def who_of(row: Any, site: str) -> capacity.Who:
 
 async def charge_now(tx: Tx, events: EventLog, row: Any, now: datetime, *, is_over: bool) -> None:
     """Charge what was used since the last time: every hour, and when the machine stops (``is_over``)."""
-    if row.charged_until is None or row.place is None:
+    if row.charged_until is None or row.place is None or row.pilot_id is not None:
         return
     elapsed_s = (now - row.charged_until).total_seconds()
     if elapsed_s <= 0 or not (is_over or elapsed_s >= CHARGE_EVERY.total_seconds()):

@@ -85,8 +85,12 @@ class MachineService:
         self._authority = authority
         self._limits = limits
 
-    async def create(self, caller: Caller, new: NewMachine, key: str | None = None) -> Machine:
+    async def create(
+        self, caller: Caller, new: NewMachine, key: str | None = None, *, pilot_id: str | None = None
+    ) -> Machine:
         """Have a machine made at the site that suits it best; durable on return. The same ``key``: the same machine.
+
+        ``pilot_id``: it is made for this pilot of the caller's, and what it uses is counted there.
 
         Raises Fault ``machines.bad_spec``, ``machines.no_site``, ``machines.name_taken``, those of its image
         (``images.not_found``, ``images.not_endorsed``, ``images.not_ready``), of its VO (``identity.no_vo`` …), of the
@@ -105,7 +109,9 @@ class MachineService:
             machine_id = new_id("machine")
             lifetime_s = DEFAULT_LIFETIME_S if new.lifetime_s is None else new.lifetime_s
             expires = now + timedelta(seconds=lifetime_s) if lifetime_s else None
-            asked = placing.request_of(new, wish, vo, lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
+            # Of a pilot's machine its tasks are counted, not its life: the grant need not have room for that.
+            asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
+            asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
             names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names, machine_id)
             order, sizes = await self._places(tx, asking, asked, wish, now)
@@ -117,11 +123,14 @@ class MachineService:
                 "wanted": Wanted.RUNNING.value, "created": now, "since": now, "expires": expires, "due_at": now,
                 "course": store.dump_course(course), "phase": Phase.WAITING.value, "reason": "machines.placed",
                 "message": f"It will be created at {order[0].partition('/')[0]}.", "waiting_on": Party.HANSA.value,
+                "pilot_id": pilot_id,
             }  # fmt: skip
             await store.insert(tx, **row)
             await self._begin(tx, machine_id, course, order[0], expires, now)
             made: Any = await store.get(tx, machine_id)
-            await self._record(tx, caller, made, "machines.created", f"{caller.name} created it. {made.message}")
+            whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
+            actor = "hansa" if pilot_id else caller.actor
+            await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
@@ -312,15 +321,20 @@ class MachineService:
                 await self._record(tx, caller, row, "machines.changed", f"{caller.name} {', '.join(said)}.")
         return machine_view(row)
 
-    async def delete(self, caller: Caller, name: str) -> Machine:
-        """Remove it, everywhere, with its addresses; volumes stay. A second time changes nothing."""
+    async def delete(self, caller: Caller, name: str, *, why: str = "") -> Machine:
+        """Remove it, everywhere, with its addresses; volumes stay. A second time changes nothing.
+
+        ``why``: of Hansa's own accord, for this reason.
+        """
         now = self._clock.now()
         async with self._database.begin() as tx:
             row = await self._own(tx, caller, name, lock=True)
             if row.wanted != Wanted.DELETED:
                 await store.update(tx, row.id, wanted=Wanted.DELETED.value)
                 await store.QUEUE.changed(tx, now, row.id)
-                await self._record(tx, caller, row, "machines.delete_asked", f"{caller.name} deleted it.")
+                said = why or f"{caller.name} deleted it."
+                actor = "hansa" if why else caller.actor
+                await self._record(tx, caller, row, "machines.delete_asked", said, actor)
                 row = await store.get(tx, row.id)
         return machine_view(row)
 
@@ -390,9 +404,18 @@ class MachineService:
             raise Fault(errors.NOT_FOUND, f"There is no machine {name[:80]} of yours.", hint=hint)
         return row
 
-    async def _record(self, tx: Tx, caller: Caller, row: Any, reason: str, message: str) -> None:
+    async def _record(
+        self, tx: Tx, caller: Caller, row: Any, reason: str, message: str, actor: str | None = None
+    ) -> None:
         event = Event(
-            caller.actor, subject_of(row.id), row.phase, reason, message, row.owner_id, row.vo, {"name": row.name}
+            actor or caller.actor,
+            subject_of(row.id),
+            row.phase,
+            reason,
+            message,
+            row.owner_id,
+            row.vo,
+            {"name": row.name},
         )
         await self._events.record(tx, event)
 

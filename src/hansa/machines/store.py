@@ -45,6 +45,8 @@ machines = sa.Table(
     sa.Column("expires", Moment),
     sa.Column("warned", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("ended", Moment, index=True),
+    sa.Column("pilot_id", sa.Text, index=True),  # for whose tasks it was made; null: for its owner to use
+    sa.Column("let_go", sa.Boolean, nullable=False, server_default=sa.false()),  # that pilot needs it no more
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     *reconcile_columns(),
     sa.Index(
@@ -88,6 +90,12 @@ async def find(tx: Tx, owner_id: str, name: str, *, lock: bool = False) -> Any |
     by_name = sa.and_(machines.c.name == name, machines.c.phase != "deleted")
     query = sa.select(machines).where(machines.c.owner_id == owner_id, sa.or_(by_name, machines.c.id == name))
     return (await tx.execute(query.with_for_update() if lock else query)).first()
+
+
+async def of_pilot(tx: Tx, pilot_id: str) -> Any | None:
+    """The machine that was made for a pilot, until it is let go of."""
+    mine = sa.and_(machines.c.pilot_id == pilot_id, ~machines.c.let_go)
+    return (await tx.execute(sa.select(machines).where(mine))).first()
 
 
 async def names(tx: Tx, owner_id: str, start: str) -> set[str]:

@@ -130,6 +130,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.jobs,
             rooms.exchange,
             rooms.channels,
+            rooms.enrolments,
             rooms.program,
             rooms.events,
         )

@@ -39,7 +39,9 @@ from hansa.jobs.channels import ChannelService
 from hansa.jobs.controller import PilotRoom
 from hansa.jobs.demand import Demand
 from hansa.jobs.drivers.local import LocalBatch
+from hansa.jobs.drivers.machines import MachineBatch, Whose
 from hansa.jobs.drivers.places import EndpointPlaces
+from hansa.jobs.enrolment import EnrolService, Tickets
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
@@ -122,6 +124,7 @@ class Rooms:
     registry_logins: RegistryLoginService
     exchange: ExchangeService
     channels: ChannelService
+    enrolments: EnrolService
     program: NodeProgram
     places: EndpointPlaces
     demand: Demand
@@ -265,9 +268,6 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         settings.server.ca_file,
         ends.put_nowait,
     )
-    places = EndpointPlaces(
-        local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, settings.server.ca_file
-    )
     depot = Depot(settings.images.folder or home.path / "images", settings.images.free_bytes)
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
@@ -280,6 +280,25 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         local_machines.drivers(settings.machines, home.path / "machines"),
         _equip(tokens),
         openstack_sites.close,
+    )
+    machines = MachineService(
+        database,
+        events,
+        clock,
+        machine_drivers,
+        images,
+        sites,
+        vos,
+        authority,
+        Limits(settings.machines.start_s, settings.machines.attempts),
+    )
+    tickets, ca_file = Tickets(vault), settings.server.ca_file
+
+    def machine_batch(whose: Whose) -> MachineBatch:
+        return MachineBatch(database, clock, machines, tickets, home.pilot_urls(), whose, ca_file)
+
+    places = EndpointPlaces(
+        local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, ca_file, machine_batch
     )
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     endpoints = EndpointRoom(
@@ -338,17 +357,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
         endorsing=EndorsementService(database, events, clock, images, home.url),
-        machines=MachineService(
-            database,
-            events,
-            clock,
-            machine_drivers,
-            images,
-            sites,
-            vos,
-            authority,
-            Limits(settings.machines.start_s, settings.machines.attempts),
-        ),
+        machines=machines,
+        enrolments=EnrolService(database, events, clock, identity, tickets, program, home.pilot_urls(), settings.job),
         machine_drivers=machine_drivers,
         sync=sync,
         image_places=SyncService(database),

@@ -27,7 +27,7 @@ def test_the_batch_job_says_whose_it_is_and_the_job_shows_its_script(cluster: Cl
     cluster.free()
     job = cluster.job("--site", "here", "--", "true")
     assert cluster.end(job)["exit_code"] == 0
-    (pilot,) = cluster.hansa("job", "show", str(job), "--script", "-o", "json").json()
+    pilot, *_ = cluster.hansa("job", "show", str(job), "--script", "-o", "json").json()
     assert pilot["batch_id"].isdecimal()
     assert pilot["script"].startswith("# sbatch ")
     shown = cluster.slurm.show(int(pilot["batch_id"]))
