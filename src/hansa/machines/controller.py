@@ -34,6 +34,7 @@ from hansa.machines.drivers.base import (
 )
 from hansa.machines.model import QUIET_S, SLOW_POLL_S, TRANSITIONS, Phase, Seen, Turn, Wanted, decide, site_of
 from hansa.machines.places import Drivers, Holder
+from hansa.machines.sync_model import described, disk_gib
 from hansa.machines.views import decided_of, opening_of, seen_of, size_of
 from hansa.placement import failover
 from hansa.placement.failover import Course, Try
@@ -156,8 +157,11 @@ class MachineRoom:
             total = f" of {version.size_bytes / 1e6:,.0f}" if version.size_bytes else ""
             done = f" {version.done_bytes / 1e6:,.0f}{total} MB are here." if version.done_bytes else ""
             return plain, f"Its VM image {about['name']} is {version.phase}: {version.message}{done}"
-        path = self._depot.path(version.sha256)
-        return replace(plain, checksum=f"sha256:{version.sha256}", path=path, format=version.format), None
+        image: Any = await image_store.get_image(tx, version.image_id)
+        return replace(
+            plain, checksum=f"sha256:{version.sha256}", path=self._depot.path(version.sha256), format=version.format,
+            about=described(image.name, version.version, image.about), min_disk_gib=disk_gib(version.virtual_bytes),
+        ), None  # fmt: skip
 
     async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Seen, Result]) -> Next:
         row = await store.get(tx, loaded.row.id, lock=True)

@@ -243,6 +243,12 @@ class MachineService:
         following = encode_cursor(rows[-1].name, rows[-1].id) if len(rows) == limit else None
         return MachinePage([machine_view(row) for row in rows], following)
 
+    async def search(self, caller: Caller, wanted: store.Search) -> tuple[list[Machine], int]:
+        """A page of the caller's machines as a table shows them, and how many match in all."""
+        async with self._database.read() as tx:
+            rows, number = await store.search(tx, caller.user_id, wanted)
+        return [machine_view(row) for row in rows], number
+
     async def get(self, caller: Caller, name: str) -> Machine:
         """One machine, by name or id."""
         async with self._database.read() as tx:

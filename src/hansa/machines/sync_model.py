@@ -69,3 +69,20 @@ def decide(row: Any, now: datetime) -> Act | Settle:
     if row.phase == Phase.THERE and row.observed_generation >= row.generation and row.checked + LOOK_AGAIN > now:
         return Settle("images.there", row.checked + LOOK_AGAIN)
     return Act(SEND, "images.sending")
+
+
+def described(name: str, version: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """An image as clouds describe it, in Glance's words; what the catalogue does not say is left out."""
+    words = {
+        "hansa_image": f"{name}@{version}",
+        "os_type": str(about.get("os") or "").lower(),
+        "os_distro": str(about.get("os_name") or "").lower().partition(" ")[0],
+        "os_version": str(about.get("os_version") or ""),
+        "os_admin_user": str(about.get("login") or ""),
+    }
+    return {key: value for key, value in words.items() if value}
+
+
+def disk_gib(virtual_bytes: int | None) -> int:
+    """The whole GiB that a disk of so many bytes needs; 0: not known."""
+    return -(-(virtual_bytes or 0) // 1024**3)

@@ -102,6 +102,10 @@ class Image:
     arch: str = "x86_64"
     login: str = "root"
     """The user that its cloud-init gives the SSH keys to."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What a provider should write on it, in OpenStack's words (``os_distro``)."""
+    min_disk_gib: int = 0
+    """The smallest root disk that it fits on; 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -361,7 +365,7 @@ class Images(Protocol):
         """
 
     async def delete_image(self, checksum: str) -> Progress:
-        """Remove it. PENDING while machines need it."""
+        """Remove it. PENDING while machines need it: from then on nobody else finds it there."""
 
 
 PROTOCOLS: Mapping[Can, type] = {
