@@ -45,7 +45,7 @@ from hansa.jobs.enrolment import EnrolService, Tickets
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
-from hansa.jobs.measured import measured
+from hansa.jobs.measured import measured, started_since
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
@@ -311,9 +311,12 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, ca_file, machine_batch
     )
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
+    endpoints = EndpointRoom(
+        kind_of, events, clock, vault, settings.sites, egress, sockets, tokens, started_since=started_since
+    )
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
-        Engine(database, clock, EndpointRoom(kind_of, events, clock, vault, settings.sites, egress, sockets, tokens)),
+        Engine(database, clock, endpoints),
         Engine(database, clock, PilotRoom(places, identity, events, clock, settings.pilot, settings.job)),
         Engine(database, clock, VersionRoom(database, events, clock, depot, sources), IMAGE_TUNING),
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
