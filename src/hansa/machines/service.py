@@ -24,7 +24,7 @@ from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
-from hansa.machines import accounts, errors, explain, placing, store
+from hansa.machines import accounts, claims, errors, explain, placing, store, volume_store
 from hansa.machines.controller import subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
@@ -115,6 +115,8 @@ class MachineService:
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names, machine_id)
             says = placing.says_memory(new)
             order, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
+            fixed = await claims.places(tx, caller.user_id, new.volumes)
+            order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
             row = {
                 "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
@@ -128,6 +130,7 @@ class MachineService:
             await store.insert(tx, **row)
             await self._begin(tx, machine_id, course, order[0], expires, now)
             made: Any = await store.get(tx, machine_id)
+            await claims.take(tx, made, new.volumes, now)
             whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
             actor = "hansa" if pilot_id else caller.actor
             await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
@@ -148,13 +151,16 @@ class MachineService:
             image, _ = await self._chosen(tx, caller, new.image, vo)
             asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
             names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
+            fixed = await claims.places(tx, caller.user_id, new.volumes)
+            fixed |= {place for place in (image.get("place"),) if place}
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names)
             vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, vos)
             local = list(self._drivers.local)
             found = await placing.candidates(tx, sites, local, asking, now)
             choice = placing.choose(asked, found, says_memory=placing.says_memory(new))
-        return plan_view(image, vo, choice, placing.order(choice, local), placing.sizes(choice, wish))
+        order = placing.only(placing.order(choice, local), fixed)
+        return plan_view(image, vo, choice, order, placing.sizes(choice, wish))
 
     async def _begin(
         self, tx: Tx, machine_id: str, course: Course, place: str, expires: datetime | None, now: datetime
@@ -210,7 +216,8 @@ class MachineService:
         return {
             "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
             "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",
-            "format": pinned.format.value if pinned.format else "qcow2",
+            "format": pinned.format.value if pinned.format else "qcow2", "provider_id": pinned.provider_id,
+            "place": pinned.place,
         }, pinned.version_id  # fmt: skip
 
     async def _name(self, tx: Tx, caller: Caller, new: NewMachine, image: str) -> str:
@@ -244,6 +251,12 @@ class MachineService:
             rows = await store.listed(tx, caller.user_id, start, limit, place=site, with_deleted=with_deleted)
         following = encode_cursor(rows[-1].name, rows[-1].id) if len(rows) == limit else None
         return MachinePage([machine_view(row) for row in rows], following)
+
+    async def search(self, caller: Caller, wanted: store.Search) -> tuple[list[Machine], int]:
+        """A page of the caller's machines as a table shows them, and how many match in all."""
+        async with self._database.read() as tx:
+            rows, number = await store.search(tx, caller.user_id, wanted)
+        return [machine_view(row) for row in rows], number
 
     async def get(self, caller: Caller, name: str) -> Machine:
         """One machine, by name or id."""
@@ -359,7 +372,8 @@ class MachineService:
         async with self._database.read() as tx:
             row = await self._own(tx, caller, name)
             timeline = await self._events.timeline(tx, subject_of(row.id), 30)
-        return explain.machine(row, timeline, self._clock.now())
+            volumes = await volume_store.of_machine(tx, row.id)
+        return explain.machine(row, volumes, timeline, self._clock.now())
 
     async def _wish(
         self,
@@ -425,6 +439,7 @@ class MachineService:
 
 def _check(new: NewMachine) -> None:
     """Raise Fault ``machines.bad_spec`` on what no machine can be."""
+    claims.check(new.volumes)
     for word in new.ports:
         try:
             opening_of(word)
