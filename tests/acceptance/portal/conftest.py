@@ -61,7 +61,12 @@ class World:
     def other(self, name: str) -> httpx.Client:
         """The API of another user."""
         token = self.api.post("/users", json={"name": name}).json()["token"]
-        return httpx.Client(base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {token}"})
+        return api_of(self.url, token)
+
+
+def api_of(url: str, token: str) -> httpx.Client:
+    """With patience: the computer may be busy."""
+    return httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=120)
 
 
 @pytest.fixture(scope="package")
@@ -71,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         server.start()
         info = server_status(server.home)
         assert info is not None
-        with httpx.Client(base_url=f"{info.url}/api/v1", headers={"Authorization": f"Bearer {info.token}"}) as api:
+        with api_of(info.url, info.token) as api:
             made = World(info.url, api, 0, 0, 0)
             script = f"echo hello; echo '{HOSTILE}'; echo x > out.txt; echo '{{\"loss\": 0.5}}' > result.json"
             made.done = made.submit(command=["sh", "-c", script], name=HOSTILE)
