@@ -70,10 +70,10 @@ def desk_of(server: ServerProcess, folder: Path) -> Desk:
     return Desk(server.home, folder, server.settings)
 
 
-def site_file(desk: Desk, name: str, settings: dict[str, Any]) -> None:
+def site_file(desk: Desk, name: str, settings: dict[str, Any], **more: Any) -> None:
     import yaml
 
-    end = {"kind": "slurm", "settings": settings}
+    end = {"kind": "slurm", "settings": settings, **more}
     text = yaml.safe_dump({"name": name, "visibility": "owner", "endpoints": [end]})
     desk.hansa("site", "add", str(desk.write(f"{name}.yaml", text)))
     up = f"{name} is up and its partitions are known"

@@ -15,6 +15,7 @@ from tests.support.cli import Desk
 from tests.support.postgres import PostgresServer
 from tests.support.serverprocess import ServerProcess, eventually
 from tests.support.slurm import Slurm
+from tests.support.sshd import Sshd
 
 pytestmark = pytest.mark.timeout(900)  # real daemons, on a machine that may have other things to do
 COUNT = 60
@@ -27,24 +28,26 @@ def two(
     """Servers with the same keys, database, object store and issuer; and a user of the first."""
     name = postgres_server.create_database()
     settings = LEFT_IN_PEACE_S | {"database__url": postgres_server.url(name), "objects__url": str(tmp_path / "blobs")}
+    settings["sites__networks"] = '["127.0.0.0/8"]'  # a shared server goes to no loopback by itself
     first = ServerProcess(tmp_path / "first", **settings)
     second = ServerProcess(tmp_path / "second", **settings)
+    sshd = Sshd(tmp_path / "sshd", {"SLURM_CONF": str(slurm.conf), "HOME": str(tmp_path)}).start()
     try:
-        for server in (first, second):
-            server.settings["SLURM_CONF"] = str(slurm.conf)
         first.start()
         second.home.mkdir(mode=0o700)
         shutil.copytree(first.home / "keys", second.home / "keys")
         second.settings["HANSA_IDENTITY__ISSUER"] = str(first.info["url"])
         second.start()
         desk = desk_of(first, tmp_path / "desk")
-        place = {"host": "login", "here": True, "folder": str(tmp_path / "there"), "python": sys.executable}
-        site_file(desk, "here", place | {"poll_s": 1})
+        place = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "known_hosts": sshd.known_hosts}
+        place |= {"folder": str(tmp_path / "there"), "python": sys.executable, "poll_s": 1}
+        site_file(desk, "cluster", place, credential={"private_key": sshd.key})
         yield first, second, desk
     finally:
         for server in (first, second):
             server.end()
         _scancel(slurm)
+        sshd.stop()
         postgres_server.drop_database(name)
 
 
