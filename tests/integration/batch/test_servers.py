@@ -28,7 +28,7 @@ def two(
     """Servers with the same keys, database, object store and issuer; and a user of the first."""
     name = postgres_server.create_database()
     settings = LEFT_IN_PEACE_S | {"database__url": postgres_server.url(name), "objects__url": str(tmp_path / "blobs")}
-    settings["sites__networks"] = '["127.0.0.0/8"]'  # a shared server goes to no loopback by itself
+    settings["sites__networks"] = "127.0.0.0/8"  # a shared server goes to no loopback by itself
     first = ServerProcess(tmp_path / "first", **settings)
     second = ServerProcess(tmp_path / "second", **settings)
     sshd = Sshd(tmp_path / "sshd", {"SLURM_CONF": str(slurm.conf), "HOME": str(tmp_path)}).start()
