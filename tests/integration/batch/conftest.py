@@ -75,7 +75,9 @@ def site_file(desk: Desk, name: str, settings: dict[str, Any], **more: Any) -> N
 
     end = {"kind": "slurm", "settings": settings, **more}
     text = yaml.safe_dump({"name": name, "visibility": "owner", "endpoints": [end]})
-    desk.hansa("site", "add", str(desk.write(f"{name}.yaml", text)))
+    path = desk.write(f"{name}.yaml", text)
+    path.chmod(0o600)
+    desk.hansa("site", "add", str(path))
     up = f"{name} is up and its partitions are known"
     eventually(lambda: _is_up(desk, name), up, 300, 0.5)
 

@@ -145,8 +145,10 @@ def test_a_time_limit_and_preemption_are_no_failures(cluster: Cluster) -> None:
         eventually((began / name).exists, f"{name} runs")
 
         def batch() -> str:
-            busy = [one for one in cluster.pilots() if one["job"] == job and one["tasks"]]
-            return str(busy[0]["batch_id"] or "") if busy else ""
+            with cluster.server.client() as client:
+                pilots = client.get(f"/jobs/{job}/pilots").raise_for_status().json()["items"]
+            busy = [one["batch_id"] for one in pilots if one["tasks"]]
+            return str(busy[0] or "") if busy else ""
 
         return job, eventually(batch, "its batch job is known")
 
