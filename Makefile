@@ -1,7 +1,7 @@
 # Every target sets up what it needs; `make` alone tells what there is.
 
 PYTHON ?= python3
-WORKERS ?= 0  # of pytest: `make test WORKERS=2` runs two tests at a time
+WORKERS ?= 0  # of pytest: `make test WORKERS=2` runs two tests at a time, none that share a server (tests/support/groups.py)
 
 BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1

@@ -95,6 +95,7 @@ def _run_apart(name: str, quick: bool) -> list[Row]:
         output = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks", "--only", name, "--json", str(output)]
         environment = {**os.environ, "TMPDIR": folder, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody measures a command that is compiled anew each time
         process = subprocess.Popen([*command, *(["--quick"] if quick else [])], cwd=ROOT, env=environment)
         try:
             code = process.wait(LIMITS_S[name])

@@ -78,7 +78,7 @@ class Peers:
 
     def podman_words(self, *words: str) -> list[str]:
         """With a store of its own, so that nothing is left on this computer."""
-        own = ["--root", str(self.place / "podman"), "--runroot", str(self.place / "podman-run")]
+        own = ["--root", str(self.place / "podman"), "--runroot", str(self.place / "run")]  # of 50 characters at most
         return ["podman", *own, "--storage-driver", "overlay", "--runtime", "runc", *words]
 
     def prepare_podman(self) -> None:
@@ -151,8 +151,12 @@ class RegistryHere:
 
         filling = Path(tempfile.mkdtemp(prefix="fill-", dir=place))
         store = Store(filling / "store")
-        with rootfs.open("rb") as stream:
+        packer = subprocess.Popen(["gzip", "-n", "-c", str(rootfs)], stdout=subprocess.PIPE)  # as registries have them
+        assert packer.stdout is not None
+        with packer.stdout as stream:
             image = import_tarball(store, stream, "bench:1")
+        if packer.wait():
+            raise Unusable("gzip failed")
         run(["curl", "-s", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", f"http://{self.host}/v2/"])
         push(store, image, f"{self.host}/lab/bench:1", WebSettings(is_insecure=True))
         remove_path(str(filling))

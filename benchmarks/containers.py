@@ -258,7 +258,7 @@ def _inside_and_outside(bench: Bench, program: str, site: Path) -> dict[str, lis
     env = {**ENV, **threads, "PYTHONPATH": str(site)}
     words = ("/usr/bin/python3", "-c", program)
     took: dict[str, list[float]] = {"inside": [], "outside": []}
-    for _ in range(max(3, bench.rounds // 2)):
+    for _ in range(max(3, 2 * bench.rounds)):
         output = bench.place / "seconds"
         home = bench.fresh()
         tree = Tree(bench.layers, f"{home}/u", f"{home}/w", f"{home}/m", is_throwaway=True)
@@ -395,7 +395,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
 
 def run(quick: bool, rootfs: Path | None = None, parts: Sequence[str] = tuple(PARTS)) -> list[Row]:
     """All rows, or those of some parts."""
-    place = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
+    place = Path(tempfile.mkdtemp(prefix="hb-"))
     place.chmod(0o755)
     try:
         with counted() as cpu:
@@ -414,6 +414,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     rows = run(options.quick, options.rootfs, options.parts)
     print(render(rows, facts()))
     for row in rows:

@@ -39,10 +39,21 @@ function concerns(element: HTMLElement, subjects: string[]): boolean {
   return subjects.some((subject) => wanted.some((one) => one.endsWith("/") ? subject.startsWith(one) : subject === one));
 }
 
+function isShared(subject: string): boolean {
+  return /^(site|vo|grant|image)\//.test(subject);
+}
+
 if (live().length > 0) {
   follow(
     `${base}/live`,
-    (subjects) => live().filter((element) => concerns(element, subjects)).forEach(refresh),
+    (subjects) => {
+      const mine = subjects.filter((subject) => !isShared(subject));
+      const others = subjects.filter(isShared);
+      live().filter((element) => concerns(element, mine)).forEach(refresh);
+      if (others.length > 0) {  // many hear it at once: they do not all ask at once
+        setTimeout(() => live().filter((element) => concerns(element, others)).forEach(refresh), Math.random() * 1_500);
+      }
+    },
     () => live().forEach(refresh),
   );
   setInterval(() => { if (!document.hidden) [...due].forEach(refresh); }, 3_000);

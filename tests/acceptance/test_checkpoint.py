@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+from hansa.jobs.drivers.local import live_pilots
 from tests.support.cli import PATIENCE_S, Desk
 
 GOES_ON = """
@@ -30,8 +31,8 @@ def test_an_attempt_finds_what_the_one_before_left(desk: Desk) -> None:
     while "2 files, 3 bytes" not in desk.hansa("job", "explain", f"{job}.0").out:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    (lock,) = desk.home.glob("run/pilots/*/pilot.lock")
-    os.kill(int(lock.read_text()), signal.SIGKILL)
+    for pilot in live_pilots(desk.home / "run" / "pilots"):
+        os.kill(pilot, signal.SIGKILL)
     desk.hansa("job", "wait", job, "-q", "--timeout", "120s")
     assert desk.hansa("job", "logs", job, "--stream", "stdout").out == "step 3\n"
     desk.hansa("job", "fetch", job, "--to", "got")

@@ -380,7 +380,7 @@ async def test_postgresql_restarts(own_server: PostgresServer, restartable: Data
     await write_in_the_end(restartable, 103)
     assert await ids_in(restartable) == [*range(8), 103]
     with restartable.bells.listen("again") as bell:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not await bell.wait(0.2):
                 async with restartable.begin() as tx:
                     tx.ring("again")
@@ -388,7 +388,7 @@ async def test_postgresql_restarts(own_server: PostgresServer, restartable: Data
 
 async def write_in_the_end(database: Database, number: int) -> None:
     """Every dead connection of the pool may be met once, each time as the Fault that says so."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await write(database, number)
@@ -400,7 +400,7 @@ async def write_in_the_end(database: Database, number: int) -> None:
 def stop(server: PostgresServer) -> None:
     """A "fast shutdown", as at an upgrade: open units are ended by the server."""
     server.process.send_signal(signal.SIGINT)
-    server.process.wait(10)
+    server.process.wait(60)
 
 
 def start(server: PostgresServer) -> None:

@@ -22,7 +22,7 @@ DRIVER = Path(__file__).with_name("container_driver.py")
 BUSYBOX = "/bin/busybox"
 PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3", "/bin/python3")
 ENV = {"PATH": "/bin:/usr/bin"}
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 def need_busybox() -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 RUN_VARIABLE = "HANSA_TEST_RUN"
-GRACE_S = 5.0
+GRACE_S = float(os.environ.get("HANSA_TEST_GRACE_S") or 30)
 """What ends by itself within this time was on its way out."""
 
 

@@ -41,8 +41,8 @@ from tests.support.leftovers import RUN_VARIABLE
 
 PROGRAMS = ("initdb", "postgres")
 OLDEST_MAJOR = 13
-START_DEADLINE_S = 30
-STOP_DEADLINE_S = 10
+START_DEADLINE_S = 120
+STOP_DEADLINE_S = 60
 SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -180,7 +180,7 @@ class PostgresServer:
         import asyncpg
 
         connection = await asyncpg.connect(
-            host=str(self.directory), port=self.port, user=self.user, database="postgres", timeout=10
+            host=str(self.directory), port=self.port, user=self.user, database="postgres", timeout=60
         )
         try:
             await connection.execute(statement)

@@ -116,7 +116,7 @@ class ServerProcess:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         # A pilot that the server started a moment ago holds no lock yet: it is known by its command line.
-        eventually(lambda: not self._end_all_of_this_home(), "the pilots are gone", 30, 0.1)
+        eventually(lambda: not self._end_all_of_this_home(), "the pilots are gone", 120, 0.1)
 
     def _end_all_of_this_home(self) -> int:
         found = 0

@@ -21,9 +21,9 @@ RECIPE = Recipe()
 
 def debian_image() -> Path:
     """The path of the image (qcow2); skips the test where it cannot be made."""
-    apt.need(["mmdebstrap", "qemu-img", "mke2fs"], ["mmdebstrap", "qemu-utils", "e2fsprogs"])
+    need_builder()
     CACHE.mkdir(parents=True, exist_ok=True)
-    image = CACHE / f"{RECIPE.digest[:16]}-1.qcow2"
+    image = CACHE / f"{RECIPE.digest[:16]}-2.qcow2"
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one of several test processes makes it
         if not image.is_file():
@@ -37,6 +37,12 @@ def debian_image() -> Path:
             made.rename(image)
             shutil.rmtree(work)
     return image
+
+
+def need_builder() -> None:
+    """The Debian packages that a build needs; skips the test where they cannot be had."""
+    packages = ["mmdebstrap", "qemu-utils", "e2fsprogs", "mtools", "grub-common", "grub-pc-bin", "grub-efi-amd64-bin"]
+    apt.need(["mmdebstrap", "qemu-img", "mke2fs", "mformat", "grub-mkimage"], packages)
 
 
 async def _quiet(_said: str, _share: float) -> None:

@@ -105,6 +105,9 @@ def make_driver(
         is_secure = parts.scheme == "https"
         given |= {"host": parts.hostname, "port": parts.port or (443 if is_secure else 80), "secure": is_secure}
     secrets = [account.key] if account.secret is None else [account.key, account.secret]
+    if account.provider == "azure_arm":  # takes its tenant and subscription first: those are among the options
+        given |= {"key": account.key, "secret": account.secret}
+        secrets = []
     try:
         driver = get_driver(account.provider)(*secrets, **given)
     except AttributeError as error:
@@ -114,6 +117,18 @@ def make_driver(
     if egress is not None:
         _guard(driver.connection, egress, loop)
     return driver
+
+
+def overrides(provider: str, *methods: str) -> bool:
+    """Whether the driver of a provider does these itself. Raises Permanent where there is none such. No I/O."""
+    from libcloud.compute.base import NodeDriver
+    from libcloud.compute.providers import get_driver
+
+    try:
+        driver = get_driver(provider)
+    except AttributeError as error:
+        raise Permanent(f"Libcloud has no driver for {provider}.") from error
+    return all(getattr(driver, name) is not getattr(NodeDriver, name) for name in methods)
 
 
 def _guard(connection: Any, egress: EgressPolicy, loop: asyncio.AbstractEventLoop) -> None:

@@ -123,7 +123,9 @@ class PilotRoom:
         place = await self._places.of(loaded)
         driver = place.driver
         if intent.operation == START:
-            token = await self._identity.issue_pilot_token(loaded.id, loaded.owner_id, _TOKEN_LASTS)
+            token = ""
+            if not place.enrols:
+                token = await self._identity.issue_pilot_token(loaded.id, loaded.owner_id, _TOKEN_LASTS)
             return await driver.start(self._order(loaded, token, place.options))
         if intent.operation == CANCEL:
             await driver.cancel(loaded.id)

@@ -305,6 +305,8 @@ class _Look:
                 break
             size = size_for(needs, wanted - found, offer)
             vo = (queue.vo or None) if offer.vo_alone else None
+            if offer.is_machine:  # "": for what is in no VO's name, and nothing else
+                vo = queue.vo or ""
             start = Start(offer, size, queue.owner_id, owner_name, vo, queue.vo, needs, job)
             self._plan.starts.append(start)
             self._count(offer.place, queue.owner_id, offer.endpoint.id if offer.endpoint else None, is_starting=True)

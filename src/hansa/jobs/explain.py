@@ -70,7 +70,7 @@ async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> li
     sites = list(dict.fromkeys(one.site for one in (*choice.order, *choice.rejected)))
     pilots = {name: await store_pilots.live_at(tx, name, job.owner_id) for name in sites}
     for candidate in choice.order:
-        serving = [one for one in pilots.pop(candidate.site, []) if one.vo in (None, job.vo)]
+        serving = [one for one in pilots.pop(candidate.site, []) if one.vo is None or one.vo == (job.vo or "")]
         fit = [one for one in serving if not lacks(needs, place_of_pilot(one))]
         if not fit:
             lines.append(f"Possible at {candidate.site}; {await _why_no_pilot(tx, candidate.site, job.owner_id)}")

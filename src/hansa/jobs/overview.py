@@ -11,10 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hansa.identity.model import Caller
 from hansa.jobs import leases, tallies
+from hansa.jobs.shared_changes import SharedChanges
 from hansa.jobs.tables import jobs, log_chunks, results
 from hansa.kernel.database import Database, Tx
-from hansa.kernel.events import EventLog, topic_of
+from hansa.kernel.events import SHARED, EventLog, topic_of
 
 _EVENTS = 200
 _KEPT = 1000
@@ -64,26 +66,30 @@ class Changes:
         self._database = database
         self._events = events
         self._seen: dict[str, _Seen] = {}
+        self._shared = SharedChanges(database, events)
 
-    async def stream(self, owner_id: str, position: int, beat_s: float) -> AsyncIterator[tuple[int, list[str]] | None]:
-        """Position and subjects whenever things of the owner change; None after ``beat_s`` of silence.
+    async def stream(self, caller: Caller, position: int, beat_s: float) -> AsyncIterator[tuple[int, list[str]] | None]:
+        """Position and subjects whenever things change that the caller may see; None after ``beat_s`` of silence.
 
-        Events tell about phases; the counts of an open job change without one, and its version tells.
+        Events tell about phases; the counts of an open job change without one, and its version tells. Of what is
+        shared (sites, VOs, grants of capacity, VM images) only what the caller may see is told.
         """
-        bells = self._database.bells
+        owner_id, bells = caller.user_id, self._database.bells
         seen = self._seen.setdefault(owner_id, _Seen(position))
         seen.readers += 1
         try:
-            with bells.listen(topic_of(owner_id), f"jobs/{owner_id}") as bell:
+            with bells.listen(topic_of(owner_id), f"jobs/{owner_id}", SHARED) as bell:
+                heard = position
                 versions = await self._look(owner_id, seen)
                 while not bells.is_closing:
                     found = await self._after(owner_id, seen, position)
                     moved = [number for number, version in seen.versions.items() if versions.get(number) != version]
                     versions = seen.versions
-                    subjects = list(dict.fromkeys([*(subject for _, subject in found), *(f"job/{n}" for n in moved)]))
-                    if subjects:
+                    heard, shared = await self._shared.after(caller, heard)
+                    named = [*(subject for _, subject in found), *shared, *(f"job/{number}" for number in moved)]
+                    if named:
                         position = found[-1][0] if found else position
-                        yield position, subjects
+                        yield position, list(dict.fromkeys(named))
                     elif not await bell.wait(beat_s):
                         yield None
                     await self._look(owner_id, seen)

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
-from hansa.identity.http import allowed
+from hansa.identity.http import allowed, public
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.jobs.channels import ChannelService
+from hansa.jobs.enrolment import EnrolReply, EnrolRequest, EnrolService
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.program import NodeProgram
@@ -41,6 +42,14 @@ async def exchange(pilot: str, who: Pilot, exchanges: Exchanges, request: Reques
         raise invalid(error.errors(include_url=False, include_context=False)) from error
     answer = await exchanges.exchange(pilot, asked)
     return Response(_reply.dump_json(answer), media_type="application/json")
+
+
+@router.post("/pilots/{pilot}/enrol", dependencies=[public()])
+async def enrol(
+    pilot: str, body: EnrolRequest, enrolments: Annotated[EnrolService, Depends(provided(EnrolService))]
+) -> EnrolReply:
+    """The token of a pilot in a machine made for it, for the ticket in that machine's user data: once."""
+    return await enrolments.enrol(pilot, body)
 
 
 @router.post("/pilots/{pilot}/channels/{channel}")

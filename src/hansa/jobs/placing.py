@@ -26,6 +26,7 @@ FIRM = frozenset(
     }
 )  # fmt: skip
 """Refusals that waiting does not change; the others pass."""
+MACHINES = "machines"
 _LOOKED_AT = 40
 
 
@@ -41,8 +42,17 @@ class Offer:
 
     @property
     def vo_alone(self) -> bool:
-        """Whether a pilot here serves one VO: it comes in as that VO, or spends its grant."""
-        return self.site.policy.demands_grant or (self.endpoint is not None and self.endpoint.is_for_vos)
+        """Whether a pilot here serves one VO: it comes in as that VO, spends its grant, or runs what it endorsed."""
+        return (
+            self.is_machine
+            or self.site.policy.demands_grant
+            or (self.endpoint is not None and self.endpoint.is_for_vos)
+        )
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether a machine is made for each pilot."""
+        return self.candidate.kind == MACHINES
 
     @property
     def place(self) -> str:

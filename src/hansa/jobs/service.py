@@ -250,7 +250,7 @@ class JobService:
 
     def changes(self, caller: Caller, position: int, beat_s: float) -> AsyncIterator[tuple[int, list[str]] | None]:
         """Subjects of the caller's whenever they change, for live pages; None after ``beat_s`` of silence."""
-        return self._changes.stream(caller.user_id, position, beat_s)
+        return self._changes.stream(caller, position, beat_s)
 
     async def follow(
         self,

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hansa.jobs.needs import Needs, Place, lacks
-from hansa.jobs.placing import Offer
+from hansa.jobs.placing import Offer, request_of
+from hansa.placement.filter import fitting_flavours
+from hansa.placement.model import Flavour
 from hansa.placement.views import BATCH_OVERHEAD_S
 
 PATIENCE_S = 120.0
@@ -82,6 +84,8 @@ def uncovered(needs: Needs, vo: str, waiting: int, live: Sequence[Live]) -> int:
 def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
     """A pilot for these tasks there. A computer is taken whole; of a batch system, what the tasks can use."""
     candidate = offer.candidate
+    if offer.is_machine:
+        return _machine(needs, waiting, offer)
     if candidate.kind != "slurm":
         gpus = offer.site.capacity.gpus if offer.endpoint is None else _capacity(offer)
         cores = candidate.cores if candidate.cores is not None else needs.cores
@@ -97,6 +101,29 @@ def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
     return Size(
         count * needs.cores, count * needs.memory_mib, _gpus(needs, count * needs.gpus, offer), wall_time_s=wall
     )
+
+
+def _machine(needs: Needs, waiting: int, offer: Offer) -> Size:
+    """The smallest flavour that has room for all that waits, else the one with most room; or made to measure."""
+    wall = _wall_time(needs, offer)
+    flavours = fitting_flavours(request_of(needs, None), offer.candidate)
+    if not flavours:
+        count = max(1, min(waiting, *_rooms(needs, offer)))
+        return Size(count * needs.cores, count * needs.memory_mib, ("gpu",) * count * needs.gpus, wall_time_s=wall)
+    most = getattr(offer.settings, "pilot_cores", None) or math.inf
+    within = [one for one in flavours if one.cores <= most] or flavours[:1]
+    enough = [one for one in within if _tasks_in(needs, one) >= waiting]
+    best = enough[0] if enough else max(within, key=lambda one: _tasks_in(needs, one))
+    gpus = tuple(f"{gpu.model or 'gpu'}" for gpu in best.gpus for _ in range(gpu.count))
+    numbered = tuple(f"{index}, {model}" for index, model in enumerate(gpus))
+    return Size(best.cores, best.memory_mib, numbered, wall_time_s=wall)
+
+
+def _tasks_in(needs: Needs, flavour: Flavour) -> int:
+    rooms = [flavour.cores // needs.cores, flavour.memory_mib // max(1, needs.memory_mib)]
+    if needs.gpus:
+        rooms.append(sum(gpu.count for gpu in flavour.gpus) // needs.gpus)
+    return min(rooms)
 
 
 def _rooms(needs: Needs, offer: Offer) -> list[int]:

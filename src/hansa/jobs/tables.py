@@ -394,6 +394,7 @@ pilots = sa.Table(
     sa.Column("started", Moment),  # when it said its first word
     sa.Column("busy_s", sa.Float, nullable=False, server_default="0"),  # core seconds of the tasks that it reported
     sa.Column("called", sa.Boolean, nullable=False, server_default=sa.false()),  # a channel waits for its answer
+    sa.Column("enrolled_by", sa.Text),  # digest of the secret of whoever gave its ticket for its token
     *reconcile_columns(),
     sa.Index("ix_pilots_site", "site", "id"),
 )

@@ -120,6 +120,6 @@ def pilot_view(row: Any) -> PilotView:
         tasks=len(row.running),
         nodes=row.nodes,
         batch_id=row.batch_id,
-        vo=row.vo,
+        vo=row.vo or None,
         job=row.job,
     )

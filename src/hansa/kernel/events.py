@@ -8,7 +8,7 @@ a smaller one that commits late. SQLite has one writer, so there the insert itse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +22,9 @@ from hansa.kernel.database import Database, Document, Moment, Tx, metadata
 
 log = structlog.get_logger(__name__)
 TOPIC = "events"
+SHARED = f"{TOPIC}/shared"
+"""The bell of what concerns more people than its owner."""
+_SHARED_KINDS = ("site", "vo", "grant", "image")
 _SEQUENCER_LOCK = 0x48414E5341  # "HANSA": pg_advisory_xact_lock
 _LOOK_AGAIN_S = 15.0
 
@@ -72,6 +75,16 @@ class StoredEvent:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class SharedChange:
+    """That something has changed which several people may see: what, of whom, and for which VO."""
+
+    position: int
+    subject: str
+    owner_id: str | None
+    vo: str | None
+
+
 class EventLog:
     """Writes events in units of work; reads them back in order."""
 
@@ -103,7 +116,7 @@ class EventLog:
             for offset, event in enumerate(new)
         ]
         await tx.execute(sa.insert(events), rows)
-        _ring(tx, {event.owner_id for event in new} if tx.dialect == "sqlite" else ())
+        _ring(tx, new if tx.dialect == "sqlite" else ())
 
     async def timeline(self, tx: Tx, subject: str, limit: int = 200) -> Sequence[StoredEvent]:
         """The newest events of one thing, oldest first."""
@@ -124,6 +137,15 @@ class EventLog:
         async with self._database.read() as tx:
             rows = (await tx.execute(query.order_by(events.c.position).limit(limit))).all()
         return [_stored(row) for row in rows]
+
+    async def shared_after(self, position: int, limit: int = 500) -> Sequence[SharedChange]:
+        """Changes of sites, VOs, grants of capacity and VM images behind ``position``, whoever owns them."""
+        kinds = sa.or_(*(events.c.subject.startswith(f"{kind}/") for kind in _SHARED_KINDS))
+        query = sa.select(events.c.position, events.c.subject, events.c.owner_id, events.c.vo)
+        query = query.where(events.c.position > position, kinds).order_by(events.c.position).limit(limit)
+        async with self._database.read() as tx:
+            rows = (await tx.execute(query)).all()
+        return [SharedChange(row.position, row.subject, row.owner_id, row.vo) for row in rows]
 
     async def last_position(self) -> int:
         async with self._database.read() as tx:
@@ -146,7 +168,7 @@ class EventLog:
         """Give positions to committed events that have none (PostgreSQL); the number given."""
         async with self._database.begin() as tx:
             await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_SEQUENCER_LOCK)))
-            waiting = sa.select(events.c.id, events.c.owner_id).where(events.c.position.is_(None))
+            waiting = sa.select(events.c.id, events.c.owner_id, events.c.subject).where(events.c.position.is_(None))
             found: Sequence[Any] = (await tx.execute(waiting.order_by(events.c.id).limit(limit))).all()
             if not found:
                 return 0
@@ -155,7 +177,7 @@ class EventLog:
                 sa.update(events).where(events.c.id == sa.bindparam("event")).values(position=sa.bindparam("place"))
             )
             await tx.execute(update, [{"event": row.id, "place": top + n} for n, row in enumerate(found, 1)])
-            _ring(tx, {row.owner_id for row in found})
+            _ring(tx, found)
         return len(found)
 
     async def run_sequencer(self) -> None:
@@ -188,11 +210,13 @@ def topic_of(owner_id: str) -> str:
     return f"{TOPIC}/{owner_id}"
 
 
-def _ring(tx: Tx, owners: Iterable[str | None]) -> None:
+def _ring(tx: Tx, readable: Collection[Any]) -> None:
+    """For events, or rows of them, that can be read now."""
     tx.ring(TOPIC)
-    for owner_id in owners:
-        if owner_id is not None:
-            tx.ring(topic_of(owner_id))
+    for owner_id in {one.owner_id for one in readable if one.owner_id is not None}:
+        tx.ring(topic_of(owner_id))
+    if any(one.subject.partition("/")[0] in _SHARED_KINDS for one in readable):
+        tx.ring(SHARED)
 
 
 def _stored(row: Any) -> StoredEvent:

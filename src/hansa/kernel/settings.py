@@ -368,6 +368,13 @@ class SiteSettings(_Table):
     discover_timeout_s: Seconds = 120.0
     """Seconds that it may take to answer that, for each VO."""
 
+    canary_s: Seconds = 6 * 3600.0
+    """Seconds without any start at an endpoint after which a canary is sent there, the smallest job that there is. Only
+    where the site's policy has ``canaries``."""
+
+    canary_wait_s: Seconds = 3600.0
+    """Seconds that a canary may wait in a site's queue before it is taken back. That says nothing against the site."""
+
     networks: tuple[str, ...] = ()
     """Private networks (``10.1.0.0/16``) in which sites may have addresses. An embedded server allows all private
     ones and loopback; link-local addresses are never allowed."""

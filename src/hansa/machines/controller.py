@@ -16,7 +16,7 @@ from hansa.kernel.errors import Fault, Permanent
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Settle, Settled, Tuning
 from hansa.kernel.status import Party, Status
-from hansa.machines import accounts, model, store
+from hansa.machines import accounts, model, store, volume_store
 from hansa.machines.drivers.base import (
     Addresses,
     Can,
@@ -30,10 +30,13 @@ from hansa.machines.drivers.base import (
     Power,
     Progress,
     Resizes,
+    Volumes,
     able,
 )
+from hansa.machines.drivers.userdata import with_mounts
 from hansa.machines.model import QUIET_S, SLOW_POLL_S, TRANSITIONS, Phase, Seen, Turn, Wanted, decide, site_of
 from hansa.machines.places import Drivers, Holder
+from hansa.machines.sync_model import described, disk_gib
 from hansa.machines.views import decided_of, opening_of, seen_of, size_of
 from hansa.placement import failover
 from hansa.placement.failover import Course, Try
@@ -48,12 +51,16 @@ Result = Observed | Progress | None
 
 @dataclass(frozen=True)
 class Loaded:
-    """A machine's row, what decides about it, and its image; ``image_wait``: why that cannot be used yet."""
+    """A machine's row, what decides about it, and its image; ``image_wait``: why that cannot be used yet.
+
+    ``volumes``: ids of the volumes that it is made with, each with the path that it shall have in the guest.
+    """
 
     row: Any
     machine: model.Machine
     image: Image
     image_wait: str | None
+    volumes: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def holder(self) -> Holder:
@@ -79,7 +86,8 @@ class MachineRoom:
         if row is None:
             return None
         image, wait = await self._image(tx, row)
-        return Loaded(row, decided_of(row), image, wait)
+        volumes = await volume_store.of_machine(tx, key) if row.spec.get("volumes") else ()
+        return Loaded(row, decided_of(row), image, wait, tuple((one.id, one.path) for one in volumes))
 
     async def observe(self, loaded: Loaded) -> Seen:
         """What is at its place. What shall be deleted is not looked at: to delete twice is easier than to look."""
@@ -130,7 +138,7 @@ class MachineRoom:
             row.name,
             image,
             size_of(row.sizes[place]),
-            spec.get("user_data", "").encode(),
+            _user_data(spec.get("user_data", "").encode(), driver, loaded.volumes),
             tuple(spec.get("ssh_keys", ())),
             spec.get("network"),
             {"hansa": "machine", "user": row.owner_name, "vo": row.vo or "", "name": row.name},
@@ -152,12 +160,17 @@ class MachineRoom:
         version = await image_store.get_version(tx, row.image_version_id)
         if version is None:
             return plain, "Its VM image is not in the catalogue any more."
+        if version.place is not None:
+            return replace(plain, provider_id=version.provider_id), None
         if version.phase != ImagePhase.READY or not self._depot.has(version.sha256):
             total = f" of {version.size_bytes / 1e6:,.0f}" if version.size_bytes else ""
             done = f" {version.done_bytes / 1e6:,.0f}{total} MB are here." if version.done_bytes else ""
             return plain, f"Its VM image {about['name']} is {version.phase}: {version.message}{done}"
-        path = self._depot.path(version.sha256)
-        return replace(plain, checksum=f"sha256:{version.sha256}", path=path, format=version.format), None
+        image: Any = await image_store.get_image(tx, version.image_id)
+        return replace(
+            plain, checksum=f"sha256:{version.sha256}", path=self._depot.path(version.sha256), format=version.format,
+            about=described(image.name, version.version, image.about), min_disk_gib=disk_gib(version.virtual_bytes),
+        ), None  # fmt: skip
 
     async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Seen, Result]) -> Next:
         row = await store.get(tx, loaded.row.id, lock=True)
@@ -317,6 +330,7 @@ class MachineRoom:
                 values["charged_until"] = now
             if phase in (Phase.DELETED, Phase.FAILED):
                 await accounts.settle(tx, row)
+            await (volume_store.let_go if phase is Phase.DELETED else volume_store.wake)(tx, now, row.id)
         if any(getattr(row, name) != value for name, value in values.items()):
             await store.update(tx, row.id, **values)
         if phase is not before or turn.reason != row.reason:
@@ -326,6 +340,15 @@ class MachineRoom:
         shown = phase.value if phase else row.phase
         event = Event("hansa", subject_of(row.id), shown, reason, message, row.owner_id, row.vo, {"name": row.name})
         await self._events.record(tx, event)
+
+
+def _user_data(given: bytes, driver: Machines, volumes: tuple[tuple[str, str | None], ...]) -> bytes:
+    """What the guest is told. Raises Refused where the provider cannot give it its volumes."""
+    if not volumes:
+        return given
+    able_to = able(driver, Volumes)
+    mounts = [(able_to.device(volume_id), path) for volume_id, path in volumes if path is not None]
+    return with_mounts(given, [(device, path) for device, path in mounts if device])
 
 
 def subject_of(machine_id: str) -> str:

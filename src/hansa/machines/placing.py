@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -162,6 +162,16 @@ def order(choice: Choice, local: Sequence[str]) -> list[str]:
     """The places, the best first. Of the ways of this computer the one that its settings prefer comes first."""
     ways = iter(sorted((one for one in choice.order if one.site == LOCAL), key=lambda one: local.index(one.endpoint)))
     return [place_of(next(ways) if one.site == LOCAL else one) for one in choice.order]
+
+
+def only(order: Sequence[str], fixed: Iterable[str]) -> list[str]:
+    """Those of the places where a volume or a snapshot of the machine already is. Raises Fault ``machines.no_site``."""
+    kept = [place for place in order if all(place == one for one in fixed)]
+    if order and not kept:
+        there = ", ".join(sorted(fixed))
+        said = f"What it is made of is at {there}, and it cannot run there."
+        raise Fault(errors.NO_SITE, said, hint="hansa machine plan says why; other volumes or images may be elsewhere.")
+    return kept
 
 
 def sizes(choice: Choice, wish: Wish) -> dict[str, dict[str, Any]]:

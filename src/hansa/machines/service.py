@@ -24,7 +24,7 @@ from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
-from hansa.machines import accounts, errors, explain, placing, store
+from hansa.machines import accounts, claims, errors, explain, placing, store, volume_store
 from hansa.machines.controller import subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
@@ -85,8 +85,12 @@ class MachineService:
         self._authority = authority
         self._limits = limits
 
-    async def create(self, caller: Caller, new: NewMachine, key: str | None = None) -> Machine:
+    async def create(
+        self, caller: Caller, new: NewMachine, key: str | None = None, *, pilot_id: str | None = None
+    ) -> Machine:
         """Have a machine made at the site that suits it best; durable on return. The same ``key``: the same machine.
+
+        ``pilot_id``: it is made for this pilot of the caller's, and what it uses is counted there.
 
         Raises Fault ``machines.bad_spec``, ``machines.no_site``, ``machines.name_taken``, those of its image
         (``images.not_found``, ``images.not_endorsed``, ``images.not_ready``), of its VO (``identity.no_vo`` …), of the
@@ -105,10 +109,14 @@ class MachineService:
             machine_id = new_id("machine")
             lifetime_s = DEFAULT_LIFETIME_S if new.lifetime_s is None else new.lifetime_s
             expires = now + timedelta(seconds=lifetime_s) if lifetime_s else None
-            asked = placing.request_of(new, wish, vo, lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
+            # Of a pilot's machine its tasks are counted, not its life: the grant need not have room for that.
+            asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
+            asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
             names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names, machine_id)
             order, sizes = await self._places(tx, asking, asked, wish, now)
+            fixed = await claims.places(tx, caller.user_id, new.volumes)
+            order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
             row = {
                 "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
@@ -117,11 +125,15 @@ class MachineService:
                 "wanted": Wanted.RUNNING.value, "created": now, "since": now, "expires": expires, "due_at": now,
                 "course": store.dump_course(course), "phase": Phase.WAITING.value, "reason": "machines.placed",
                 "message": f"It will be created at {order[0].partition('/')[0]}.", "waiting_on": Party.HANSA.value,
+                "pilot_id": pilot_id,
             }  # fmt: skip
             await store.insert(tx, **row)
             await self._begin(tx, machine_id, course, order[0], expires, now)
             made: Any = await store.get(tx, machine_id)
-            await self._record(tx, caller, made, "machines.created", f"{caller.name} created it. {made.message}")
+            await claims.take(tx, made, new.volumes, now)
+            whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
+            actor = "hansa" if pilot_id else caller.actor
+            await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
@@ -139,12 +151,15 @@ class MachineService:
             image, _ = await self._chosen(tx, caller, new.image, vo)
             asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
             names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
+            fixed = await claims.places(tx, caller.user_id, new.volumes)
+            fixed |= {place for place in (image.get("place"),) if place}
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names)
             vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, vos)
             local = list(self._drivers.local)
             choice = choose(asked, await placing.candidates(tx, sites, local, asking, now))
-        return plan_view(image, vo, choice, placing.order(choice, local), placing.sizes(choice, wish))
+        order = placing.only(placing.order(choice, local), fixed)
+        return plan_view(image, vo, choice, order, placing.sizes(choice, wish))
 
     async def _begin(
         self, tx: Tx, machine_id: str, course: Course, place: str, expires: datetime | None, now: datetime
@@ -199,7 +214,8 @@ class MachineService:
         return {
             "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
             "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",
-            "format": pinned.format.value if pinned.format else "qcow2",
+            "format": pinned.format.value if pinned.format else "qcow2", "provider_id": pinned.provider_id,
+            "place": pinned.place,
         }, pinned.version_id  # fmt: skip
 
     async def _name(self, tx: Tx, caller: Caller, new: NewMachine, image: str) -> str:
@@ -233,6 +249,12 @@ class MachineService:
             rows = await store.listed(tx, caller.user_id, start, limit, place=site, with_deleted=with_deleted)
         following = encode_cursor(rows[-1].name, rows[-1].id) if len(rows) == limit else None
         return MachinePage([machine_view(row) for row in rows], following)
+
+    async def search(self, caller: Caller, wanted: store.Search) -> tuple[list[Machine], int]:
+        """A page of the caller's machines as a table shows them, and how many match in all."""
+        async with self._database.read() as tx:
+            rows, number = await store.search(tx, caller.user_id, wanted)
+        return [machine_view(row) for row in rows], number
 
     async def get(self, caller: Caller, name: str) -> Machine:
         """One machine, by name or id."""
@@ -312,15 +334,20 @@ class MachineService:
                 await self._record(tx, caller, row, "machines.changed", f"{caller.name} {', '.join(said)}.")
         return machine_view(row)
 
-    async def delete(self, caller: Caller, name: str) -> Machine:
-        """Remove it, everywhere, with its addresses; volumes stay. A second time changes nothing."""
+    async def delete(self, caller: Caller, name: str, *, why: str = "") -> Machine:
+        """Remove it, everywhere, with its addresses; volumes stay. A second time changes nothing.
+
+        ``why``: of Hansa's own accord, for this reason.
+        """
         now = self._clock.now()
         async with self._database.begin() as tx:
             row = await self._own(tx, caller, name, lock=True)
             if row.wanted != Wanted.DELETED:
                 await store.update(tx, row.id, wanted=Wanted.DELETED.value)
                 await store.QUEUE.changed(tx, now, row.id)
-                await self._record(tx, caller, row, "machines.delete_asked", f"{caller.name} deleted it.")
+                said = why or f"{caller.name} deleted it."
+                actor = "hansa" if why else caller.actor
+                await self._record(tx, caller, row, "machines.delete_asked", said, actor)
                 row = await store.get(tx, row.id)
         return machine_view(row)
 
@@ -342,7 +369,8 @@ class MachineService:
         async with self._database.read() as tx:
             row = await self._own(tx, caller, name)
             timeline = await self._events.timeline(tx, subject_of(row.id), 30)
-        return explain.machine(row, timeline, self._clock.now())
+            volumes = await volume_store.of_machine(tx, row.id)
+        return explain.machine(row, volumes, timeline, self._clock.now())
 
     async def _wish(
         self,
@@ -390,15 +418,25 @@ class MachineService:
             raise Fault(errors.NOT_FOUND, f"There is no machine {name[:80]} of yours.", hint=hint)
         return row
 
-    async def _record(self, tx: Tx, caller: Caller, row: Any, reason: str, message: str) -> None:
+    async def _record(
+        self, tx: Tx, caller: Caller, row: Any, reason: str, message: str, actor: str | None = None
+    ) -> None:
         event = Event(
-            caller.actor, subject_of(row.id), row.phase, reason, message, row.owner_id, row.vo, {"name": row.name}
+            actor or caller.actor,
+            subject_of(row.id),
+            row.phase,
+            reason,
+            message,
+            row.owner_id,
+            row.vo,
+            {"name": row.name},
         )
         await self._events.record(tx, event)
 
 
 def _check(new: NewMachine) -> None:
     """Raise Fault ``machines.bad_spec`` on what no machine can be."""
+    claims.check(new.volumes)
     for word in new.ports:
         try:
             opening_of(word)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -11,6 +12,21 @@ from hansa.kernel.database import Document, Moment, Tx, metadata
 from hansa.kernel.reconcile import Queue, reconcile_columns
 from hansa.kernel.wire import decode, encode
 from hansa.placement.failover import Attempt, Course
+
+Column = Literal["name", "vo", "site", "state", "created", "updated", "expires"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which machines a table shows: with this word in name, VO, site, image or address, in this state, so sorted."""
+
+    word: str = ""
+    phase: str = ""
+    sort: Column = "name"
+    down: bool = False
+    skip: int = 0
+    limit: int = 50
+
 
 machines = sa.Table(
     "machines",
@@ -45,6 +61,8 @@ machines = sa.Table(
     sa.Column("expires", Moment),
     sa.Column("warned", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("ended", Moment, index=True),
+    sa.Column("pilot_id", sa.Text, index=True),  # for whose tasks it was made; null: for its owner to use
+    sa.Column("let_go", sa.Boolean, nullable=False, server_default=sa.false()),  # that pilot needs it no more
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     *reconcile_columns(),
     sa.Index(
@@ -56,6 +74,11 @@ machines = sa.Table(
         postgresql_where=sa.text("phase <> 'deleted'"),
     ),
 )
+
+_SORTED_BY: dict[Column, sa.Column[Any]] = {
+    "name": machines.c.name, "vo": machines.c.vo, "site": machines.c.place, "state": machines.c.phase,
+    "created": machines.c.created, "updated": machines.c.since, "expires": machines.c.expires,
+}  # fmt: skip
 
 QUEUE = Queue("machines", machines, machines.c.id)
 
@@ -90,6 +113,12 @@ async def find(tx: Tx, owner_id: str, name: str, *, lock: bool = False) -> Any |
     return (await tx.execute(query.with_for_update() if lock else query)).first()
 
 
+async def of_pilot(tx: Tx, pilot_id: str) -> Any | None:
+    """The machine that was made for a pilot, until it is let go of."""
+    mine = sa.and_(machines.c.pilot_id == pilot_id, ~machines.c.let_go)
+    return (await tx.execute(sa.select(machines).where(mine))).first()
+
+
 async def names(tx: Tx, owner_id: str, start: str) -> set[str]:
     """The names of an owner's machines that begin so."""
     query = sa.select(machines.c.name).where(
@@ -115,6 +144,21 @@ async def listed(
         key = sa.tuple_(machines.c.name, machines.c.id)
         query = query.where(key > sa.tuple_(sa.literal(after[0]), sa.literal(after[1])))
     return (await tx.execute(query.order_by(machines.c.name, machines.c.id).limit(limit))).all()
+
+
+async def search(tx: Tx, owner_id: str, wanted: Search) -> tuple[Sequence[Any], int]:
+    """A page of an owner's machines, and how many there are in all. What has no value comes last, either way."""
+    is_it = [machines.c.owner_id == owner_id]
+    is_it.append(machines.c.phase == wanted.phase if wanted.phase else machines.c.phase != "deleted")
+    if wanted.word:
+        texts = (machines.c.name, machines.c.vo, machines.c.place, machines.c.image["name"].as_string(),
+                 machines.c.seen["public"].as_string())  # fmt: skip
+        is_it.append(sa.or_(*(text.icontains(wanted.word, autoescape=True) for text in texts)))
+    column = _SORTED_BY[wanted.sort]
+    order = (column.is_(None), column.desc() if wanted.down else column, machines.c.name, machines.c.id)
+    query = sa.select(machines).where(*is_it).order_by(*order).limit(wanted.limit).offset(wanted.skip)
+    number = (await tx.execute(sa.select(sa.func.count()).select_from(machines).where(*is_it))).scalar()
+    return (await tx.execute(query)).all(), int(number or 0)
 
 
 async def update(tx: Tx, machine_id: str, **values: Any) -> None:

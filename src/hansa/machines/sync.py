@@ -21,7 +21,7 @@ from hansa.kernel.status import Party
 from hansa.machines import sync_store as store
 from hansa.machines.drivers.base import Can, Image, Images, Machines, Progress, able
 from hansa.machines.places import Drivers, Holder
-from hansa.machines.sync_model import REMOVE, Phase, Place, decide, wanted
+from hansa.machines.sync_model import REMOVE, Phase, Place, decide, described, disk_gib, wanted
 from hansa.sites.service import LOCAL
 
 TUNING = Tuning(concurrency=4, act_s=6 * 3600.0)
@@ -148,7 +148,11 @@ class SyncRoom:
             form = Format.RAW if "raw" in formats else Format.QCOW2
         path = await self._depot.as_format(version.sha256, has, form)
         about = image.about
-        return Image(f"sha256:{version.sha256}", path, None, form, about["arch"], about["login"] or "root")
+        said = described(image.name, version.version, about)
+        return Image(
+            f"sha256:{version.sha256}", path, None, form, about["arch"], about["login"] or "root", said,
+            disk_gib(version.virtual_bytes),
+        )  # fmt: skip
 
     async def _formats(self, place: str) -> list[str]:
         async with self._database.read() as tx:
@@ -156,11 +160,19 @@ class SyncRoom:
         found = next((row for row in rows if f"{row.site}/{row.name}" == place), None)
         return list(found.settings.get("image_formats") or ()) if found is not None else []
 
+    async def _is_known(self, place: str) -> bool:
+        """Whether the place is still registered; with a site go all its images."""
+        if place.partition("/")[0] == LOCAL:
+            return True
+        async with self._database.read() as tx:
+            return any(f"{row.site}/{row.name}" == place for row in await store.endpoints(tx))
+
     async def _remove(self, loaded: Loaded) -> Progress:
         row, sha256 = loaded.row, loaded.version.sha256 if loaded.version is not None else None
         checksum = f"sha256:{sha256}" if sha256 else row.checksum
-        if loaded.is_shared or checksum is None or row.provider_id is None:
+        if loaded.is_shared or checksum is None or not await self._is_known(row.place):
             return Progress.DONE
+        # Also where nothing was noted down: whoever sent it may have died before he could.
         driver: Machines = await self._drivers.at(row.place, Holder("hansa", row.vo))
         return await able(driver, Images).delete_image(checksum)
 

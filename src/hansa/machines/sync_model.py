@@ -53,7 +53,7 @@ def wanted(
         if one.until is not None and one.until <= now:
             continue
         fit = [row for row in versions.get(one.image_id, ()) if usable(row.phase, row.expires, now)]
-        fit = [row for row in fit if one.version_id in (None, row.id)]
+        fit = [row for row in fit if row.place is None and one.version_id in (None, row.id)]
         ready = [row for row in fit if row.phase == "ready"]
         for place in there:
             chosen = ready[:1] or ([] if place.on_demand else fit[:1])
@@ -69,3 +69,20 @@ def decide(row: Any, now: datetime) -> Act | Settle:
     if row.phase == Phase.THERE and row.observed_generation >= row.generation and row.checked + LOOK_AGAIN > now:
         return Settle("images.there", row.checked + LOOK_AGAIN)
     return Act(SEND, "images.sending")
+
+
+def described(name: str, version: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """An image as clouds describe it, in Glance's words; what the catalogue does not say is left out."""
+    words = {
+        "hansa_image": f"{name}@{version}",
+        "os_type": str(about.get("os") or "").lower(),
+        "os_distro": str(about.get("os_name") or "").lower().partition(" ")[0],
+        "os_version": str(about.get("os_version") or ""),
+        "os_admin_user": str(about.get("login") or ""),
+    }
+    return {key: value for key, value in words.items() if value}
+
+
+def disk_gib(virtual_bytes: int | None) -> int:
+    """The whole GiB that a disk of so many bytes needs; 0: not known."""
+    return -(-(virtual_bytes or 0) // 1024**3)

@@ -11,7 +11,7 @@ from typing import Any, Iterator, List, Tuple
 _MAIN = b"import sys\n\nfrom hansa.node.__main__ import main\n\nsys.exit(main())\n"
 _EMPTY_PACKAGE = b'"""Hansa on a worker node."""\n'
 _DATE = (2020, 1, 1, 0, 0, 0)
-_LEFT_OUT = ("bootstrap.py", "pack.py")
+_LEFT_OUT = ("bootstrap.py", "enrol.py", "pack.py")
 
 
 def build_node_zipapp() -> bytes:

@@ -9,7 +9,9 @@ import json
 import logging
 import logging.handlers
 import os
+import random
 import sys
+import time
 from typing import List, Optional, Sequence, TextIO
 
 from . import linux
@@ -82,17 +84,28 @@ def _detach() -> bool:
 
 
 def _lock(path: str) -> Optional[TextIO]:
-    """The open, locked file with this process's number in it; None if another process holds it."""
+    """The open, locked file with this process's number in it; None if another pilot holds it."""
     stream = open(path, "a+", encoding="ascii")  # noqa: SIM115 - it stays open as long as the pilot lives
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        return None
+    while not _is_taken(stream, fcntl.LOCK_EX):
+        # Who looks whether a pilot lives shares the lock for an instant: that is nobody to make way for.
+        if not _is_taken(stream, fcntl.LOCK_SH):
+            stream.close()
+            return None
+        fcntl.flock(stream, fcntl.LOCK_UN)
+        time.sleep(0.005 + 0.02 * random.random())
     stream.truncate(0)
     stream.write(f"{os.getpid()}\n")
     stream.flush()
     return stream
+
+
+def _is_taken(stream: TextIO, kind: int) -> bool:
+    """Whether the lock could be had at once."""
+    try:
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_log(path: str) -> None:

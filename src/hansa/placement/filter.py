@@ -61,10 +61,15 @@ _REFUSED_REMEDY = "Wait, or ask the site."
 
 def fitting_flavour(request: Request, candidate: Candidate) -> Flavour | None:
     """The smallest flavour that fits, within quota and grant: least GPUs, cores, memory, disk, then by name."""
+    return next(iter(fitting_flavours(request, candidate)), None)
+
+
+def fitting_flavours(request: Request, candidate: Candidate) -> list[Flavour]:
+    """All flavours that fit, the smallest first; those within quota and grant only, where there are any."""
     fit = [one for one in candidate.flavours or () if _flavour_fits(request, one)]
     within = [one for one in fit if not _quota_lacks_of(request, candidate, one)]
     within = [one for one in within if not (candidate.demands_grant and _grant_lacks_of(request, candidate, one))]
-    return min(within or fit, key=_size, default=None)
+    return sorted(within or fit, key=_size)
 
 
 def _size(one: Flavour) -> tuple[int, int, int, int, str]:
@@ -380,7 +385,7 @@ RULES: tuple[Rule, ...] = (
         lambda r, c: ("It cannot run containers.", "Ask the site for user namespaces or Apptainer.", Party.SITE),
     ),
     _absent("vm_image", "vm_images", "placement.vm_image", "VM image", "VM images"),
-    Rule("placement.flavour", _is_machine, _no_flavour, _say_flavour),
+    Rule("placement.flavour", _any, _no_flavour, _say_flavour),
     _absent("network", "networks", "placement.network", "network", "networks"),
     Rule(
         "placement.public_address",

@@ -6,7 +6,7 @@ Pure. What a site or this server has not said is None, and rejects nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +30,7 @@ from hansa.sites.model import (
 LOCAL = "local"
 LOCAL_START_S = 1.0
 KINDS: Mapping[Work, frozenset[str]] = {
-    Work.PILOTS: frozenset({"local", "slurm", "ssh"}),
+    Work.PILOTS: frozenset({"local", "slurm", "ssh", "machines"}),
     Work.MACHINES: frozenset({"local", "openstack", "libcloud"}),
 }
 """The kinds of endpoints at which each kind of work can start."""
@@ -38,6 +38,8 @@ BATCH_OVERHEAD_S = 300
 """Of a batch job's time so much is not for tasks: its pilot starts, tidies up, and is given a moment to end."""
 PILOT_MEMORY_MIB = 128
 """Of a batch job's memory so much is the pilot's own."""
+GUEST_MEMORY_MIB = 256
+"""Of a machine's memory so much is its system's, and its pilot's."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def _of_site(
         yield Candidate(site.name, "", site.kind, refusals=tuple(refusals), **common)
     for end in ends:
         own = [_refusal(one) for one in endpoint_refusals(site, end, asked.vo, asked.now)]
+        own += _lacks_cloud(site, end, asked)
         risk = is_at_risk(site, end, asked.now)
         yield Candidate(
             site.name,
@@ -147,10 +150,45 @@ def _offer(site: SiteView, end: EndpointView, asked: _Asked, platform: Platform)
         "data": _data(tags),
         **vars(platform),
     }
+    if end.kind == "machines":
+        return offer | _machines(site, end, settings, asked)
     if end.kind == "slurm":
         return offer | (_cluster(facts, settings, asked.partition) if facts is not None else {})
     capacity = facts.capacity if facts is not None else None
     return (_computer(capacity) if capacity is not None else {"nodes": 1}) | offer
+
+
+def _clouds(site: SiteView, asked: _Asked) -> list[EndpointView]:
+    """The clouds of a site that take machines of this VO now."""
+    ends = [one for one in site.endpoints if one.kind in KINDS[Work.MACHINES] and one.kind != LOCAL]
+    return [one for one in ends if not endpoint_refusals(site, one, asked.vo, asked.now)]
+
+
+def _lacks_cloud(site: SiteView, end: EndpointView, asked: _Asked) -> list[Refusal]:
+    """Why machines for jobs cannot be made where they would be."""
+    if end.kind != "machines" or end.settings.get("here") or _clouds(site, asked):
+        return []
+    ends = [one for one in site.endpoints if one.kind in KINDS[Work.MACHINES]]
+    if not ends:
+        return [Refusal("placement.no_endpoint", "It has no cloud in which machines for jobs could run.")]
+    return [_refusal(one) for one in endpoint_refusals(site, ends[0], asked.vo, asked.now)]
+
+
+def _machines(site: SiteView, end: EndpointView, settings: Any, asked: _Asked) -> dict[str, Any]:
+    """What tasks find in machines made for them: of each flavour what the guest's own system leaves."""
+    if getattr(settings, "here", False):
+        facts = end.facts_of(asked.vo)
+        if facts is None or facts.capacity is None:
+            return {"nodes": 1}
+        memory = max(0, facts.capacity.memory_mib - GUEST_MEMORY_MIB)
+        return {"nodes": 1, "cores": facts.capacity.cores, "memory_mib": memory, "gpus": ()}
+    found = [facts for one in _clouds(site, asked) if (facts := one.facts_of(asked.vo)) is not None]
+    if not found:
+        return {"nodes": 1}
+    flavours = {one.name: one for facts in found for one in map(_flavour, facts.flavours)}
+    left = [replace(one, memory_mib=max(0, one.memory_mib - GUEST_MEMORY_MIB)) for one in flavours.values()]
+    quota = _cloud(site, found[0])["quota"] if len(found) == 1 else None
+    return {"nodes": 1, "flavours": tuple(left), "quota": quota}
 
 
 def settings_of(end: EndpointView, vo: str | None) -> Any:

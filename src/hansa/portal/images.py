@@ -54,8 +54,15 @@ async def show_image(name: str, visit: Reader, images: Images, vos: Vos, portal:
     manages = [one.vo for one in mine if one.is_active and one.roles & _MANAGES]
     if visit.caller.is_operator:
         manages = [one.name for one in (await vos.list_vos(visit.caller, None, _MOST)).items]
-    template = "images/_versions.html" if visit.is_live else "images/show.html"
-    return portal.page(visit, template, image=image, name=f"{image.scope}/{image.name}", manages=manages)
+    own = {f"user/{visit.caller.name}", *(f"vo/{vo}" for vo in manages)}
+    return portal.page(
+        visit,
+        "images/_versions.html" if visit.is_live else "images/show.html",
+        image=image,
+        name=f"{image.scope}/{image.name}",
+        manages=manages,
+        may_change=visit.caller.is_operator or image.scope in own,
+    )
 
 
 @router.post("/images/act/{name:path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
@@ -14,7 +14,9 @@ from hansa.identity.vos import VoService
 from hansa.images.service import ImageService
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.machines.model import Phase
 from hansa.machines.service import MachineService
+from hansa.machines.store import Column, Search
 from hansa.machines.wire import DAY_S, Machine, MachineChange, MachinePlan, Reboot, Resize
 from hansa.portal import machine_form
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
@@ -32,7 +34,6 @@ Reader = Annotated[Visit, visitor(Permission.MACHINES_READ)]
 Writer = Annotated[Visit, visitor(Permission.MACHINES_WRITE)]
 Name = Annotated[str, Path(min_length=1, max_length=80)]
 Text = Annotated[str, Query(max_length=200)]
-Column = Literal["name", "vo", "site", "state", "created", "updated", "expires"]
 PAGE = 50
 _MOST = 1000
 _CONSOLE_LINES = 300
@@ -50,41 +51,21 @@ async def list_machines(
     page: Annotated[int, Query(ge=1, le=1000)] = 1,
 ) -> Response:
     """The table: searched, filtered, sorted and paged in the address."""
-    every = (await machines.list_machines(visit.caller, None, _MOST, with_deleted=state == "deleted")).items
-    word = q.strip().lower()
-    found = [one for one in every if (not state or one.status.phase == state) and _matches(one, word)]
-    found.sort(key=lambda one: _key(one, sort), reverse=down)
+    word = q.strip()
+    found, total = await machines.search(visit.caller, Search(word, state, sort, down, (page - 1) * PAGE, PAGE))
     return portal.page(
         visit,
         "machines/_table.html" if visit.is_live else "machines/list.html",
-        machines=found[(page - 1) * PAGE : page * PAGE],
-        total=len(found),
-        pages=-(-len(found) // PAGE),
+        machines=found,
+        total=total,
+        pages=-(-total // PAGE),
         page=page,
-        states=sorted({one.status.phase for one in every} | {"running", "stopped", "failed", "deleted"}),
+        states=[one.value for one in Phase],
         q=q,
         state=state,
         sort=sort,
         down=down,
     )
-
-
-def _matches(one: Machine, word: str) -> bool:
-    return word in f"{one.name} {one.vo or ''} {one.site or ''} {one.image} {' '.join(one.public)}".lower()
-
-
-def _key(one: Machine, column: Column) -> tuple[bool, str]:
-    """Nothing comes last; times sort as they are written."""
-    values = {
-        "name": one.name,
-        "vo": one.vo,
-        "site": one.site,
-        "state": one.status.phase,
-        "created": one.created.isoformat(),
-        "updated": one.status.since.isoformat(),
-        "expires": one.expires.isoformat() if one.expires else None,
-    }
-    return (values[column] is None, values[column] or "")
 
 
 @router.get("/machines/new")

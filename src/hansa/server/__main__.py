@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
-
-from hansa.kernel.errors import Fault
-from hansa.kernel.settings import default_home
-from hansa.server.serve import serve
 
 
 def main() -> int:
     """Serve until told to stop; the exit code."""
+    gc.disable()  # what a start imports and builds all stays; serve() turns it on again
+    from hansa.kernel.errors import Fault
+    from hansa.kernel.settings import default_home
+    from hansa.server.serve import serve
+
     parser = argparse.ArgumentParser(prog="python -m hansa.server", description="Run the Hansa server of a home.")
     parser.add_argument("--home", type=Path, default=default_home(), help="HANSA_HOME")
     try:

@@ -21,10 +21,12 @@ from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
 from hansa.machines.routes import router as machine_router
 from hansa.machines.sync_routes import router as image_place_router
+from hansa.machines.volume_routes import router as volume_router
 from hansa.placement.routes import router as plan_router
 from hansa.portal.admin import router as portal_admin_router
 from hansa.portal.frame import Portal
 from hansa.portal.home import router as portal_home_router
+from hansa.portal.image_places import router as portal_place_router
 from hansa.portal.images import router as portal_image_router
 from hansa.portal.jobs import router as portal_job_router
 from hansa.portal.live import router as portal_live_router
@@ -33,6 +35,7 @@ from hansa.portal.signin import router as portal_router
 from hansa.portal.signin import v1_router as portal_v1_router
 from hansa.portal.sites import router as portal_site_router
 from hansa.portal.usage import router as portal_usage_router
+from hansa.portal.vo_access import router as portal_access_router
 from hansa.portal.vos import router as portal_vo_router
 from hansa.server.events import router as event_router
 from hansa.server.rooms import Rooms, running
@@ -75,6 +78,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         accounting_router,
         image_router,
         machine_router,
+        volume_router,
         image_place_router,
         event_router,
         portal_v1_router,
@@ -93,6 +97,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         portal_machine_router,
         portal_site_router,
         portal_vo_router,
+        portal_access_router,
+        portal_place_router,
         portal_image_router,
         portal_usage_router,
         portal_admin_router,
@@ -125,11 +131,14 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.endorsing,
             rooms.registry_logins,
             rooms.machines,
+            rooms.volumes,
+            rooms.snapshots,
             rooms.image_places,
             rooms.files,
             rooms.jobs,
             rooms.exchange,
             rooms.channels,
+            rooms.enrolments,
             rooms.program,
             rooms.events,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import time
@@ -72,6 +73,8 @@ def _serve(home: Home) -> None:
             timeout_keep_alive=75,
             server_header=False,
         )
+        gc.freeze()  # what is there now lives as long as the server
+        gc.enable()
         await _Announced(config, rooms).serve()
 
     try:

@@ -11,13 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from hansa.server.launch import server_status
-from tests.support.browser import chromium
+from tests.support.browser import TIMEOUT_MS, chromium
 from tests.support.serverprocess import ServerProcess
 from tests.support.tools import ROOT, load_tool
 
+expect.set_options(timeout=TIMEOUT_MS)  # else five seconds
 SCREENSHOTS = ROOT / ".cache" / "screenshots"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0000000000000000000000000000000000000000000 me@here"
@@ -60,7 +61,12 @@ class World:
     def other(self, name: str) -> httpx.Client:
         """The API of another user."""
         token = self.api.post("/users", json={"name": name}).json()["token"]
-        return httpx.Client(base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {token}"})
+        return api_of(self.url, token)
+
+
+def api_of(url: str, token: str) -> httpx.Client:
+    """With patience: the computer may be busy."""
+    return httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=120)
 
 
 @pytest.fixture(scope="package")
@@ -70,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         server.start()
         info = server_status(server.home)
         assert info is not None
-        with httpx.Client(base_url=f"{info.url}/api/v1", headers={"Authorization": f"Bearer {info.token}"}) as api:
+        with api_of(info.url, info.token) as api:
             made = World(info.url, api, 0, 0, 0)
             script = f"echo hello; echo '{HOSTILE}'; echo x > out.txt; echo '{{\"loss\": 0.5}}' > result.json"
             made.done = made.submit(command=["sh", "-c", script], name=HOSTILE)
@@ -120,6 +126,7 @@ def open_page(world: World, browser: Browser) -> Iterator[Callable[..., Page]]:
     def make(**options: Any) -> Page:
         signed_in = options.pop("signed_in", True)
         context = browser.new_context(**options)
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))

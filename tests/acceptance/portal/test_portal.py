@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -44,7 +43,9 @@ def pages(world: World) -> list[str]:
         "/sites/join",
         "/vos",
         "/vos/vo.example.org",
+        "/vos/vo.example.org/access",
         "/images",
+        "/images/places",
         "/images/show/preset/debian-12",
         "/usage",
         "/usage?by=day&whose=all",
@@ -76,10 +77,10 @@ def test_submit_by_form_and_read_the_log_live(world: World, open_page: Open) -> 
     page.click("main form >> text=Submit")
     page.wait_for_url(re.compile(r"/jobs/\d+$"))
     page.click("nav >> text=Log")
-    expect(page.locator("#log")).to_contain_text("first", timeout=60_000)
-    expect(page.locator("#log")).to_contain_text("second", timeout=60_000)
+    expect(page.locator("#log")).to_contain_text("first")
+    expect(page.locator("#log")).to_contain_text("second")
     page.click("nav >> text=Overview")
-    expect(page.locator("#state .phase").first).to_have_text("done", timeout=60_000)
+    expect(page.locator("#state .phase").first).to_have_text("done")
 
 
 def test_what_is_wrong_is_said_beside_the_field(open_page: Open) -> None:
@@ -98,9 +99,9 @@ def test_counts_change_by_themselves_in_two_tabs(world: World, open_page: Open) 
     second = first.context.new_page()
     second.goto(f"{world.url}/")
     job = world.submit(command=["sh", "-c", "exit 4"], name="seen by itself")
-    expect(second.locator("#home")).to_contain_text(f"Job {job} failed", timeout=60_000)
+    expect(second.locator("#home")).to_contain_text(f"Job {job} failed")
     first.bring_to_front()
-    expect(first.locator("#jobs")).to_contain_text("seen by itself", timeout=60_000)
+    expect(first.locator("#jobs")).to_contain_text("seen by itself")
 
 
 def test_html_in_names_and_logs_is_text(world: World, open_page: Open) -> None:
@@ -132,33 +133,11 @@ def test_nothing_of_another_users_is_there(world: World, open_page: Open) -> Non
         "/machines/kept/console",
         "/sites/local",
         "/vos/vo.example.org",
+        "/vos/vo.example.org/access",
     ):
         assert page.request.get(world.url + path).status == 404, path
     assert page.request.get(f"{world.url}/admin").status == 403
     assert "sweep" not in page.request.get(f"{world.url}/search?q=sweep").text().partition("<main")[2]
-
-
-def test_a_form_of_somebody_else_changes_nothing(world: World, open_page: Open) -> None:
-    page = open_page()
-    for path in (
-        "/jobs/new",
-        f"/jobs/{world.huge}/act",
-        "/jobs/act",
-        "/machines/new",
-        "/machines/kept/act",
-        "/sites/join",
-        "/sites/NEBULA/act",
-        "/grants/act",
-        "/vos/vo.example.org/act",
-        "/images/act/preset/debian-12",
-        "/sign-out",
-        "/look",
-        "/admin/users",
-        "/admin/keys",
-    ):
-        answer = page.request.post(world.url + path, form={"csrf": "0" * 64, "command": "true", "act": "kill"})
-        assert answer.status == 403, path
-    assert world.api.get(f"/jobs/{world.huge}").json()["status"]["phase"] != "killed"
 
 
 def test_everything_can_be_read_without_scripts(world: World, open_page: Open) -> None:
@@ -182,13 +161,13 @@ def test_a_job_is_held_released_and_submitted_again_with_changes(world: World, o
     page.click("details.more > summary")
     page.fill("#labels", "campaign=k2")
     page.check("[name=hold]")
-    expect(page.locator("#preview")).to_contain_text("--label campaign=k2 --hold -- echo", timeout=60_000)
+    expect(page.locator("#preview")).to_contain_text("--label campaign=k2 --hold -- echo")
     page.click("main form >> text=Submit")
     page.wait_for_url(re.compile(r"/jobs/\d+$"))
     expect(page.locator("#state")).to_contain_text("held")
     page.click("main button >> text=Release")
-    expect(page.locator("#state .phase").first).to_have_text("done", timeout=60_000)
-    expect(page.locator("#state")).to_contain_text("Of 3 tasks", timeout=60_000)
+    expect(page.locator("#state .phase").first).to_have_text("done")
+    expect(page.locator("#state")).to_contain_text("Of 3 tasks")
     page.click("text=campaign=k2")
     expect(page.locator("#jobs tbody tr")).to_have_count(1)
     page.click("#jobs tbody a")
@@ -197,7 +176,7 @@ def test_a_job_is_held_released_and_submitted_again_with_changes(world: World, o
     page.fill("#last", "1")
     page.click("main form >> text=Submit")
     page.wait_for_url(re.compile(r"/jobs/\d+$"))
-    expect(page.locator("#state .phase").first).to_have_text("done", timeout=60_000)
+    expect(page.locator("#state .phase").first).to_have_text("done")
 
 
 def test_a_whole_log_is_searched(world: World, open_page: Open) -> None:
@@ -271,7 +250,7 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.fill("#name", "web")
     page.click("main button >> text=Launch")
     page.wait_for_url(f"{world.url}/machines/web")
-    expect(page.locator("#machine .phase").first).to_have_text("running", timeout=60_000)
+    expect(page.locator("#machine .phase").first).to_have_text("running")
     expect(page.locator("#ssh")).to_contain_text("ssh ")
     page.fill("#days", "30")
     page.click("main button >> text=Extend")
@@ -281,10 +260,48 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     expect(page.locator("main h1")).to_have_text("Console of web")
     page.goto(f"{world.url}/machines/web")
     page.click("main button >> text='Stop'")
-    expect(page.locator("#machine .phase").first).to_have_text("stopped", timeout=60_000)
+    expect(page.locator("#machine .phase").first).to_have_text("stopped")
     page.click("main button >> text='Delete'")
     page.wait_for_url(f"{world.url}/machines")
-    expect(page.locator("#machines")).not_to_contain_text("web", timeout=60_000)
+    expect(page.locator("#machines")).not_to_contain_text("web")
+
+
+def test_credentials_and_service_accounts_of_an_organisation(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.goto(f"{world.url}/vos/vo.example.org")
+    page.click("text=Credentials and service accounts")
+    page.select_option("#c-site", "NEBULA")
+    page.fill("#c-id", "app-1")
+    page.fill("#c-secret", "quite-secret")
+    page.click("text=Keep it, in the place of an earlier one")
+    expect(page.locator("#notices")).to_contain_text("signs in at NEBULA with it")
+    expect(page.locator("main table").first).to_contain_text("NEBULA")
+    assert "quite-secret" not in page.content()
+    page.fill("#s-name", "Gate Way")
+    page.click("main button >> text='Add'")
+    expect(page.locator("main")).to_contain_text("cannot name a service")
+    page.goto(f"{world.url}/vos/vo.example.org/access")
+    page.fill("#s-name", "gateway")
+    page.click("main button >> text='Add'")
+    secret = page.locator("#secret").inner_text()
+    assert len(secret) > 20
+    page.goto(f"{world.url}/vos/vo.example.org/access")
+    assert secret not in page.content()
+    page.click("[aria-label='Remove gateway.vo.example.org']")
+    expect(page.locator("main")).to_contain_text("No service account yet")
+    page.click("[aria-label='Forget the credential at NEBULA']")
+    expect(page.locator("main")).to_contain_text("No credential yet")
+    assert world.api.get("/vos/vo.example.org/credentials").json()["items"] == []
+
+
+def test_the_page_of_a_shared_site_changes_by_itself(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.goto(f"{world.url}/sites/NEBULA")
+    expect(page.locator("#site")).to_be_visible()
+    assert world.api.post("/sites/NEBULA/drain", json={"why": "New switches"}).is_success
+    expect(page.locator("#site")).to_contain_text("New switches", timeout=60_000)
+    assert world.api.post("/sites/NEBULA/resume").is_success
+    expect(page.locator("#site")).not_to_contain_text("New switches", timeout=60_000)
 
 
 def test_by_keyboard_alone(world: World, open_page: Open) -> None:
@@ -332,15 +349,6 @@ def test_every_page_is_seen_small_and_without_a_barrier(world: World, open_page:
         found = page.evaluate("axe.run().then(found => found.violations)")
         said += [f"{path}: {one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
     assert not said, "\n".join(said)
-
-
-def test_the_policy_of_content_is_strict(world: World) -> None:
-    answer = httpx.get(f"{world.url}/sign-in")
-    policy = answer.headers["content-security-policy"]
-    assert "unsafe" not in policy
-    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
-    assert "<script>" not in answer.text
-    assert " style=" not in answer.text
 
 
 @pytest.mark.slow

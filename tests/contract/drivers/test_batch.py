@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -84,8 +85,9 @@ def remote(request: pytest.FixtureRequest, kind: str, folder: Path, url: str) ->
     else:
         server: Sshd = request.getfixturevalue("sshd")
         shell = SshShell(SshTarget("127.0.0.1", server.user, server.port, server.known_hosts, server.key))
-    make = SshBatch if kind == "ssh" else SlurmBatch
-    return make(shell, program, lambda: [url], str(folder), python=sys.executable)
+    if kind == "ssh":
+        return SshBatch(shell, program, lambda: [url], str(folder), python=sys.executable)
+    return SlurmBatch(shell, program, lambda: [url], str(folder), python=sys.executable, poll_s=0.2)
 
 
 @pytest.fixture(params=["fake", "local", "ssh", "slurm", "slurm-over-ssh"])
@@ -111,12 +113,14 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
     found = Site(make(), make(), root, ended)
     yield found
-    for pid in live_pilots(root):
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            process.kill()
+    # Of two that were started at once, one waits its turn: it must not take over what the other leaves.
     for driver in (found.driver, found.reborn):
         assert isinstance(driver, LocalBatch)
         for child in driver._children.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
             child.wait()
 
 
@@ -211,7 +215,7 @@ async def test_a_fault_of_the_batch_system_can_be_tried_again(tmp_path: Path) ->
 
 async def test_a_program_that_is_not_what_it_says_is_not_run(node_server: FakeServer, tmp_path: Path) -> None:
     program = build_node_program()
-    local = LocalBatch(tmp_path, lambda: [node_server.url], [], program.bootstrap, "sha256:" + "0" * 64)
+    local = LocalBatch(tmp_path, lambda: [node_server.url], [], program.bootstrap, "sha256:" + "0" * 64, start_s=3)
     with pytest.raises(Temporary) as caught:
         await local.start(ORDER)
     assert "did not start" in str(caught.value)

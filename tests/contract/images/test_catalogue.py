@@ -33,6 +33,7 @@ from hansa.kernel.events import EventLog
 from hansa.kernel.ids import new_id
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import ImageSettings
+from hansa.node.containers.web import WebSettings
 from tests.support.files_over_http import Files, serve_files
 from tests.unit.images.test_formats import qcow2
 
@@ -61,7 +62,7 @@ class World:
         events = EventLog(database, self.clock)
         self.depot = Depot(folder, 0)
         self.settings = ImageSettings(limit_bytes=10_000_000)
-        sources = Sources(self.settings.limit_bytes, allow_all)
+        sources = Sources(self.settings.limit_bytes, allow_all, WebSettings(is_insecure=True))
         self.images = ImageService(database, events, self.clock, self.depot, self.settings)
         self.endorsing = EndorsementService(database, events, self.clock, self.images, URL)
         self.versions = Engine(
@@ -187,6 +188,35 @@ async def test_a_file_of_checksums_pins_an_image(world: World) -> None:
     await world.settle()
     found = (await world.images.get(MEMBER, "debian-12")).versions[0]
     assert (found.status.phase, found.checksum) == ("ready", f"sha512:{hashlib.sha512(DISK).hexdigest()}")
+
+
+def put_artefact(files: Files, disk: bytes, tag: str, *names: str) -> str:
+    """A VM image as an OCI artefact, as `oras push` makes it: a manifest whose layers are files with titles."""
+    kind, empty = "application/vnd.oci.image.manifest.v1+json", b"{}"
+    layers = [
+        {"mediaType": "application/octet-stream", "digest": sha256(disk), "size": len(disk),
+         "annotations": {"org.opencontainers.image.title": name}}
+        for name in names
+    ]  # fmt: skip
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(empty), "size": 2}
+    manifest = {"schemaVersion": 2, "mediaType": kind, "artifactType": "application/vnd.vm", "config": config}
+    files.put(f"/v2/vm/tools/manifests/{tag}", json.dumps(manifest | {"layers": layers}).encode())
+    files.put(f"/v2/vm/tools/blobs/{sha256(disk)}", disk)
+    return f"oci://{files.url.removeprefix('http://')}/vm/tools:{tag}"
+
+
+async def test_an_oci_artefact_is_pinned_by_its_digest_and_fetched(world: World) -> None:
+    source = put_artefact(world.files, DISK, "1", "tools.qcow2", "readme.md")
+    image = await world.add(MEMBER, "tools", source, None)
+    found = image.versions[0]
+    assert (found.status.phase, found.checksum, found.format) == ("ready", sha256(DISK), "qcow2"), found.status
+    other = put_artefact(world.files, RAW, "2", "tools.raw")
+    world.files.put(f"/v2/vm/tools/blobs/{sha256(RAW)}", DISK)  # a registry that gives something else
+    lied = (await world.add(MEMBER, "lied", other, None)).versions[0].status
+    assert (lied.phase, "is wanted" in lied.message) == ("refused", True), lied
+    two = put_artefact(world.files, DISK, "3", "a.qcow2", "b.qcow2")
+    status = (await world.add(MEMBER, "two", two, None)).versions[0].status
+    assert (status.phase, "2 layers" in status.message) == ("refused", True), status
 
 
 async def test_in_the_name_of_a_vo_only_what_it_endorses_is_started(world: World) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
+from hansa.identity import vo_store
+from hansa.identity.model import Caller
+from hansa.identity.wire import NewVo
 from hansa.jobs import tallies
 from hansa.jobs.overview import Bucket
+from hansa.jobs.shared_changes import may_hear
+from hansa.kernel.events import Event, SharedChange
 from tests.support.jobworld import World, done, indices
 
 
@@ -73,3 +79,47 @@ async def test_a_reader_who_was_away_hears_what_it_missed(world: World) -> None:
     found = await anext(late)
     assert found is not None
     assert f"job/{job.number}" in found[1]
+
+
+async def test_what_is_shared_is_told_to_those_who_may_see_it(world: World) -> None:
+    eve, bob = await world.user("eve"), await world.user("bob")
+    ole = replace(await world.user("ole"), is_operator=True)
+    await world.vos.create(ole, NewVo("vo.example.org", ""))
+    async with world.database.begin() as tx:
+        values = {"vo": "vo.example.org", "roles": [], "groups": [], "since": world.clock.now(), "suspended": None}
+        await vo_store.insert_member(tx, user_id=bob.user_id, **values)
+    member, stranger = world.jobs.changes(bob, 0, 0.05), world.jobs.changes(eve, 0, 0.05)
+    async with world.database.begin() as tx:
+        grant = Event(
+            "hansa", "grant/vo.example.org@NEBULA", "agreed", "capacity.agreed", "Agreed.", vo="vo.example.org"
+        )
+        site = Event("hansa", "site/NEBULA", "down", "sites.down", "It is down.")
+        image = Event("hansa", "image/preset/debian-12", "ready", "images.ready", "It is there.", "hansa")
+        await world.events.record(tx, grant, site, image)
+    seen = {"vo/vo.example.org", "grant/vo.example.org@NEBULA", "image/preset/debian-12"}
+    assert await asyncio.wait_for(_until(member, "image/preset/debian-12"), 60) == seen
+    assert await asyncio.wait_for(_until(stranger, "image/preset/debian-12"), 60) == {"image/preset/debian-12"}
+
+
+async def _until(reader: AsyncIterator[tuple[int, list[str]] | None], subject: str) -> set[str]:
+    """All that a reader hears until it hears this, but about itself."""
+    heard: set[str] = set()
+    async for one in reader:
+        heard |= set(one[1] if one else ())
+        if subject in heard:
+            return {one for one in heard if not one.startswith("user/")}
+    raise AssertionError(heard)
+
+
+def test_who_hears_of_what_is_shared() -> None:
+    bob = Caller("user_b", "bob")
+    ours = SharedChange(1, "grant/vo.example.org@NEBULA", None, "vo.example.org")
+    assert may_hear(bob, ours, {"vo.example.org"}, ())
+    assert may_hear(bob, ours, (), {"steered/NEBULA"})
+    assert not may_hear(bob, ours, {"vo.other.org"}, {"site/NEBULA"})
+    assert may_hear(replace(bob, is_operator=True), ours, (), ())
+    site = SharedChange(2, "site/NEBULA", None, None)
+    assert may_hear(bob, site, (), {"site/NEBULA"})
+    assert not may_hear(bob, site, {"vo.example.org"}, {"site/OTHER"})
+    assert not may_hear(bob, SharedChange(3, "image/ada/secret", "user_a", None), (), ())
+    assert not may_hear(bob, SharedChange(4, "vo/vo.other.org", "user_a", "vo.other.org"), {"vo.example.org"}, ())

@@ -17,10 +17,12 @@ from hansa.kernel.database import Database
 from hansa.machines.drivers.base import Image, Machines, MachineSpec, Size
 from hansa.machines.drivers.ec2 import Ec2Machines
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
+from hansa.machines.drivers.libcloud import LibcloudMachines
 from hansa.machines.drivers.openstack import OpenstackMachines
 from hansa.machines.drivers.qemu.driver import Qemu
 from tests.support.machineworld import MachineWorld
 from tests.support.nspawn import image, nspawn_place, qemu_folder
+from tests.support.occi import serve_occi
 from tests.support.openstack.cloud import Cloud
 from tests.support.openstack.contents import IMAGE as OS_IMAGE
 from tests.support.openstack.layout import PASSWORD
@@ -135,6 +137,19 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         server.stop()
 
 
+async def opennebula_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """The driver that all other clouds of Libcloud share, at OpenNebula's OCCI as its manual describes it."""
+    with serve_occi() as occi:
+        options = {"api_version": "3.8"}
+        account = Account("opennebula", "ada", "secret", url=occi.url, options=options)
+
+        async def left() -> list[str]:
+            return list(occi.machines)
+
+        spec = MachineSpec("contract", Image("", provider_id="debian-12"), Size(1, 1024), ssh_keys=(SSH_KEY,))
+        yield Place(LibcloudMachines(account), LibcloudMachines(account), spec, Size(4, 8192), 60.0, left)
+
+
 async def nspawn(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     place = await nspawn_place()
     spec = MachineSpec("contract", image(), Size(1, 512))
@@ -155,6 +170,7 @@ async def qemu(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 PLACES: dict[str, tuple[Callable[[pytest.FixtureRequest], AsyncIterator[Place]], list[pytest.MarkDecorator]]] = {
     "fake": (fake_place, []),
     "ec2": (ec2_place, []),
+    "opennebula": (opennebula_place, []),
     "openstack": (openstack_place, [pytest.mark.openstack, pytest.mark.timeout(900)]),
     "nspawn": (nspawn, [pytest.mark.root]),
     "qemu": (qemu, []),

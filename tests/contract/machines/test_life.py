@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from hansa.images.wire import ImagePolicy, NewEndorsement
 from hansa.kernel.errors import Fault, Permanent
 from hansa.machines.drivers.base import Life
 from hansa.machines.drivers.fake import Fault as Wrong
+from hansa.machines.store import Search
 from hansa.machines.wire import MachineChange, NewMachine, Reboot, Resize
 from hansa.sites.capacity import reservations
 from hansa.sites.capacity_service import CapacityService
@@ -350,3 +352,27 @@ async def test_deleted_before_it_was_made(world: MachineWorld) -> None:
     await world.settle()
     assert (await world.service.get(world.ada, made.id)).status.phase == "deleted"
     assert not world.drivers.cloud(LOCAL).machines
+
+
+async def test_a_table_is_searched_sorted_and_paged_in_the_database(world: MachineWorld) -> None:
+    for name in ("web", "db-1", "db-2", "pc"):
+        await world.create(name, public=True)
+    await world.settle()
+    await world.service.delete(world.ada, "db-2")
+    await world.settle()
+
+    async def names(**wanted: Any) -> tuple[list[str], int]:
+        found, number = await world.service.search(world.ada, Search(**wanted))
+        return [one.name for one in found], number
+
+    assert await names() == (["db-1", "pc", "web"], 3)
+    assert await names(down=True, limit=2) == (["web", "pc"], 3)
+    assert await names(down=True, limit=2, skip=2) == (["db-1"], 3)
+    assert await names(word="DB-") == (["db-1"], 1)
+    assert await names(word="%") == ([], 0)
+    assert await names(word="local", phase="running") == (["db-1", "pc", "web"], 3)
+    assert await names(word="debian", phase="deleted") == (["db-2"], 1)
+    seen = await world.get("web")
+    assert await names(word=seen.public[0]) == (["web"], 1)
+    assert (await names(sort="vo"))[1] == (await names(sort="expires", down=True))[1] == 3
+    assert (await world.service.search(world.bob, Search()))[1] == 0

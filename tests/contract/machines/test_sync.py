@@ -31,6 +31,8 @@ class Site(FakeMachines):
         self.sent = 0
         self.in_use = False
         self.faults: list[Exception] = []
+        self.lost: list[Exception] = []
+        """Answers that are lost: what was asked has been done."""
 
     def capabilities(self) -> Capabilities:
         found = super().capabilities()
@@ -42,6 +44,8 @@ class Site(FakeMachines):
         if image.checksum not in self.there:
             self.sent += 1
         self.there[image.checksum] = image
+        if self.lost:
+            raise self.lost.pop(0)
         return f"glance-{name}"
 
     async def delete_image(self, checksum: str) -> Progress:
@@ -170,3 +174,23 @@ async def test_a_site_that_is_away_is_asked_again_and_one_that_refuses_says_why(
     assert (one.status.phase, one.status.message) == ("failed", "No qcow2 here.")
     await sync.settle(2 * 3600)
     assert (await sync.places())["debian@1 cern/cloud vo.a"].status.phase == "there"
+
+
+async def test_what_arrived_unnoticed_goes_too(sync: SyncWorld) -> None:
+    site = sync.sites.site("cern/cloud")
+    site.lost = [Temporary("The connection broke.", 3600)]
+    await sync.settle()
+    assert site.there
+    assert (await sync.places())["debian@1 cern/cloud vo.a"].provider_id is None
+    await sync.world.endorsing.revoke(sync.world.olga, IMAGE, "vo.a")
+    await sync.settle(120)
+    assert site.there == {}
+    assert await sync.places() == {}
+
+
+async def test_with_a_site_go_its_rows(sync: SyncWorld) -> None:
+    await sync.settle()
+    sync.sites.site("cern/cloud").faults = [Permanent("It is gone.")] * 9
+    await sync.world.base.registry.remove(sync.world.olga, "cern")
+    await sync.settle(120)
+    assert set(await sync.places()) == {"debian@1 local/nspawn vo.a"}

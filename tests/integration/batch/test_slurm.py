@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from typing import Any
 
 import pytest
 
-from tests.integration.batch.conftest import Cluster
+from tests.integration.batch.conftest import Cluster, site_file
 from tests.support.serverprocess import eventually
 
 pytestmark = pytest.mark.timeout(900)  # real daemons, on a machine that may have other things to do
@@ -26,7 +28,7 @@ def test_the_batch_job_says_whose_it_is_and_the_job_shows_its_script(cluster: Cl
     cluster.free()
     job = cluster.job("--site", "here", "--", "true")
     assert cluster.end(job)["exit_code"] == 0
-    (pilot,) = cluster.hansa("job", "show", str(job), "--script", "-o", "json").json()
+    pilot, *_ = cluster.hansa("job", "show", str(job), "--script", "-o", "json").json()
     assert pilot["batch_id"].isdecimal()
     assert pilot["script"].startswith("# sbatch ")
     shown = cluster.slurm.show(int(pilot["batch_id"]))
@@ -209,3 +211,35 @@ def test_a_path_of_the_site_is_looked_for_first_and_what_is_written_there_stays(
     said = cluster.hansa("run", "--mount", f"here:{scratch}", "--", "/bin/sh", "-c", f"echo 1 > {scratch}/kept")
     assert said.code == 0
     assert (scratch / "kept").read_text() == "1\n"
+
+
+def test_a_canary_is_a_real_job_and_ones_that_fail_take_the_site_out(cluster: Cluster) -> None:
+    cluster.free()
+    there = cluster.desk.folder.parent / "canary"
+    settings = {"host": "login", "here": True, "folder": str(there), "python": sys.executable}
+    agreed = {"canaries": True}
+    site_file(cluster.desk, "canary", settings, policy=agreed)
+
+    def seen() -> dict[str, Any]:
+        cluster.hansa("site", "probe", "canary")
+        (end,) = cluster.hansa("site", "health", "canary", "-o", "json").json()["endpoints"]
+        return dict(end)
+
+    try:
+        (first, *_) = reversed(eventually(lambda: seen()["canaries"], "a canary has ended", 240, 1))
+        assert (first["state"], first["number"]) == ("ran", 1), first
+        assert first["waited_s"] >= 0
+        assert "A canary ran after" in cluster.hansa("site", "health", "canary").out
+
+        # the nodes lose their Python: jobs start, and end badly, while every list still answers
+        broken = settings | {"python": "/nowhere/python3"}
+        site_file(cluster.desk, "canary", broken, "update", policy=agreed)
+        eventually(lambda: seen()["health"]["phase"] == "down", "the site takes no new work", 300, 1)
+        end = seen()
+        assert end["health"]["reason"] == "sites.canary_failed"
+        assert {one["state"] for one in end["canaries"][:2]} == {"failed"}
+        assert "no Python 3.9" in end["canaries"][0]["message"]
+        refused = cluster.hansa("plan", "--site", "canary", "-o", "json", code=None)
+        assert "canaries in a row failed" in refused.out + refused.err
+    finally:
+        cluster.hansa("site", "remove", "canary", code=None)

@@ -93,7 +93,7 @@ def test_a_wait_with_a_limit(client: Hansa, fake: Fake) -> None:
     with pytest.raises(Timeout):
         job.wait(0.2)
     fake.state.hold_jobs = False
-    assert job.wait(20).status.phase == "done"
+    assert job.wait(120).status.phase == "done"
 
 
 def test_failures_raise_unless_told_otherwise(client: Hansa) -> None:

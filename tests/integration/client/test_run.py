@@ -108,12 +108,10 @@ def test_other_commands_use_the_codes_of_errors(hansa: Run) -> None:
 
 def test_a_large_input_is_refused_before_it_is_read(hansa: Run, fake: Fake, here: Path) -> None:
     with (here / "huge").open("wb") as file:
-        file.truncate(3 * 1024**3)
-    began = time.monotonic()
+        file.truncate(3 * 1024**4)  # to read it would take an hour
     done = hansa("run", "--", "cat", "huge")
     assert done.returncode == 125
-    assert b"huge has 3 GiB; this server takes up to" in done.stderr
-    assert time.monotonic() - began < 5
+    assert b"huge has 3 TiB; this server takes up to" in done.stderr
     assert fake.state.uploads == []
     assert fake.state.jobs == {}
 
@@ -131,7 +129,7 @@ def test_interrupt_detaches(fake: Fake, environ: dict[str, str], here: Path) -> 
     try:
         _until(lambda: ("GET", "/jobs/1/follow") in fake.state.requests)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()

@@ -13,7 +13,7 @@ import time
 
 from tests.integration.containers.conftest import Home
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 class Terminal:

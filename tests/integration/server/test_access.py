@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import psutil
@@ -105,12 +106,14 @@ def test_a_pilots_token_opens_nothing_but_its_own_exchange(server: ServerProcess
     server.await_end(number)
 
 
-def test_the_token_of_a_pilot_that_has_ended_is_void(make_server: Callable[..., ServerProcess]) -> None:
+def test_the_token_of_a_pilot_that_has_ended_is_void(make_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
     server = make_server(pilot__idle_timeout_s="0.5").start()
-    number = server.submit("sleep", "1")
+    go_on = tmp_path / "go-on"
+    number = server.submit("sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.1; done")
     eventually(lambda: server.job(number)["counts"]["running"], "the task runs")
-    (folder,) = (server.home / "run" / "pilots").iterdir()
+    folder = next(one for one in (server.home / "run" / "pilots").iterdir() if (one / "pilot.lock").exists())
     token = (folder / "token").read_text()
+    go_on.touch()
     eventually(lambda: not folder.exists(), "the pilot has ended and its folder is gone")
     with server.client(token) as pilot:
         request = {"protocol": 1, "session": "late", "sequence": 1}

@@ -71,7 +71,7 @@ async def test_the_server_is_killed(server: ServerProcess) -> None:
 async def test_the_pilot_is_killed(server: ServerProcess) -> None:
     number = server.array(COUNT, *NAP)
     await_progress(server, number, 20)
-    assert shoot(server.pilots()) == 1
+    assert shoot(server.pilots())
     await all_is_well(server, number, COUNT)
 
 
@@ -81,7 +81,7 @@ async def test_the_spawner_is_killed(server: ServerProcess) -> None:
     pilots = server.pilots()
     assert shoot(server.spawners())
     await all_is_well(server, number, COUNT)
-    assert server.pilots() == pilots
+    assert set(pilots) <= set(server.pilots()), "it starts another spawner, and lives on"
 
 
 async def test_all_are_killed_at_once(server: ServerProcess) -> None:
@@ -103,11 +103,12 @@ async def test_the_server_is_killed_while_it_starts_a_pilot(server: ServerProces
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_random_kills(make_server: Callable[..., ServerProcess]) -> None:
+@pytest.mark.parametrize("kills", [60, pytest.param(200, marks=pytest.mark.long)])
+async def test_random_kills(make_server: Callable[..., ServerProcess], kills: int) -> None:
     seed = int(os.environ.get("HANSA_TEST_SEED") or random.SystemRandom().randrange(10**9))
     print(f"HANSA_TEST_SEED={seed}")
     chance = random.Random(seed)
-    count, kills = 2000, 200
+    count = 20 * kills
     server = make_server(job__crash_limit="1000", job__node_retries="1000").start()
     began = time.monotonic()
     number = server.array(count, sys.executable, "-S", "-c", "import time; time.sleep(0.02)")

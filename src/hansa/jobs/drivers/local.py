@@ -58,8 +58,12 @@ class LocalBatch:
         node_digest: str,
         ca_file: Path | None = None,
         on_end: Callable[[str], None] | None = None,
+        start_s: float = _START_S,
     ) -> None:
-        """``on_end`` is called, where the system can tell, as soon as a pilot that was seen alive is gone."""
+        """``on_end`` is called, where the system can tell, as soon as a pilot that was seen alive is gone.
+
+        A pilot has ``start_s`` seconds to begin.
+        """
         self._root = root
         self._urls = urls
         self._hide = hide
@@ -67,6 +71,7 @@ class LocalBatch:
         self._node_digest = node_digest
         self._ca_file = ca_file
         self._on_end = on_end
+        self._start_s = start_s
         self._watched: set[str] = set()
         self._children: dict[str, subprocess.Popen[bytes]] = {}  # of this process: to be reaped when they end
 
@@ -79,7 +84,7 @@ class LocalBatch:
             process = self._children[order.pilot_id] = self._spawn(folder)
         except OSError as error:
             raise Temporary(f"The pilot cannot be started here: {error}.", 10) from error
-        seen = await _until_it_lives(folder, process)
+        seen = await _until_it_lives(folder, process, self._start_s)
         return self._alive(order.pilot_id) if seen.life is Life.ALIVE else seen
 
     async def observe(self, pilot_id: str) -> Seen:
@@ -171,8 +176,8 @@ class LocalBatch:
             )
 
 
-async def _until_it_lives(folder: Path, process: subprocess.Popen[bytes]) -> Seen:
-    for _ in range(round(_START_S / _LOOK_S)):
+async def _until_it_lives(folder: Path, process: subprocess.Popen[bytes], start_s: float) -> Seen:
+    for _ in range(round(start_s / _LOOK_S)):
         if _holder(folder) is not None:
             return Seen(Life.ALIVE)
         if process.poll() is not None:
@@ -181,7 +186,7 @@ async def _until_it_lives(folder: Path, process: subprocess.Popen[bytes]) -> See
             raise Temporary(f"The pilot did not start: {_last_words(folder)}", 5)
         await asyncio.sleep(_LOOK_S)
     process.kill()
-    raise Temporary(f"The pilot did not start within {_START_S:.0f} s: {_last_words(folder)}", 10)
+    raise Temporary(f"The pilot did not start within {start_s:.0f} s: {_last_words(folder)}", 10)
 
 
 def _holder(folder: Path) -> int | None:

@@ -18,20 +18,25 @@ import structlog
 
 from hansa.engines.egress import EgressPolicy
 from hansa.engines.ssh import NotLetIn
+from hansa.identity.model import Caller
 from hansa.jobs.drivers.base import BatchDriver, Life, LoginLapsed, PilotOrder, Seen
+from hansa.jobs.drivers.machines import MachineBatch, Whose
 from hansa.jobs.drivers.slurm import SlurmBatch
 from hansa.jobs.drivers.ssh import SshBatch
+from hansa.jobs.placing import MACHINES
 from hansa.jobs.program import NodeProgram
 from hansa.kernel.database import Database
 from hansa.kernel.errors import Fault, Permanent, Temporary
 from hansa.sites import store
 from hansa.sites.kinds.base import Target, parse_settings
+from hansa.sites.kinds.slurm import sbatch_words
 from hansa.sites.kinds.ssh import make_shell
 from hansa.sites.model import VoAccess
 from hansa.sites.service import SiteService
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+MakeMachineBatch = Callable[[Whose], MachineBatch]
 _SIGN_IN_AGAIN_S = 30.0
 _LOOK_FOR = 'for path in "$@"; do [ -r "$path" ] || printf "%s\\n" "$path"; done'
 
@@ -42,6 +47,8 @@ class Place:
 
     driver: BatchDriver
     options: tuple[str, ...] = ()
+    enrols: bool = False
+    """Whether its pilots get their tokens by tickets of their own."""
 
 
 class Places(Protocol):
@@ -92,8 +99,10 @@ class EndpointPlaces:
         egress: EgressPolicy,
         sockets: Path,
         ca_file: Path | None = None,
+        machines: MakeMachineBatch | None = None,
     ) -> None:
         self._local = local
+        self._machines = machines
         self._database = database
         self._sites = sites
         self._program = program
@@ -108,12 +117,14 @@ class EndpointPlaces:
     async def of(self, pilot: Any) -> Place:
         if pilot.endpoint_id is None:
             return Place(self._local)
+        if pilot.driver == MACHINES and self._machines is not None:
+            return Place(self._machines(await self._whose(pilot)), enrols=True)
         target, access = await self._target(pilot)
         if target is None:
             return Place(GoneBatch(pilot.site))
         async with self._lock:
             driver = await self._driver(target, access)
-        words = slurm_words(target.settings, access) if target.kind == "slurm" else ()
+        words = sbatch_words(target.settings, access) if target.kind == "slurm" else ()
         if target.settings.own_config:
             return Place(OwnBatch(driver, target.site), words)
         return Place(driver, words)
@@ -125,6 +136,8 @@ class EndpointPlaces:
         target, access = await self._target(place)
         if target is None:
             raise Permanent(f"{place.site} is not registered any more.")
+        if target.kind == MACHINES:
+            raise Permanent("Machines for jobs are made when they are needed: nothing of the site is in them.")
         async with self._lock:
             driver = await self._driver(target, access)
         try:
@@ -134,6 +147,12 @@ class EndpointPlaces:
         if done.status != 0:
             raise Temporary(f"{place.site} does not say what is there: {done.complaint}.")
         return [path for path in paths if path in done.text.splitlines()]
+
+    async def _whose(self, pilot: Any) -> Whose:
+        """For whom a machine is made. Where the endpoint is gone, what was made is still watched and deleted."""
+        target, _ = await self._target(pilot)
+        owner = Caller(pilot.owner_id, (pilot.labels or {}).get("user", pilot.owner_id))
+        return Whose(owner, pilot.vo or None, pilot.site, target.settings if target is not None else None)
 
     async def close(self) -> None:
         """End all connections; what runs there goes on."""
@@ -193,18 +212,6 @@ class EndpointPlaces:
 def _fingerprint(target: Target) -> str:
     plain = [target.settings.model_dump(mode="json"), dict(target.credential)]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def slurm_words(settings: Any, access: VoAccess | None) -> tuple[str, ...]:
-    """Options of ``sbatch`` from the settings of a site and a VO. The VO's project is an account."""
-    named = {
-        "partition": settings.partition,
-        "account": settings.account or (access.project if access else None),
-        "qos": settings.qos,
-        "constraint": settings.constraint,
-        "reservation": settings.reservation,
-    }
-    return (*(f"--{name}={value}" for name, value in named.items() if value), *settings.extra)
 
 
 class GoneBatch:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hansa.kernel.errors import Permanent, Temporary
+from hansa.machines.build.boot import FILES, PROGRAMS
 from hansa.machines.build.recipe import Recipe, command, step_of
 
 BUILD_S = 1800.0
@@ -26,9 +27,11 @@ def missing_programs() -> list[str]:
     """Debian packages that a build needs and this computer does not have."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     wanted = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils", "systemctl": "systemd"}
+    wanted |= PROGRAMS
     if os.geteuid() != 0:
         wanted["newuidmap"] = "uidmap"
-    return sorted({package for program, package in wanted.items() if shutil.which(program, path=path) is None})
+    absent = {package for program, package in wanted.items() if shutil.which(program, path=path) is None}
+    return sorted(absent | {package for file, package in FILES.items() if not file.exists()})
 
 
 async def build(recipe: Recipe, folder: Path, tell: Tell) -> Path:
@@ -51,6 +54,8 @@ async def build(recipe: Recipe, folder: Path, tell: Tell) -> Path:
     environment = {
         "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
         "SOURCE_DATE_EPOCH": str(recipe.date),
+        "PYTHONHASHSEED": "0",  # or byte code differs from build to build
+        "INITRD": "No",  # Debian's own initial RAM disk is made when the guest has another kernel
         "LC_ALL": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108 - others must pass: apt has a user of its own
         "HOME": str(Path.home()),

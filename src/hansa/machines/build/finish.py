@@ -11,12 +11,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hansa.machines.build.boot import GRUB_CFG, ROOT_AT, make_bootable
 from hansa.machines.build.initrd import make_initrd
 from hansa.machines.build.recipe import Recipe, pack_command
+from hansa.machines.build.still import still
 
 CLOUD = """# For first boots without waiting: NoCloud is there at once, or whatever the cloud offers.
 datasource_list: [ NoCloud, ConfigDrive, OpenStack, Ec2, None ]
@@ -67,7 +70,7 @@ def configure(tree: Path) -> None:
         "etc/cloud/cloud.cfg.d/90_hansa.cfg": CLOUD,
         "etc/machine-id": "",
         "etc/sysctl.d/99-hansa.conf": "net.ipv4.ping_group_range = 0 65534\n",
-        "etc/fstab": "# The root file system is mounted by whoever starts this.\n",
+        "etc/fstab": "LABEL=cloudroot / ext4 defaults,noatime 0 0\n",
         "etc/network/interfaces": "",
     }
     for name, content in files.items():
@@ -77,7 +80,8 @@ def configure(tree: Path) -> None:
     resolv = tree / "etc/resolv.conf"
     resolv.unlink(missing_ok=True)
     resolv.symlink_to("../run/systemd/resolve/stub-resolv.conf")
-    subprocess.run(["systemctl", "--quiet", f"--root={tree}", "enable", *ENABLED], check=True)
+    there = [name for name in ENABLED if (tree / "lib/systemd/system" / name).exists()]
+    subprocess.run(["systemctl", "--quiet", f"--root={tree}", "enable", *there], check=True)
     subprocess.run(["systemctl", "--quiet", f"--root={tree}", "mask", *MASKED], check=True)
 
 
@@ -91,10 +95,16 @@ def clean(tree: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def add_initrd(tree: Path) -> None:
-    content = make_initrd(tree)
-    if content is not None:
-        (tree / "boot/hansa-initrd.img").write_bytes(content)
+def add_boot(tree: Path) -> None:
+    """What starts the kernel, by the links that Debian keeps to its newest one; nothing where there is no kernel."""
+    content, kernels = make_initrd(tree), sorted(tree.glob("boot/vmlinuz-*"))
+    if content is None or not kernels:
+        return
+    (tree / "boot/hansa-initrd.img").write_bytes(content)
+    (tree / "boot/grub").mkdir(exist_ok=True)
+    (tree / "boot/grub/grub.cfg").write_text(GRUB_CFG, encoding="ascii")
+    (tree / "initrd.img").symlink_to("boot/hansa-initrd.img")
+    (tree / "vmlinuz").symlink_to(f"boot/{kernels[-1].name}")
 
 
 def clamp_times(tree: Path, date: int) -> None:
@@ -124,10 +134,12 @@ def main() -> None:
     configure(installed)
     with alone(installed) as tree:
         clean(tree)
-        add_initrd(tree)
+        add_boot(tree)
         clamp_times(tree, recipe.date)
-        argv, environment = pack_command(recipe, tree, disk)
+        argv, environment = pack_command(recipe, tree, disk, ROOT_AT)
         subprocess.run(argv, env={**os.environ, **environment}, check=True)
+    still(disk, ROOT_AT, recipe.date)
+    make_bootable(disk, recipe.disk_gib * 1024**3, uuid.UUID(recipe.disk_id), recipe.date)
 
 
 if __name__ == "__main__":

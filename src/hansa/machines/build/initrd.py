@@ -23,6 +23,8 @@ MODULES = (
     "crc32c_intel",
     "overlay",
 )
+ELSEWHERE = ("sd_mod", "nvme", "xen_blkfront", "hv_storvsc", "ahci", "ata_piix", "xen_netfront", "hv_netvsc", "ena")
+"""For clouds that give a machine no virtio disk: loaded only where none is found within a second."""
 INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t proc proc /proc
@@ -32,6 +34,9 @@ disk=; tries=0
 while [ -z "$disk" ] && [ $tries -lt 200 ]; do
   disk=$(/bin/busybox findfs LABEL=cloudroot 2>/dev/null) || { disk=; /bin/busybox usleep 50000; }
   tries=$((tries+1))
+  if [ $tries = 20 ]; then
+    while read m; do /bin/busybox insmod "/lib/modules/$m" 2>/dev/null; done < /lib/modules/elsewhere
+  fi
 done
 /bin/busybox mount -t ext4 -o rw,noatime "$disk" /newroot || exec /bin/busybox sh
 for d in dev proc sys; do /bin/busybox mount --move /$d /newroot/$d; done
@@ -84,14 +89,17 @@ def make_initrd(root: Path) -> bytes | None:
     if not kernels or not busybox.is_file():
         return None
     home = kernels[-1]
-    order = needed(MODULES, read_dependencies((home / "modules.dep").read_text(encoding="utf-8")))
+    dependencies = read_dependencies((home / "modules.dep").read_text(encoding="utf-8"))
+    usual = needed(MODULES, dependencies)
+    order = usual + [path for path in needed(ELSEWHERE, dependencies) if path not in usual]
     folders = ("bin", "dev", "proc", "sys", "newroot", "lib", "lib/modules")
     entries: list[tuple[str, int, bytes]] = [(folder, 0o40755, b"") for folder in folders]
     names = [Path(path).name.removesuffix(".xz") for path in order]
     entries += [
         ("bin/busybox", 0o100755, busybox.read_bytes()),
         ("init", 0o100755, INIT.encode()),
-        ("lib/modules/order", 0o100644, "".join(f"{name}\n" for name in names).encode()),
+        ("lib/modules/order", 0o100644, "".join(f"{name}\n" for name in names[: len(usual)]).encode()),
+        ("lib/modules/elsewhere", 0o100644, "".join(f"{name}\n" for name in names[len(usual) :]).encode()),
     ]
     entries += [
         (f"lib/modules/{name}", 0o100644, _module(home / path)) for name, path in zip(names, order, strict=True)

@@ -35,6 +35,10 @@ class Recipe:
     mirror: str = "http://deb.debian.org"
     """Below it are ``/debian`` and ``/debian-security``."""
     date: int = EPOCH
+    base: tuple[str, ...] = BASE
+    """What makes it a cloud image."""
+    variant: str = "minbase"
+    """Of mmdebstrap: ``extract`` unpacks ``base`` alone and configures nothing, for tests."""
 
     @property
     def digest(self) -> str:
@@ -64,9 +68,10 @@ def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     """mmdebstrap's, that ends with running ``finish ROOT`` where the tree belongs to root, and keeps nothing else."""
     suite, mirror = recipe.release, recipe.mirror.rstrip("/")
     # Cleaning is ours, in the tree: mmdebstrap's own would miss its configuration, and clean this computer's lists.
-    options = ["--variant=minbase", f"--mode={mode}", "--format=null", "--skip=cleanup"]
-    options += [f"--include={','.join((*BASE, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
+    options = [f"--variant={recipe.variant}", f"--mode={mode}", "--format=null", "--skip=cleanup"]
+    options += [f"--include={','.join((*recipe.base, *recipe.packages))}", '--aptopt=Apt::Install-Recommends "false"']
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
+    options += ["--dpkgopt=force-unsafe-io"]  # what breaks off is thrown away: nothing need be on the disk before
     options += [f'--customize-hook={" ".join(finish)} "$1"']
     sources = [
         f"deb {mirror}/debian {suite} main",
@@ -76,11 +81,12 @@ def command(recipe: Recipe, finish: Sequence[str], mode: str) -> list[str]:
     return ["mmdebstrap", *options, suite, "/dev/null", *sources]
 
 
-def pack_command(recipe: Recipe, tree: Path, disk: Path) -> tuple[list[str], Mapping[str, str]]:
-    """mke2fs's, and its environment: a file system without any time, id or seed but the recipe's."""
+def pack_command(recipe: Recipe, tree: Path, disk: Path, at: int) -> tuple[list[str], Mapping[str, str]]:
+    """mke2fs's, and its environment: a file system at a place of the disk, without any id or seed but the recipe's."""
     argv = [
         "mke2fs", "-q", "-F", "-t", "ext4", "-L", "cloudroot", "-U", recipe.disk_id,
-        "-O", "^has_journal,^metadata_csum", "-E", f"hash_seed={recipe.disk_id},lazy_itable_init=1,root_owner=0:0",
+        "-O", "^has_journal,^metadata_csum",
+        "-E", f"hash_seed={recipe.disk_id},lazy_itable_init=1,root_owner=0:0,offset={at}",
         "-d", str(tree), str(disk), f"{recipe.disk_gib}G",
     ]  # fmt: skip
     return argv, {"E2FSPROGS_FAKE_TIME": str(recipe.date), "SOURCE_DATE_EPOCH": str(recipe.date)}

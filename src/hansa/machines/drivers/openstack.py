@@ -13,11 +13,12 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 from hansa.engines.openstack import Cloud
 from hansa.kernel.errors import Permanent, Temporary
+from hansa.machines.drivers import openstack_images
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -57,7 +58,6 @@ _LIVES = {
     "DELETED": Life.DELETING,
     "SOFT_DELETED": Life.DELETING,
 }
-_DEAD_UPLOAD = timedelta(hours=1)
 _CIDR = "10.90.0.0/16"
 _BASE64 = 3 / 4
 USER_DATA_BYTES = int(65_535 * _BASE64) - 4096
@@ -189,15 +189,10 @@ class OpenstackMachines:
 
     async def ensure_image(self, image: Image, name: str) -> str | None:
         async with self._making:
-            return await self._ask(lambda api: _ensure_image(api, image, name), UPLOAD_S)
+            return await self._ask(lambda api: openstack_images.ensure(api, image, name), UPLOAD_S)
 
     async def delete_image(self, checksum: str) -> Progress:
-        def work(api: Any) -> Progress:
-            for one in _images(api, checksum):
-                api.image.delete_image(one, ignore_missing=True)
-            return Progress.DONE
-
-        return await self._ask(work)
+        return await self._ask(lambda api: openstack_images.remove(api, checksum))
 
     async def _power(self, key: Key, life: Life, act: Callable[[Any, Any], None]) -> Progress:
         def work(api: Any) -> Progress:
@@ -518,40 +513,3 @@ def _delete_network(api: Any, name: str) -> Progress:
         api.network.delete_router(router, ignore_missing=True)
     api.network.delete_network(network, ignore_missing=True)
     return Progress.PENDING if _oldest(api, name) is not None else Progress.DONE
-
-
-def _images(api: Any, checksum: str) -> list[Any]:
-    return [one for one in api.image.images(hansa_checksum=checksum) if _checksum_of(one) == checksum]
-
-
-def _checksum_of(image: Any) -> str:
-    return str((image.properties or {}).get("hansa_checksum", ""))
-
-
-def _ensure_image(api: Any, image: Image, name: str) -> str | None:
-    """Glance's id of a content, found by the checksum that we wrote on it; sent there from the disk, as it is read."""
-    now = datetime.now(UTC)
-    for one in _images(api, image.checksum):
-        if one.status == "active":
-            return str(one.id)
-        if one.status in ("saving", "importing", "uploading") and _age(one, now) < _DEAD_UPLOAD:
-            return None
-        api.image.delete_image(one, ignore_missing=True)  # what a sender that died has left
-    if image.path is None:
-        raise Refused(Why.IMAGE, "The image's content is not here, and not there.")
-    made = api.image.create_image(
-        name, disk_format=image.format, container_format="bare", visibility="private", allow_duplicates=True,
-        architecture=image.arch, hansa_checksum=image.checksum,
-    )  # fmt: skip
-    with image.path.open("rb") as content:
-        made.data = content
-        answer = made.upload(api.image)
-    if answer.status_code >= 400:
-        api.image.delete_image(made, ignore_missing=True)
-        raise Refused(Why.IMAGE, f"It does not take the image {name}: {answer.status_code} {answer.text[:200]}")
-    return str(made.id)
-
-
-def _age(image: Any, now: datetime) -> timedelta:
-    changed = image.updated_at or image.created_at
-    return now - datetime.fromisoformat(changed.replace("Z", "+00:00")) if changed else timedelta(0)

@@ -14,6 +14,8 @@ from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Require
 from hansa.sites.wire import Facts, Flavour, Network, Quota, VmImage
 
 MOST_IMAGES = 2000
+CORES = ("vcpu", "vcpus", "cpu", "cpus", "cores", "guestCpus", "numberOfCores")
+"""Where drivers have the number of a size's cores, among its extras."""
 PROBE_S, LOOK_S = 20.0, 60.0
 
 
@@ -26,6 +28,8 @@ class LibcloudSettings(KindSettings):
     """Region."""
     options: dict[str, Any] = Field(default_factory=dict)
     """More arguments of the driver. No secrets: those belong into the credential (``key``, ``secret``)."""
+    create: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of the driver's ``create_node``, for clouds other than ec2: ``{"ex_network": "lab"}``."""
     image_owner: str | None = Field(default=None, max_length=200)
     """Whose VM images are listed, where the cloud has millions. Default: the account's own."""
     subnet: str | None = Field(default=None, max_length=200)
@@ -131,7 +135,7 @@ def _asked(driver: Any, name: str, notes: list[str], **given: Any) -> list[Any]:
 def flavour(one: Any) -> Flavour:
     """A size. Cores and GPUs are among its extras, under whatever name the driver gave them. Pure."""
     extra = one.extra or {}
-    cores = next((_whole(extra[name]) for name in ("vcpu", "vcpus", "cpu", "cpus", "cores") if name in extra), 0)
+    cores = next((_whole(extra[name]) for name in CORES if name in extra), 0)
     gpus = _whole(extra.get("gpu", 0))
     model = str(extra.get("gpuModel") or extra.get("gpu_model") or "gpu") if gpus else ""
     return Flavour(str(one.id), one.name, max(1, cores), _whole(one.ram), _whole(one.disk), gpus, model)

@@ -162,6 +162,11 @@ def test_an_image_that_cannot_be_had_fails_the_job_and_not_the_pilot(world: Worl
     assert {result["outcome"] for result in world.server.results.values()} == {"image"}
     message = world.server.results[1, 0]["message"]
     assert "nothing:9" in message
+    assert world.run(3, "true").get("exit_code") == 0
+
+
+@pytest.mark.parametrize("world", ["root"], indirect=True)  # it is asked for many times: once is enough
+def test_a_registry_that_is_away_fails_no_job(world: World) -> None:
     away = world.run(2, "true", image="127.0.0.1:1/box:1")
     assert away["outcome"] == "node"
     assert world.run(3, "true").get("exit_code") == 0

@@ -43,7 +43,7 @@ def test_bad_recipes_are_refused(bad: Recipe) -> None:
 
 
 def test_the_disk_has_no_time_of_its_own() -> None:
-    argv, environment = pack_command(Recipe(), Path("t"), Path("d"))
+    argv, environment = pack_command(Recipe(), Path("t"), Path("d"), 512)
     assert f"hash_seed={Recipe().disk_id}" in " ".join(argv)
     assert environment["E2FSPROGS_FAKE_TIME"] == str(Recipe().date)
 

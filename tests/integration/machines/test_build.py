@@ -1,0 +1,103 @@
+"""Images made for real: the same each time, starting by themselves, and customised in a throw-away machine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hansa.kernel.errors import Permanent
+from hansa.machines.build import builder, golden
+from hansa.machines.build.recipe import Recipe
+from hansa.machines.drivers.base import Guest, Image, MachineSpec, Size
+from tests.integration.machines.test_nspawn import ready
+from tests.support import apt
+from tests.support.nspawn import NspawnPlace, image, nspawn_place
+from tests.support.ssh_in import inside, new_key
+from tests.support.vmimage import debian_image, need_builder
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+SMALL = Recipe(base=("base-files", "busybox-static", "libc6"), variant="extract", disk_gib=2)
+
+
+async def quiet(_said: str, _share: float) -> None:
+    return None
+
+
+async def made(folder: Path) -> str:
+    try:
+        path = await builder.build(SMALL, folder, quiet)
+    except Permanent as error:
+        pytest.skip(f"no image of Debian can be made here: {error}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def test_the_same_recipe_gives_the_same_image_bit_by_bit(tmp_path: Path) -> None:
+    need_builder()
+    first, second = await asyncio.gather(made(tmp_path / "one"), made(tmp_path / "two"))
+    assert first == second
+
+
+def test_it_starts_by_itself(tmp_path: Path) -> None:
+    """Firmware, GRUB, kernel and root file system; no kernel is handed to it."""
+    disk, console = tmp_path / "disk.qcow2", tmp_path / "console"
+    image_path = debian_image()
+    apt.need(["qemu-system-x86_64"], ["qemu-system-x86"])
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image_path, "-F", "qcow2", disk], check=True)
+    argv = ["qemu-system-x86_64", "-machine", "pc", "-accel", "tcg,tb-size=128", "-cpu", "Nehalem", "-m", "512"]
+    argv += ["-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{console}"]
+    argv += ["-drive", f"if=virtio,file={disk},cache=unsafe"]
+    guest = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 400
+        while not console.is_file() or "Cloud-init v." not in console.read_text(errors="replace"):
+            assert guest.poll() is None, "QEMU has ended"
+            said = console.read_text(errors="replace")[-2000:] if console.is_file() else ""
+            assert time.monotonic() < deadline, said
+            time.sleep(0.5)
+    finally:
+        guest.kill()
+        guest.wait()
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[NspawnPlace]:
+    one = await nspawn_place()
+    yield one
+    assert await one.clear() == []
+
+
+async def test_a_golden_image_is_what_cloud_init_made_of_another(place: NspawnPlace, tmp_path: Path) -> None:
+    driver = place.driver()
+    left = replace(MachineSpec("left", image(), Size(1, 256)))
+    await driver.ensure(left, f"{golden.PREFIX}999999999-dead")
+    wish = golden.Wish(b"#cloud-config\nwrite_files:\n  - {path: /etc/lab, content: golden}\n", size=Size(1, 512))
+    disk = await golden.customise(driver, image(), wish, tmp_path, quiet)
+    assert await driver.list_keys() == [], "neither its own machine nor that of a build that was killed"
+    checksum = hashlib.sha256(disk.read_bytes()).hexdigest()
+    customised = Image(f"sha256:{checksum}", disk, login="debian")
+    (tmp_path / "mine").mkdir()
+    key_file = new_key(tmp_path / "mine")
+    keys = (key_file.with_suffix(".pub").read_text().strip(),)
+    await driver.ensure(MachineSpec("again", customised, Size(1, 256), ssh_keys=keys), "again")
+    seen = await ready(driver, "again")
+    assert seen.guest is Guest.READY, seen.guest_message
+    assert await inside(seen, key_file, "cat /etc/lab; hostname") == (0, "goldenagain\n")
+    code, said = await inside(seen, key_file, "cat ~/.ssh/authorized_keys; sudo ls /root/.ssh")
+    assert "hansa image build" not in said, (code, said)
+    await driver.delete("again")
+    await driver.remove_base(checksum)
+
+
+async def test_a_first_boot_that_fails_makes_no_image_and_leaves_nothing(place: NspawnPlace, tmp_path: Path) -> None:
+    driver = place.driver()
+    wish = golden.Wish(b"#cloud-config\nruncmd: [[sh, -c, exit 7]]\n", size=Size(1, 256))
+    with pytest.raises(Permanent, match="first boot failed"):
+        await golden.customise(driver, image(), wish, tmp_path, quiet)
+    assert await driver.list_keys() == []

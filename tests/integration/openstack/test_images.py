@@ -1,0 +1,235 @@
+"""VM images in a real Glance: sent whole or not at all, by a sender that may die, and taken away when unused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hansa.engines.egress import EgressPolicy
+from hansa.engines.openstack import Clouds, Password, Place
+from hansa.machines.drivers import openstack_images
+from hansa.machines.drivers.base import Image, MachineSpec, Progress, Size
+from hansa.machines.drivers.openstack import OpenstackMachines
+from tests.integration.openstack.test_machines import eventually
+from tests.support.openstack import contents
+from tests.support.openstack.cloud import Cloud
+from tests.support.openstack.fixtures import VO, Federation
+from tests.support.openstack.layout import PASSWORD
+from tests.unit.images.test_formats import qcow2
+
+pytestmark = [pytest.mark.openstack, pytest.mark.timeout(900)]
+MIB = 1024**2
+SENDER = """
+import json, resource, sys, time
+from pathlib import Path
+from hansa.machines.drivers import openstack_images as images
+from hansa.machines.drivers.base import Image
+from tests.support.openstack import contents
+auth_url, path, checksum, dies = sys.argv[1:]
+
+def hang(word):
+    print(word, flush=True)
+    time.sleep(3600)
+
+read = images.Reading.read
+def until_half(self, size=-1):
+    return hang("half") if dies == "half" and self.done_bytes > 4_000_000 else read(self, size)
+images.Reading.read = until_half
+if dies == "sent":
+    images._show = lambda *given: hang("sent")
+
+from types import SimpleNamespace
+with contents.connect(SimpleNamespace(url=lambda name: auth_url)) as api:
+    if dies == "never":
+        list(api.image.images())
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    images.ensure(api, Image(checksum, Path(path), format="raw"), "sent-by-child")
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), flush=True)
+"""
+
+
+class Glance:
+    """The project of the administrator."""
+
+    def __init__(self, cloud: Cloud, folder: Path) -> None:
+        self.cloud, self.folder = cloud, folder
+        with contents.connect(cloud.place) as api:
+            project = api.current_project_id
+        self.clouds = Clouds()
+        place, password = Place(cloud.auth_url, project), Password("admin", PASSWORD)
+        self.driver = OpenstackMachines(self.clouds.at(place, password, EgressPolicy(allow_private=True)))
+
+    def content(self, name: str, size: int) -> Image:
+        """A content of its own; sparse but for its beginning."""
+        path = self.folder / name
+        with path.open("wb") as file:
+            file.write(name.encode().ljust(512, b"\1"))
+            file.truncate(size)
+        with path.open("rb") as file:
+            checksum = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return Image(checksum, path, format="raw", about={"os_distro": "debian", "hansa_image": f"{name}@1"})
+
+    async def find(self, image: Image) -> list[Any]:
+        return await self.driver.cloud.call(lambda api: openstack_images.find(api, image.checksum))
+
+    async def later(self, image: Image) -> str | None:
+        """Sent again, some minutes from now."""
+        now = datetime.now(UTC) + timedelta(minutes=5)
+        return await self.driver.cloud.call(lambda api: openstack_images.ensure(api, image, "later", now), 300)
+
+    def sender(self, image: Image, dies: str) -> subprocess.Popen[str]:
+        auth_url = self.cloud.place.url("keystone")
+        argv = [sys.executable, "-c", SENDER, auth_url, str(image.path), image.checksum, dies]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+
+def killed(sender: subprocess.Popen[str], word: str) -> None:
+    """Kill it where it says that it is."""
+    assert sender.stdout is not None
+    try:
+        assert sender.stdout.readline().strip() == word
+    finally:
+        sender.kill()
+        sender.wait()
+        sender.stdout.close()
+
+
+@pytest.fixture
+def glance(openstack_cloud: Cloud, tmp_path: Path) -> Iterator[Glance]:
+    made = Glance(openstack_cloud, tmp_path)
+    yield made
+    made.clouds.close()
+
+
+async def test_killed_in_the_middle_no_half_image_is_left(glance: Glance) -> None:
+    image = glance.content("half", 16 * MIB)
+    killed(glance.sender(image, "half"), "half")
+    (left,) = await glance.find(image)
+    assert left.is_hidden, "nobody finds it before it is whole"
+    assert left.status != "active"
+    assert await glance.driver.ensure_image(image, "now") is None, "its sender may be alive"
+    sent = await glance.later(image)
+    (one,) = await glance.find(image)
+    assert (one.id, one.status, one.size, one.is_hidden) == (sent, "active", 16 * MIB, False)
+    assert one.id != left.id
+    assert await glance.driver.ensure_image(image, "again") == sent
+    assert await glance.driver.delete_image(image.checksum) is Progress.DONE
+
+
+async def test_killed_before_it_could_be_shown_it_is_not_sent_again(glance: Glance) -> None:
+    image = glance.content("sent", 6 * MIB)
+    killed(glance.sender(image, "sent"), "sent")
+    (left,) = await glance.find(image)
+    assert (left.status, left.is_hidden) == ("active", True)
+    assert await glance.driver.ensure_image(image, "again") == left.id
+    (one,) = await glance.find(image)
+    assert (one.is_hidden, one.os_distro) == (False, "debian")
+    await glance.driver.delete_image(image.checksum)
+
+
+async def test_what_glance_took_for_whole_and_a_second_one_go(glance: Glance) -> None:
+    image = glance.content("cut", 4 * MIB)
+    about = {"disk_format": "raw", "container_format": "bare", "allow_duplicates": True}
+    about[openstack_images.CHECKSUM] = image.checksum
+
+    def work(api: Any) -> None:
+        api.image.create_image("cut", data=io.BytesIO(b"\0" * MIB), **about)
+
+    await glance.driver.cloud.call(work)
+    sent = await glance.driver.ensure_image(image, "cut")
+    (one,) = await glance.find(image)
+    assert (one.id, one.size) == (sent, 4 * MIB)
+    assert image.path is not None
+    whole = image.path.read_bytes()
+    await glance.driver.cloud.call(lambda api: api.image.create_image("cut", data=io.BytesIO(whole), **about))
+    assert await glance.driver.ensure_image(image, "cut") == sent, "the older one stays"
+    assert [one.id for one in await glance.find(image)] == [sent]
+    await glance.driver.delete_image(image.checksum)
+
+
+async def test_hidden_while_a_machine_needs_it_and_then_gone(glance: Glance) -> None:
+    image = glance.content("used", MIB)
+    image_id = await glance.driver.ensure_image(image, "used")
+    spec = MachineSpec("used", Image(image.checksum, provider_id=image_id), Size(1, 512, flavour="m1.tiny"))
+    await glance.driver.ensure(spec, "image-in-use")
+    assert await glance.driver.delete_image(image.checksum) is Progress.PENDING
+    (one,) = await glance.find(image)
+    assert one.is_hidden
+    assert await glance.driver.ensure_image(image, "used") == image_id, "wanted again, it is shown again"
+    (one,) = await glance.find(image)
+    assert not one.is_hidden
+    deadline = time.monotonic() + 300
+    while await glance.driver.delete("image-in-use") is not Progress.DONE:
+        assert time.monotonic() < deadline
+    while await glance.driver.delete_image(image.checksum) is not Progress.DONE:
+        assert time.monotonic() < deadline
+    assert await glance.find(image) == []
+
+
+async def test_an_image_is_sent_as_it_is_read(glance: Glance) -> None:
+    size = 256 * MIB
+    image = glance.content("large", size)
+    sender = glance.sender(image, "never")
+    out, _ = sender.communicate(timeout=600)
+    assert json.loads(out) * 1024 < size / 4, "kilobytes that its memory has grown by"
+    (one,) = await glance.find(image)
+    assert (one.status, one.size) == ("active", size)
+    await glance.driver.delete_image(image.checksum)
+
+
+def test_what_a_vo_endorses_comes_by_itself_is_replaced_and_goes(federation: Federation) -> None:
+    operator, name = federation.server.operator(), "NEBULA-SYNC"
+    operator.timeout = 300
+    settings = {"auth": "v3password", "image_sync": True}
+    end: dict[str, Any] = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "settings": settings}
+    end |= {"vos": {VO: "admin"}, "credential": {"username": "admin", "password": PASSWORD}}
+    operator.post("/sites", json={"name": name, "endpoints": [end]}).raise_for_status()
+    new: dict[str, Any] = {"name": "synced", "vo": VO, "os_name": "Debian GNU", "os_version": "12", "login": "debian"}
+    new |= {"visibility": "vo", "source": {"version": "1", "upload": True}}
+    try:
+        operator.post("/vm-images", json=new).raise_for_status()
+        operator.put("/vm-images/upload/1/synced", content=qcow2()).raise_for_status()
+        operator.post("/vm-images/endorse/synced", json={"vo": VO, "follow": True}).raise_for_status()
+        assert _there(operator, name, lambda one: one == {"1": "there"})
+        with contents.connect(federation.cloud.place) as cloud:
+            (one,) = _ours(cloud)
+            about = one.properties
+            assert (one.status, one.min_disk, one.is_hidden, one.visibility) == ("active", 1, False, "private")
+            assert (one.os_distro, one.os_version, one.os_type) == ("debian", "12", "linux")
+            assert one.os_admin_user == "debian"
+            assert about["hansa_image"] == "synced@1"
+            operator.post("/vm-images/versions/synced", json={"version": "2", "upload": True}).raise_for_status()
+            operator.put("/vm-images/upload/2/synced", content=qcow2() + bytes(512)).raise_for_status()
+            assert _there(operator, name, lambda one: one == {"2": "there"})
+            assert [one.properties["hansa_image"] for one in _ours(cloud)] == ["synced@2"]
+            operator.post("/vm-images/withdraw/2/synced", json={"why": "a test"}).raise_for_status()
+            assert _there(operator, name, lambda one: "2" not in one)
+    finally:
+        operator.delete(f"/sites/{name}")
+
+
+def _there(operator: Any, site: str, fits: Callable[[dict[str, str]], bool]) -> dict[str, str] | bool:
+    def look() -> dict[str, str]:
+        rows = operator.get("/vm-image-places").raise_for_status().json()["items"]
+        return {
+            one["version"]: one["status"]["phase"]
+            for one in rows
+            if one["image"] == "synced" and one["place"].startswith(site)
+        }
+
+    eventually(look, fits)
+    return True
+
+
+def _ours(cloud: Any) -> list[Any]:
+    return [one for one in cloud.image.images() if (one.properties or {}).get("hansa_image", "").startswith("synced@")]
