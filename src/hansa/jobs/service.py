@@ -20,7 +20,7 @@ from hansa.jobs.drivers.places import Paths, PathsAt
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
-from hansa.jobs.log_search import Found, find_lines
+from hansa.jobs.log_search import Found, Wanted, find_lines
 from hansa.jobs.logs import LogChoice, LogStore, OpenLog
 from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
@@ -38,6 +38,7 @@ from hansa.jobs.wire import (
     Job,
     JobPage,
     JobSpec,
+    LogLine,
     Phase,
     PilotPage,
     Selection,
@@ -234,10 +235,17 @@ class JobService:
         plain = {name: value for name, value in job.spec.items() if name not in ("requirements", "deadline", "hold")}
         return replace(decode(JobSpec, {**plain, "rows": found}), requirements=needs)
 
-    async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, text: str) -> Found:
-        """Lines of one stream of one task that have this text. Raises Fault ``jobs.no_task``."""
+    async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, wanted: Wanted) -> Found:
+        """Wanted lines of one stream of one task, by number. Raises Fault ``jobs.no_task``."""
         found = await self.log(caller, number, index, LogChoice(stream))
-        return await find_lines(found.pieces, text)
+        return await find_lines(found.pieces, wanted)
+
+    async def find_in_logs(
+        self, caller: Caller, number: int, wanted: Wanted, streams: Sequence[str], since: datetime | None
+    ) -> AsyncIterator[list[LogLine]]:
+        """Wanted lines of all tasks of a job, as they came. Raises Fault ``jobs.logs_gone``."""
+        await self._own_logs(caller, number)
+        return self._logs.search(number, wanted, streams, since)
 
     async def timeline(self, caller: Caller, number: int, limit: int = 50) -> Sequence[StoredEvent]:
         """What has happened to a job, oldest first."""
@@ -385,10 +393,15 @@ class JobService:
 
     async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> OpenLog:
         """One stream of one task. Raises Fault ``jobs.no_task``, ``jobs.logs_gone``."""
-        async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+        job = await self._own_logs(caller, number)
         index = job.first if index is None else index
         self._check_index(job, index)
+        return await self._logs.open(number, index, wanted)
+
+    async def _own_logs(self, caller: Caller, number: int) -> Any:
+        """The caller's job, whose output is there. Raises Fault ``jobs.logs_gone``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
         if job.logs_gone is not None:
             raise Fault(
                 errors.LOGS_GONE,
@@ -396,7 +409,7 @@ class JobService:
                 hint="For how long is the operator's setting retention.logs_days.",
                 job=number,
             )
-        return await self._logs.open(number, index, wanted)
+        return job
 
     async def kill(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Kill a job, or some of its tasks. What has ended stays as it is."""
