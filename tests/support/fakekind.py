@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Stage, Target
+from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Sighting, Stage, State, Target
 from hansa.sites.kinds.openstack import OpenstackSettings
 from hansa.sites.wire import Facts, Quota
 
@@ -49,3 +49,23 @@ class FakeKind:
         if isinstance(self.facts, Exception):
             raise self.facts
         return self.facts
+
+
+@dataclass
+class FakeBatch(FakeKind):
+    """A kind that has canaries: they run at once, unless told otherwise."""
+
+    canary_load: str = "A job of no time"
+    sighting: Sighting | Exception = field(default_factory=lambda: Sighting(State.RAN, "It ran.", 2.0))
+    sent: list[str] = field(default_factory=list)
+    """Keys, one for each call."""
+    withdrawn: list[str] = field(default_factory=list)
+
+    async def canary(self, target: Target, vo: str | None, key: str) -> Sighting:
+        self.sent.append(key)
+        if isinstance(self.sighting, Exception):
+            raise self.sighting
+        return self.sighting
+
+    async def withdraw(self, target: Target, vo: str | None, key: str) -> None:
+        self.withdrawn.append(key)

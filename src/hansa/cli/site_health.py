@@ -72,6 +72,14 @@ def _write(found: HealthReport) -> None:
         for one in found.endpoints
         for span in one.spans[:10]
     ]
+    canaries = [
+        {"canary at": one.name, "sent": show_span(each.sent, each.ended), "it": each.state, "message": each.message}
+        for one in found.endpoints
+        for each in one.canaries[:5]
+    ]
+    if canaries:
+        click.echo()
+        write_table(canaries)
     if spans:
         click.echo()
         write_table(spans)

@@ -11,11 +11,11 @@ from hansa.identity.model import Caller
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.kernel.settings import SiteSettings
 from hansa.sites.controller import discover, probe
-from hansa.sites.kinds.base import EndpointKind, Target, parse_settings
+from hansa.sites.kinds.base import EndpointKind, HasCanaries, Target, parse_settings
 from hansa.sites.model import VoAccess
 from hansa.sites.registry import SiteRegistry, Wanted
 from hansa.sites.tokens import SiteTokens
-from hansa.sites.wire import CheckedEndpoint, CheckReport, CheckStep, NewSite, Requires
+from hansa.sites.wire import CheckedEndpoint, CheckReport, CheckStep, NewSite, Requires, SitePolicy
 
 _AT_ONCE = 8
 
@@ -45,11 +45,11 @@ class CheckService:
         self._registry.check(caller, new)
         wanted = [self._registry.wanted(one, new.vos) for one in new.endpoints]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._endpoint(caller, new.name, one)) for one in wanted]
+            tasks = [group.create_task(self._endpoint(caller, new.name, new.policy, one)) for one in wanted]
         found = [task.result() for task in tasks]
         return CheckReport(new.name, all(step.ok is not False for one in found for step in one.steps), found)
 
-    async def _endpoint(self, caller: Caller, site: str, one: Wanted) -> CheckedEndpoint:
+    async def _endpoint(self, caller: Caller, site: str, policy: SitePolicy, one: Wanted) -> CheckedEndpoint:
         kind = self._kinds(one.kind)
         settings = parse_settings(one.kind, one.settings)
         vos = {vo: VoAccess(vo, project, more) for vo, project, more in one.vos}
@@ -60,6 +60,10 @@ class CheckService:
         async with self._turns:
             steps = await self._steps(kind, target, caller)
         requires = [Requires(need.group, need.what) for need in needs.requirements]
+        if policy.canaries and isinstance(kind, HasCanaries):
+            hours = f"{self._settings.canary_s / 3600:g}"
+            said = f"{kind.canary_load}, where nothing else was started for {hours} hours (a canary, as agreed)."
+            requires.append(Requires("load", said))
         return CheckedEndpoint(one.name, one.kind, one.url, steps, requires, needs.calls_per_hour)
 
     async def _equipped(self, target: Target, vo: str | None, caller: Caller) -> Target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,11 +23,22 @@ from hansa.kernel.secrets import Vault
 from hansa.kernel.settings import SiteSettings
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
+from hansa.sites import canaries, health, store, views
 from hansa.sites import facts as facts_of
-from hansa.sites import health, store, views
+from hansa.sites.canaries import Canary
 from hansa.sites.health import Damping, Verdict
-from hansa.sites.kinds.base import Answer, EndpointKind, Finding, Stage, Target, parse_settings
-from hansa.sites.model import EVERYBODY, Health, Visibility, VoAccess
+from hansa.sites.kinds.base import (
+    Answer,
+    EndpointKind,
+    Finding,
+    HasCanaries,
+    Sighting,
+    Stage,
+    State,
+    Target,
+    parse_settings,
+)
+from hansa.sites.model import EVERYBODY, Health, Severity, Visibility, VoAccess
 from hansa.sites.service import credential_context
 from hansa.sites.tokens import SiteTokens
 from hansa.sites.wire import Facts
@@ -47,6 +58,10 @@ class Loaded:
     """For whom discovery asks; None: for the site itself."""
     broken: str | None = None
     """Why it cannot be looked at: its kind is gone, its settings are not valid any more."""
+    canary: Canary | None = None
+    """What is remembered of its canaries; None: its site wants none, or its kind has none."""
+    may_start: bool = False
+    """Whether a canary may be sent: the site takes work, and nothing else was started there of late."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +75,36 @@ class Judged(Settle):
 Found = Mapping[str, Facts | str]
 """Facts by VO, or why there are none."""
 
+StartedSince = Callable[[Tx, str, str, datetime], Awaitable[bool]]
+"""Whether anything was started at a site's endpoint since a time."""
+
+
+async def _nothing_started(tx: Tx, site: str, endpoint_id: str, since: datetime) -> bool:  # noqa: ARG001
+    return False
+
+
+def rules_of(settings: SiteSettings) -> canaries.Rules:
+    return canaries.Rules(settings.canary_s, settings.canary_wait_s)
+
 
 def decide(loaded: Loaded, seen: Finding, now: datetime, settings: SiteSettings) -> Act | Judged:
-    """What to do after a probe: ask what it has, if that is known no more; else judge how it is. Pure."""
+    """What to do after a probe: ask what it has, if that is known no more; see to a canary; else judge it. Pure."""
     row = loaded.row
-    verdict = health.judge(Health(row.phase), Damping.load(row.damping), seen.answer, now, settings.probe_s)
+    finding = canaries.overlaid(seen, loaded.canary)
+    verdict = health.judge(Health(row.phase), Damping.load(row.damping), finding.answer, now, settings.probe_s)
     is_due = row.discover_at is None or row.discover_at <= now
     if is_due and seen.answer in (Answer.UP, Answer.UNKNOWN) and verdict.health.takes_work:
         return Act(DISCOVER, "sites.discover")
-    return Judged("sites.probed", now + timedelta(seconds=verdict.again_s), verdict, seen)
+    if loaded.canary is not None:
+        rules = rules_of(settings)
+        operation = canaries.operation(loaded.canary, seen, now, rules, may_start=loaded.may_start)
+        if operation is not None:
+            return Act(operation, "sites.canary", {"number": loaded.canary.number})
+    return Judged("sites.probed", now + timedelta(seconds=verdict.again_s), verdict, finding)
 
 
 class EndpointRoom:
-    """Endpoints, for the reconcile engine: ``observe`` is the probe, ``act`` the discovery."""
+    """Endpoints, for the reconcile engine: ``observe`` is the probe, ``act`` the discovery, or a canary."""
 
     queue = store.QUEUE
 
@@ -87,6 +119,7 @@ class EndpointRoom:
         sockets: Path | None = None,
         tokens: SiteTokens | None = None,
         timer: Callable[[], float] = time.monotonic,
+        started_since: StartedSince = _nothing_started,
     ) -> None:
         self._kinds = kinds
         self._events = events
@@ -97,6 +130,7 @@ class EndpointRoom:
         self._sockets = sockets
         self._tokens = tokens
         self._timer = timer
+        self._started_since = started_since
 
     async def load(self, tx: Tx, key: str) -> Loaded | None:
         row = await store.get_endpoint(tx, key)
@@ -105,7 +139,26 @@ class EndpointRoom:
         vos = {one.vo: VoAccess(one.vo, one.project, one.settings) for one in await store.vos_of(tx, [key])}
         target, broken = make_target(row, vos, self._vault, self._egress)
         target = replace(target, sockets=self._sockets)
-        return Loaded(row, target, tuple(vos) or (None,), broken)
+        site = await store.get(tx, row.site)
+        if broken or site is None or not site.policy.get("canaries") or not self._has_canaries(row.kind):
+            return Loaded(row, target, tuple(vos) or (None,), broken)
+        canary = Canary.load(row.canary)
+        return Loaded(row, target, tuple(vos) or (None,), None, canary, await self._may_start(tx, site, row, canary))
+
+    def _has_canaries(self, kind: str) -> bool:
+        return isinstance(self._kinds(kind), HasCanaries)
+
+    async def _may_start(self, tx: Tx, site: Any, row: Any, canary: Canary) -> bool:
+        """A canary is new work as any other; and where one failed, another is sent whatever else was started."""
+        now = self._clock.now()
+        downtimes = (views.downtime_of(one) for one in await store.downtimes_of(tx, [row.site], now))
+        outages = (one for one in downtimes if one.severity is Severity.OUTAGE and one.is_of(row.id))
+        if site.drained is not None or any(one.is_on(now) for one in outages):
+            return False
+        if canary.since is not None or canary.failures:
+            return True
+        since = now - timedelta(seconds=self._settings.canary_s)
+        return not await self._started_since(tx, row.site, row.id, since)
 
     async def observe(self, loaded: Loaded) -> Finding:
         """One probe. Whatever the site does to it is a finding, so that it shows in the site's history."""
@@ -119,8 +172,10 @@ class EndpointRoom:
     def decide(self, loaded: Loaded, seen: Finding, now: datetime) -> Act | Settle:
         return decide(loaded, seen, now, self._settings)
 
-    async def act(self, loaded: Loaded, intent: Intent) -> Found:  # noqa: ARG002 - there is one operation
-        """Ask for each VO; what fails for one is said of that one."""
+    async def act(self, loaded: Loaded, intent: Intent) -> Found | Sighting:
+        """Ask for each VO; what fails for one is said of that one. Or see to a canary."""
+        if intent.operation != DISCOVER:
+            return await self._canary(loaded, intent)
         found: dict[str, Facts | str] = {}
         kind = self._kinds(loaded.target.kind)
         for vo in loaded.vos:
@@ -133,10 +188,31 @@ class EndpointRoom:
                 found[vo or EVERYBODY] = facts
         return found
 
+    async def _canary(self, loaded: Loaded, intent: Intent) -> Sighting:
+        """Send it, look at it or take it back. What the site does to it is a sighting."""
+        kind = self._kinds(loaded.target.kind)
+        assert isinstance(kind, HasCanaries)  # noqa: S101 - load has looked, for the type checker
+        vo = loaded.vos[0]
+        key = f"{loaded.row.id}-{intent.arguments['number']}"
+        try:
+            async with asyncio.timeout(self._settings.discover_timeout_s):
+                target = await self._equipped(loaded.target, vo)
+                if intent.operation == canaries.WITHDRAW:
+                    await kind.withdraw(target, vo, key)
+                    said = "It waited so long that it was taken back, or the site takes no new work now."
+                    return Sighting(State.WITHDRAWN, said)
+                return await kind.canary(target, vo, key)
+        except TimeoutError:
+            return Sighting(State.WAITS, f"Nothing was heard of a canary for {self._settings.discover_timeout_s:g} s.")
+        except Temporary as error:
+            return Sighting(State.WAITS, f"A canary can be neither sent nor seen now: {error}")
+        except Permanent as error:
+            return Sighting(State.FAILED, str(error))
+
     async def _equipped(self, target: Target, vo: str | None) -> Target:
         return target if self._tokens is None else await self._tokens.equip(target, vo)
 
-    async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Finding, Found]) -> Next:
+    async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Finding, Found | Sighting]) -> Next:
         now = self._clock.now()
         row = await store.get_endpoint(tx, loaded.row.id)
         if row is None:
@@ -146,9 +222,15 @@ class EndpointRoom:
             verdict = health.judge(Health(row.phase), Damping.load(row.damping), Answer.UNKNOWN, now, 0)
             await self._note(tx, row, finding, verdict, now)
             return Next(outcome.retry_at or now + timedelta(seconds=self._settings.discover_s))
+        soon_s = self._settings.probe_s
         if isinstance(outcome, Acted):
-            await self._keep(tx, row, outcome.result, now)
-            finding = outcome.seen
+            canary = loaded.canary
+            if not isinstance(outcome.result, Sighting):
+                await self._keep(tx, row, outcome.result, now)
+            elif canary is not None:
+                canary = await self._note_canary(tx, row, canary, outcome.result, now)
+                soon_s = canaries.LOOK_S if canary.since or canary.failures else soon_s
+            finding = canaries.overlaid(outcome.seen, canary)
             verdict = health.judge(
                 Health(row.phase), Damping.load(row.damping), finding.answer, now, self._settings.probe_s
             )
@@ -157,9 +239,28 @@ class EndpointRoom:
             judged = outcome.decision
             assert isinstance(judged, Judged)  # noqa: S101
             assert judged.verdict is not None  # noqa: S101
-            finding, verdict = outcome.seen, judged.verdict
+            assert judged.finding is not None  # noqa: S101
+            finding, verdict = judged.finding, judged.verdict
         await self._note(tx, row, finding, verdict, now)
-        return Next(now + timedelta(seconds=verdict.again_s), loaded.row.generation)
+        return Next(now + timedelta(seconds=min(soon_s, verdict.again_s)), loaded.row.generation)
+
+    async def _note_canary(self, tx: Tx, row: Any, canary: Canary, sighting: Sighting, now: datetime) -> Canary:
+        """What was seen of it: remembered, and where it is over, kept for the site's rates and its history."""
+        if sighting.is_over:
+            await store.add_canary(
+                tx,
+                endpoint_id=row.id,
+                number=canary.number,
+                site=row.site,
+                sent=canary.since or now,
+                ended=now,
+                state=sighting.state.value,
+                waited_s=sighting.waited_s,
+                message=sighting.message[:1000],
+            )
+        following = canaries.after(canary, sighting, now, rules_of(self._settings))
+        await store.update_endpoint(tx, row.id, canary=following.store())
+        return following
 
     async def _note(self, tx: Tx, row: Any, finding: Finding, verdict: Verdict, now: datetime) -> None:
         """How it is: in its row, in its history, in its site's status, and as an event where that changed."""

@@ -260,6 +260,7 @@ class SiteRegistry:
 
     async def _update_endpoint(self, tx: Tx, row: Any, one: Wanted) -> None:
         values: dict[str, Any] = {"kind": one.kind, "url": one.url, "settings": one.settings, "discover_at": None}
+        values["canary"] = {**row.canary, "again_at": None}  # what is new is tried at once, where the site agreed
         if one.credential is not None:
             values["credential"] = self._seal(row.id, one)
         await store.update_endpoint(tx, row.id, **values)

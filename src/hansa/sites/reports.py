@@ -13,7 +13,9 @@ from hansa.sites import health, store, views
 from hansa.sites.health import Piece, Span
 from hansa.sites.kinds.base import Answer
 from hansa.sites.service import allow
-from hansa.sites.wire import EndpointHistory, HealthReport, Period, ProbeSpan
+from hansa.sites.wire import CanaryView, EndpointHistory, HealthReport, Period, ProbeSpan
+
+_SHOWN = 100
 
 
 class ReportService:
@@ -35,6 +37,7 @@ class ReportService:
             ends = await store.endpoints_of(tx, [name])
             spans = await store.spans_of(tx, [one.id for one in ends], start, now)
             downtimes = [views.downtime_of(one) for one in await store.downtimes_of(tx, [name], start)]
+            canaries = {one.id: await store.canaries_of(tx, one.id, start, _SHOWN) for one in ends}
         lines: dict[str, list[list[Piece]]] = {}
         histories = []
         for end in ends:
@@ -42,7 +45,7 @@ class ReportService:
             off = [one for one in downtimes if one.is_of(end.id)]
             line = health.timeline([Span(s.begins, s.ends, Answer(s.answer)) for s in mine], off, start, now)
             lines.setdefault(end.kind, []).append(line)
-            histories.append(_history(end, mine, line, start, now))
+            histories.append(_history(end, mine, canaries[end.id], line, start, now))
         whole = health.combine(lines, start, now)
         return HealthReport(
             name,
@@ -66,9 +69,12 @@ def period(label: str, pieces: Sequence[Piece], begins: datetime, ends: datetime
     )
 
 
-def _history(row: Any, spans: Sequence[Any], line: Sequence[Piece], start: datetime, now: datetime) -> EndpointHistory:
+def _history(
+    row: Any, spans: Sequence[Any], canaries: Sequence[Any], line: Sequence[Piece], start: datetime, now: datetime
+) -> EndpointHistory:
     shown = [
         ProbeSpan(s.begins, s.ends, s.answer, s.stage, s.message, s.probes, round(s.took_ms / s.probes))
-        for s in reversed(spans[-100:])
+        for s in reversed(spans[-_SHOWN:])
     ]
-    return EndpointHistory(row.name, row.kind, views.status_of(row), period("all", line, start, now), shown)
+    sent = [CanaryView(c.number, c.sent, c.ended, c.state, c.waited_s, c.message) for c in canaries]
+    return EndpointHistory(row.name, row.kind, views.status_of(row), period("all", line, start, now), shown, sent)

@@ -55,6 +55,7 @@ endpoints = sa.Table(
     sa.Column("facts", Document, nullable=False),  # by VO
     sa.Column("facts_at", Moment),
     sa.Column("discover_at", Moment),  # null: at once
+    sa.Column("canary", Document, nullable=False, server_default="{}"),  # model of canaries: what it remembers
     *reconcile_columns(),
     sa.UniqueConstraint("site", "name"),
 )
@@ -114,6 +115,20 @@ health_spans = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("probes", sa.Integer, nullable=False),
     sa.Column("took_ms", sa.BigInteger, nullable=False),  # of all probes together
+)
+
+canaries = sa.Table(
+    "canaries",
+    metadata,
+    sa.Column("endpoint_id", sa.Text, sa.ForeignKey("endpoints.id"), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("site", sa.Text, nullable=False),
+    sa.Column("sent", Moment, nullable=False),
+    sa.Column("ended", Moment, nullable=False, index=True),
+    sa.Column("state", sa.Text, nullable=False),  # ran, failed, withdrawn
+    sa.Column("waited_s", sa.Float),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Index("ix_canaries_site_sent", "site", "sent"),
 )
 
 
@@ -201,7 +216,7 @@ async def update_endpoint(tx: Tx, endpoint_id: str, **values: Any) -> None:
 
 
 async def delete_endpoints(tx: Tx, ids: Sequence[str]) -> None:
-    for table in (endpoint_vos, health_spans, downtimes):
+    for table in (endpoint_vos, health_spans, downtimes, canaries):
         await tx.execute(sa.delete(table).where(table.c.endpoint_id.in_(ids)))
     await tx.execute(sa.delete(endpoints).where(endpoints.c.id.in_(ids)))
 
@@ -323,7 +338,27 @@ async def spans_of(tx: Tx, ids: Iterable[str], start: datetime, end: datetime) -
     return (await tx.execute(query.order_by(health_spans.c.begins))).all()
 
 
+async def add_canary(tx: Tx, **values: Any) -> None:
+    """How a canary ended. Of one number the first word counts."""
+    insert = insert_for(tx, canaries).values(values)
+    await tx.execute(insert.on_conflict_do_nothing(index_elements=["endpoint_id", "number"]))
+
+
+async def canaries_of(tx: Tx, endpoint_id: str, start: datetime, limit: int) -> Sequence[Any]:
+    """The canaries of an endpoint since then, the newest first."""
+    mine = sa.and_(canaries.c.endpoint_id == endpoint_id, canaries.c.sent >= start)
+    return (await tx.execute(sa.select(canaries).where(mine).order_by(canaries.c.number.desc()).limit(limit))).all()
+
+
+async def canaries_at(tx: Tx, names: Iterable[str], start: datetime) -> Sequence[Any]:
+    """Canaries at these sites since then that tell something: they ran, or failed."""
+    told = canaries.c.state.in_(["ran", "failed"])
+    query = sa.select(canaries).where(canaries.c.site.in_(list(names)), canaries.c.sent >= start, told)
+    return (await tx.execute(query)).all()
+
+
 async def forget_spans(tx: Tx, before: datetime) -> int:
+    await tx.execute(sa.delete(canaries).where(canaries.c.ended < before))
     return (await tx.execute(sa.delete(health_spans).where(health_spans.c.ends < before))).rowcount
 
 

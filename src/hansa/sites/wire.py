@@ -70,7 +70,8 @@ class SitePolicy:
     pilots: bool = True
     """Whether pilots, which run the tasks of jobs, may start here."""
     canaries: bool = False
-    """Whether probes may start a small machine or job now and then, to see whether it works."""
+    """Whether the smallest job may be started now and then, where nothing else was, to see whether jobs start: at
+    endpoints of kind ``slurm`` and ``ssh``. Machines are never started for it."""
 
 
 @dataclass(frozen=True)
@@ -376,6 +377,19 @@ class ProbeSpan:
 
 
 @dataclass(frozen=True)
+class CanaryView:
+    """The smallest job, started to see whether it would: it ``ran`` after ``waited_s`` seconds, ``failed``, or was
+    ``withdrawn``, which says nothing."""
+
+    number: int
+    sent: datetime
+    ended: datetime
+    state: str
+    waited_s: float | None
+    message: str
+
+
+@dataclass(frozen=True)
 class EndpointHistory:
     """How an endpoint is and was; the newest span first."""
 
@@ -384,6 +398,8 @@ class EndpointHistory:
     health: Status
     total: Period
     spans: list[ProbeSpan]
+    canaries: list[CanaryView] = field(default_factory=list)
+    """The newest first."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(server: ServerPro
         assert answer.json()["hint"]
     address = httpx.URL(server.url)
     head = f"PUT /api/v1/files/{digest} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
-    with socket.create_connection((address.host, address.port or 80), timeout=30) as connection:
+    with socket.create_connection((address.host, address.port or 80), timeout=120) as connection:
         connection.sendall(f"{head}Content-Length: {3 * GIB}\r\n\r\n".encode())
         answer_line = connection.makefile("rb").readline()
     assert b" 413 " in answer_line  # before a byte of it was sent

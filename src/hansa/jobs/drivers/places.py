@@ -29,6 +29,7 @@ from hansa.kernel.database import Database
 from hansa.kernel.errors import Fault, Permanent, Temporary
 from hansa.sites import store
 from hansa.sites.kinds.base import Target, parse_settings
+from hansa.sites.kinds.slurm import sbatch_words
 from hansa.sites.kinds.ssh import make_shell
 from hansa.sites.model import VoAccess
 from hansa.sites.service import SiteService
@@ -123,7 +124,7 @@ class EndpointPlaces:
             return Place(GoneBatch(pilot.site))
         async with self._lock:
             driver = await self._driver(target, access)
-        words = slurm_words(target.settings, access) if target.kind == "slurm" else ()
+        words = sbatch_words(target.settings, access) if target.kind == "slurm" else ()
         if target.settings.own_config:
             return Place(OwnBatch(driver, target.site), words)
         return Place(driver, words)
@@ -211,18 +212,6 @@ class EndpointPlaces:
 def _fingerprint(target: Target) -> str:
     plain = [target.settings.model_dump(mode="json"), dict(target.credential)]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def slurm_words(settings: Any, access: VoAccess | None) -> tuple[str, ...]:
-    """Options of ``sbatch`` from the settings of a site and a VO. The VO's project is an account."""
-    named = {
-        "partition": settings.partition,
-        "account": settings.account or (access.project if access else None),
-        "qos": settings.qos,
-        "constraint": settings.constraint,
-        "reservation": settings.reservation,
-    }
-    return (*(f"--{name}={value}" for name, value in named.items() if value), *settings.extra)
 
 
 class GoneBatch:

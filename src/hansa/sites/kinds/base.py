@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -84,6 +84,32 @@ class Finding:
     took_ms: int = 0
 
 
+class State(StrEnum):
+    """How a canary is, the smallest job that the endpoint can run."""
+
+    WAITS = "waits"
+    """It was sent, or could not be just now."""
+    RUNS = "runs"
+    RAN = "ran"
+    FAILED = "failed"
+    """It was refused, or ended badly."""
+    WITHDRAWN = "withdrawn"
+    """It waited so long that it was taken back."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A look at a canary. ``waited_s``: seconds from its sending to its start, by the endpoint's own clock."""
+
+    state: State
+    message: str
+    waited_s: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in (State.WAITS, State.RUNS)
+
+
 @dataclass(frozen=True)
 class Requirement:
     """Something that the site must allow. ``group``: ``role``, ``firewall`` or ``load``."""
@@ -117,6 +143,22 @@ class EndpointKind(Protocol):
 
     async def discover(self, target: Target, vo: str | None) -> Facts:
         """What this VO gets there (None: the site itself). Raises Temporary or Permanent."""
+
+
+@runtime_checkable
+class HasCanaries(Protocol):
+    """A kind that can start something small, to see whether things start. Both calls may be repeated at any time: of
+    one ``key`` (a word) at most one is out, and what a call that broke off has left is found by it."""
+
+    canary_load: str
+    """What one costs the site, in words."""
+
+    async def canary(self, target: Target, vo: str | None, key: str) -> Sighting:
+        """Send the canary of this key, or look at it; what is left of earlier ones goes. Raises Temporary, where
+        nothing can be said now, or Permanent, where the site refuses it."""
+
+    async def withdraw(self, target: Target, vo: str | None, key: str) -> None:
+        """It is gone, whatever it was doing. Raises Temporary or Permanent."""
 
 
 @cache

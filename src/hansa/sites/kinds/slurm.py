@@ -6,11 +6,38 @@ import re
 
 from pydantic import Field
 
-from hansa.sites.kinds.base import Finding, KindSettings, Needs, Requirement, Target
-from hansa.sites.kinds.ssh import SshSettings, ask, probe_shell, ssh_needs
+from hansa.kernel.errors import Permanent, Temporary
+from hansa.sites.kinds.base import Finding, KindSettings, Needs, Requirement, Sighting, State, Target
+from hansa.sites.kinds.ssh import CANARY_FOLDER, SshSettings, ask, probe_shell, run_there, ssh_needs
+from hansa.sites.model import VoAccess
 from hansa.sites.wire import Facts, Partition
 
 SINFO = "exec sinfo --noheader --format='%P|%D|%c|%m|%G|%l|%C|%a'"
+_CANARY = (
+    CANARY_FOLDER
+    + r"""
+exec 9>lock; flock 9
+name="hansa-canary-$2"; key="$2"; python="$3"; shift 3
+queue() { squeue -h -u "$(id -un)" -t all --name="$name" -o '%T|%r' || exit 75; }
+told() { [ -e "$key.ran" ] && echo "ran $(cat "$key.sent") $(cat "$key.ran")" && exit 0; }
+told
+known=$(queue) || exit 75
+known=$(printf '%s\n' "$known" | tail -n 1)
+[ -z "$known" ] || { echo "known $known"; tail -n 1 "$key.out" 2>/dev/null; exit 0; }
+if [ -e "$key.sent" ]; then told; echo "gone"; tail -n 1 "$key.out" 2>/dev/null; exit 0; fi
+date +%s > "$key.part"
+sbatch --parsable "$@" --job-name="$name" --comment='hansa: a canary, to see whether jobs start' --no-requeue \
+  --nodes=1 --ntasks=1 --cpus-per-task=1 --mem=64M --time=2 --chdir="$PWD" --output="$PWD/$key.out" --wrap="
+'$python' -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo 'no Python 3.9 there'; exit 1; }
+date +%s > $key.now && mv -f $key.now $key.ran" >&2 || exit 1
+mv -f "$key.part" "$key.sent" && echo "known PENDING|"
+"""
+)
+_WITHDRAW = """
+scancel --user="$(id -un)" --name="hansa-canary-$1" || exit 75
+"""
+_WAITS = ("PENDING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+_FAILED = ("FAILED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "DEADLINE")
 _GRES = re.compile(r"gpu(?::([A-Za-z0-9_.-]+))?:(\d+)")
 
 
@@ -59,6 +86,60 @@ class SlurmKind:
 
     async def discover(self, target: Target, vo: str | None) -> Facts:
         return parse_sinfo(await ask(target, vo, SINFO))
+
+    canary_load = "A job of one core, 64 MiB and some seconds"
+
+    async def canary(self, target: Target, vo: str | None, key: str) -> Sighting:
+        settings: SlurmSettings = target.settings
+        words = sbatch_words(settings, target.vos.get(vo or ""))
+        done = await run_there(target, vo, _CANARY, settings.folder, key, settings.python, *words)
+        if done.status == 75:
+            raise Temporary(f"Slurm does not answer: {done.complaint}.")
+        if done.status != 0:
+            raise Permanent(f"sbatch refuses a job: {done.complaint}.")
+        return parse_canary(done.text)
+
+    async def withdraw(self, target: Target, vo: str | None, key: str) -> None:
+        done = await run_there(target, vo, _WITHDRAW, key)
+        if done.status != 0:
+            raise Temporary(f"Slurm does not take a job back: {done.complaint}.")
+
+
+def sbatch_words(settings: SlurmSettings, access: VoAccess | None) -> tuple[str, ...]:
+    """Options of ``sbatch`` from the settings of a site and a VO. The VO's project is an account."""
+    named = {
+        "partition": settings.partition,
+        "account": settings.account or (access.project if access else None),
+        "qos": settings.qos,
+        "constraint": settings.constraint,
+        "reservation": settings.reservation,
+    }
+    return (*(f"--{name}={value}" for name, value in named.items() if value), *settings.extra)
+
+
+def parse_canary(said: str) -> Sighting:
+    """What the script of a canary prints. Raises Temporary where it makes no sense."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    at = next((number for number, line in enumerate(lines) if line.split()[0] in ("ran", "known", "gone")), None)
+    if at is None:
+        raise Temporary("What the login node says of a canary makes no sense.")
+    word, _, rest = lines[at].partition(" ")
+    last = f": {lines[at + 1][:200]}" if len(lines) > at + 1 else ""
+    if word == "ran":
+        sent, _, ran = rest.partition(" ")
+        waited_s = float(max(0, _number(ran) - _number(sent)))
+        return Sighting(State.RAN, f"A canary ran after {waited_s:.0f} s.", waited_s)
+    if word == "gone":
+        return Sighting(State.FAILED, f"A canary ended on its node without a trace in the folder{last}.")
+    state, _, reason = rest.partition("|")
+    if state in _FAILED:
+        return Sighting(State.FAILED, f"Slurm ended a canary as {state}{last}.")
+    if state in ("CANCELLED", "PREEMPTED", "REVOKED"):
+        return Sighting(State.WITHDRAWN, f"A canary was ended in Slurm as {state}, which is no fault.")
+    if state in _WAITS:
+        why = f": {reason}" if reason not in ("", "None") else ""
+        return Sighting(State.WAITS, f"A canary waits in the queue{why}.")
+    return Sighting(State.RUNS, "A canary runs.")
 
 
 def parse_sinfo(said: str) -> Facts:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from hansa.kernel.errors import Permanent, Temporary
-from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
+from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Sighting, Stage, State, Target
 from hansa.sites.model import VoAccess
 from hansa.sites.wire import Capacity, Facts
 
 if TYPE_CHECKING:
-    from hansa.engines.shell import Shell
+    from hansa.engines.shell import Ran, Shell
 
 HOST = r"^[A-Za-z0-9_][A-Za-z0-9._:%@-]*$"
 """Never like an option of ``ssh``, never with a blank."""
@@ -28,6 +28,19 @@ done
 command -v sbatch >/dev/null 2>&1 && echo slurm yes
 exit 0
 """
+CANARY_FOLDER = """
+case "$1" in "~/"*) d="$HOME/${1#??}";; /*) d="$1";; *) d="$HOME/$1";; esac
+umask 077; mkdir -p "$d/canaries" && cd "$d/canaries" || exit 1
+find . -maxdepth 1 -name "${2%-*}-*" ! -name "$2.*" -exec rm -f {} +
+"""
+"""Goes to the folder ``$1``; of earlier canaries than that of the key ``$2`` nothing is left."""
+_CANARY = (
+    CANARY_FOLDER
+    + """
+"$3" -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "$3 is no Python 3.9 there" >&2; exit 1; }
+echo ran > "$2.ran" && [ "$(cat "$2.ran")" = ran ] && rm -f "$2.ran" && echo ran
+"""
+)
 
 
 class SshSettings(KindSettings):
@@ -82,6 +95,18 @@ class SshKind:
     async def discover(self, target: Target, vo: str | None) -> Facts:
         said = await survey(target, vo)
         return Facts(capacity=parse_survey(said))
+
+    canary_load = "A process of less than a second"
+
+    async def canary(self, target: Target, vo: str | None, key: str) -> Sighting:
+        """What a pilot needs, in small: a file in the folder, and Python. It is over with this call."""
+        done = await run_there(target, vo, _CANARY, target.settings.folder, key, target.settings.python)
+        if done.status != 0:
+            raise Permanent(f"A process fails there: {done.complaint}.")
+        return Sighting(State.RAN, "A canary ran at once.", 0.0)
+
+    async def withdraw(self, target: Target, vo: str | None, key: str) -> None:
+        """There is never anything out."""
 
 
 def ssh_needs(settings: SshSettings, probe_s: float, discover_s: float) -> Needs:
@@ -178,15 +203,20 @@ async def survey(target: Target, vo: str | None) -> str:
 
 async def ask(target: Target, vo: str | None, script: str) -> str:
     """The output of a script there. Raises Temporary or Permanent."""
+    ran = await run_there(target, vo, script)
+    if ran.status != 0:
+        raise Temporary(f"{target.settings.host} does not say what it has: {ran.complaint}.")
+    return ran.text[:1_000_000]
+
+
+async def run_there(target: Target, vo: str | None, script: str, *arguments: str) -> Ran:
+    """How a script ended there, that has ``arguments`` as ``$1`` …. Raises Temporary or Permanent."""
     shell = await make_shell(target, target.vos.get(vo or ""))
     try:
-        ran = await shell.script(script, deadline_s=45)
+        return await shell.script(script, *arguments, deadline_s=45)
     finally:
         if not target.settings.own_config:
             await shell.close()
-    if ran.status != 0:
-        raise Temporary(f"{shell.name} does not say what it has: {ran.complaint}.")
-    return ran.text[:1_000_000]
 
 
 def parse_survey(said: str) -> Capacity:
