@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from hansa.identity.policy import Permission
 from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
+from hansa.jobs.log_search import Wanted
 from hansa.jobs.logs import LogChoice
 from hansa.jobs.overview import Used
 from hansa.jobs.service import JobService
@@ -285,13 +286,20 @@ def _real(task: Any, name: str) -> float | None:
 
 @router.get("/jobs/{job}/log")
 async def show_log(
-    job: Number, visit: Reader, jobs: Jobs, portal: Pages, task: Index = None, stream: Stream = "stdout", q: Text = ""
+    job: Number,
+    visit: Reader,
+    jobs: Jobs,
+    portal: Pages,
+    task: Index = None,
+    stream: Stream = "stdout",
+    q: Text = "",
+    regex: bool = False,
 ) -> Response:
-    """The end of a stream of a task; the script adds what comes."""
+    """The end of a stream of a task; the script adds what comes. Or its lines with ``q``, a text or an expression."""
     found = await jobs.get(visit.caller, job)
     following = await jobs.follow(visit.caller, job, "now", 0)
     index = found.first if task is None else task
-    hits = await jobs.find_in_log(visit.caller, job, index, stream, q) if q else None
+    hits = await jobs.find_in_log(visit.caller, job, index, stream, _wanted(q, regex=regex)) if q else None
     tail = b""
     if hits is None:
         end = await jobs.log(visit.caller, job, index, LogChoice(stream, tail_bytes=_LOG_BYTES))
@@ -307,8 +315,13 @@ async def show_log(
         is_cut=len(tail) >= _LOG_BYTES,
         cursor=following.cursor,
         q=q,
+        regex=regex,
         tab="log",
     )
+
+
+def _wanted(text: str, *, regex: bool) -> Wanted:
+    return Wanted(text) if regex else Wanted.text(text, any_case=True)
 
 
 @router.get("/jobs/{job}/log/more")

@@ -26,12 +26,12 @@ def log(server: FakeServer, stream: str = "stdout", index: int = 0, job: int = 1
     return server.logs.get((job, index, stream), bytearray()).decode()
 
 
-def pids_from(server: FakeServer, count: int) -> list[int]:
+def pids_from(server: FakeServer, count: int, job: int = 1) -> list[int]:
     def all_said() -> bool:
-        return all(log(server, index=index).strip() for index in range(count))
+        return all(log(server, index=index, job=job).strip() for index in range(count))
 
     server.wait(all_said)
-    return [int(log(server, index=index)) for index in range(count)]
+    return [int(log(server, index=index, job=job)) for index in range(count)]
 
 
 # -- outages -------------------------------------------------------------------------------------------------
@@ -100,6 +100,27 @@ def test_pilot_that_is_not_wanted_ends(server: FakeServer, pilot: Pilot, status:
     assert pilot.wait() == 0
     assert not alive(pid)
     assert str(status) in pilot.ended()
+
+
+def test_a_batch_systems_signal_to_all_is_no_failure_of_tasks(server: FakeServer, pilot: Pilot) -> None:
+    """It comes to the pilot and to each of its tasks; who hears it first is chance."""
+    server.add(1, [*SH, "echo $$; exec sleep 600"])
+    server.add(2, [*SH, "trap 'exit 3' TERM; echo $$; while :; do sleep 0.1; done"])
+    pids = [*pids_from(server, 1), *pids_from(server, 1, job=2)]
+    os.kill(pilot.pid, signal.SIGSTOP)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    os.kill(pilot.pid, signal.SIGTERM)
+    os.kill(pilot.pid, signal.SIGCONT)
+    assert pilot.wait() == 0
+    found = {job: result["outcome"] for (job, _), result in server.results.items()}
+    assert found == {1: "preempted", 2: "preempted"}
+
+
+def test_a_task_that_ends_itself_by_that_signal_is_one_that_failed(server: FakeServer, pilot: Pilot) -> None:
+    server.add(1, [*SH, "kill -TERM $$"])
+    server.wait(lambda: server.results)
+    assert (server.results[1, 0]["outcome"], server.results[1, 0]["signal"]) == ("exited", signal.SIGTERM)
 
 
 # -- deaths --------------------------------------------------------------------------------------------------
