@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hansa.engines.egress import EgressPolicy
 from hansa.identity import vo_store
+from hansa.identity.authority import AuthorityService
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
@@ -54,11 +55,13 @@ from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings, MailSettings
-from hansa.kernel.status import Party
+from hansa.kernel.status import Party, Status
 from hansa.kernel.wire import decode
 from hansa.node.protocol import File
+from hansa.placement.authority import lapsed_at, of_others
 from hansa.placement.model import Choice
 from hansa.placement.service import grants_left
+from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -79,7 +82,9 @@ class JobService:
         settings: JobSettings,
         notices: NoticePolicy | None = None,
         paths: Paths | None = None,
+        authority: AuthorityService | None = None,
     ) -> None:
+        self._authority = authority
         self._paths = paths
         self._database = database
         self._events = events
@@ -555,7 +560,16 @@ class JobService:
         known = Known(await measured(tx, [site.name for site in sites], now), {})
         name = vo or (vos[0] if len(vos) == 1 else None)
         grants = await grants_left(tx, sites, caller.user_id, name or "", vo_group or "", caller.name, now)
-        return choice_for(needs, name, sites, now, known, grants)
+        lapsed = await self._lapsed(tx, sites, caller.user_id, name, needs, now)
+        return choice_for(needs, name, sites, now, known, grants, lapsed)
+
+    async def _lapsed(
+        self, tx: Tx, sites: Sequence[SiteView], user_id: str, vo: str | None, needs: Needs, now: datetime
+    ) -> dict[str, Status]:
+        if self._authority is None:
+            return {}
+        until = now + timedelta(seconds=needs.wall_time_s)
+        return await lapsed_at(tx, self._authority, of_others(sites), user_id, vo, until)
 
     async def _check_site(self, caller: Caller, vo: str | None, needs: Needs) -> Choice:
         """Refuse what no site can ever run. What passes (a downtime, a login that has lapsed) is waited for."""

@@ -38,10 +38,15 @@ def pids_from(server: FakeServer, count: int, job: int = 1) -> list[int]:
 
 
 @pytest.mark.parametrize("status", [503, 0, 302])
-def test_nothing_is_lost_while_the_server_is_away(server: FakeServer, pilot: Pilot, status: int) -> None:
-    server.add(1, [*SH, "sleep 0.3; echo {i}; echo {i} > out"], 12, array=True)
+def test_nothing_is_lost_while_the_server_is_away(
+    server: FakeServer, pilot: Pilot, status: int, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    script = f"[ {{i}} -lt 2 ] || while ! test -e {go}; do sleep 0.05; done; echo {{i}}; echo {{i}} > out"
+    server.add(1, [*SH, script], 12, array=True)
     server.wait(lambda: len(server.results) >= 2)
     server.failing = lambda _path: status
+    go.touch()
     until(lambda: (pilot.work_dir / "journal.jsonl").exists())
     server.failing = lambda _path: None
     server.wait(lambda: len(server.results) == 12)
@@ -58,10 +63,14 @@ def test_answers_that_get_lost_are_asked_for_again(server: FakeServer, pilot: Pi
     assert len(set(sequences)) < len(sequences)
 
 
-def test_results_survive_the_pilot(server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]) -> None:
-    server.add(1, [*SH, "sleep 0.5; echo done"], 2)
+def test_results_survive_the_pilot(
+    server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot], tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    server.add(1, [*SH, f"while ! test -e {go}; do sleep 0.05; done; echo done"], 2)
     server.wait(lambda: server.leases)
     server.failing = lambda _path: 503
+    go.touch()
     journal = pilot.work_dir / "journal.jsonl"
     until(lambda: journal.exists() and journal.read_bytes().count(b"\n") == 2)
     pilot.kill()
@@ -153,8 +162,8 @@ def test_second_instance_is_refused(server: FakeServer, pilot: Pilot, make_pilot
 
 
 def test_idle_end(server: FakeServer, make_pilot: Callable[..., Pilot]) -> None:
-    pilot = make_pilot(idle_timeout_s=0.5).start()
     server.add(1, ["/bin/true"])
+    pilot = make_pilot(idle_timeout_s=0.5).start()
     assert pilot.wait() == 0
     assert (pilot.ended(), server.ending, len(server.results)) == ("idle", "idle", 1)
 
