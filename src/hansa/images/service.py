@@ -224,6 +224,12 @@ class ImageService:
             await store.update_version(tx, version_id, wanted=True)
             await VersionRoom.queue.changed(tx, self._clock.now(), version_id)
 
+    async def hurry(self, tx: Tx, version_id: str) -> None:
+        """Somebody waits for this content: where its source did not answer, it is tried at once."""
+        row: Any = await store.get_version(tx, version_id)
+        if row.reason == "images.source_away":
+            await VersionRoom.queue.poke(tx, self._clock.now(), version_id)
+
     async def find(self, tx: Tx, caller: Caller, name: str) -> Any:
         """The image that a name means: the caller's own before the VOs', those before presets; ``SCOPE/NAME`` is exact.
 

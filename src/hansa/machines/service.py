@@ -43,7 +43,6 @@ from hansa.machines.wire import (
     Resize,
 )
 from hansa.placement import failover
-from hansa.placement.choose import choose
 from hansa.placement.failover import Course
 from hansa.placement.model import Request
 from hansa.sites.service import SiteService
@@ -114,7 +113,8 @@ class MachineService:
             asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
             names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names, machine_id)
-            order, sizes = await self._places(tx, asking, asked, wish, now)
+            says = placing.says_memory(new)
+            order, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
@@ -157,7 +157,8 @@ class MachineService:
             vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, vos)
             local = list(self._drivers.local)
-            choice = choose(asked, await placing.candidates(tx, sites, local, asking, now))
+            found = await placing.candidates(tx, sites, local, asking, now)
+            choice = placing.choose(asked, found, says_memory=placing.says_memory(new))
         order = placing.only(placing.order(choice, local), fixed)
         return plan_view(image, vo, choice, order, placing.sizes(choice, wish))
 
@@ -179,14 +180,14 @@ class MachineService:
         await store.update(tx, machine_id, course=store.dump_course(started), **values)
 
     async def _places(
-        self, tx: Tx, asking: placing.Asking, asked: Request, wish: placing.Wish, now: datetime
+        self, tx: Tx, asking: placing.Asking, asked: Request, wish: placing.Wish, now: datetime, *, says_memory: bool
     ) -> tuple[list[str], dict[str, Any]]:
         """The places in their order, and what it gets at each. Raises Fault ``machines.no_site``."""
         vos = [one.vo for one in await vo_store.memberships(tx, asking.user_id)]
         sites = await self._sites.serving(tx, asking.user_id, vos)
         local = list(self._drivers.local)
         found = await placing.candidates(tx, sites, local, asking, now)
-        choice = placing.choose(asked, found)
+        choice = placing.chosen(placing.choose(asked, found, says_memory=says_memory))
         return placing.order(choice, local), placing.sizes(choice, wish)
 
     async def _image(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
@@ -194,6 +195,7 @@ class MachineService:
         image, version_id = await self._chosen(tx, caller, name, vo)
         if version_id is not None:
             await self._images.ask_for(tx, version_id)
+            await self._images.hurry(tx, version_id)
         return image, version_id
 
     async def _chosen(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
@@ -296,7 +298,8 @@ class MachineService:
             asking = placing.Asking(
                 row.owner_id, row.owner_name, row.vo, row.vo_group or "", [row.image["name"]], row.id
             )
-            _, sizes = await self._places(tx, asking, asked, wish, now)
+            says = placing.says_memory(new)
+            _, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
             size = sizes.get(row.place)
         if size is None:
             raise Fault(errors.NO_SITE, f"{row.place} cannot give it that size.", hint="hansa site show")
