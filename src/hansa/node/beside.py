@@ -190,7 +190,7 @@ class _Shell:
             for data in self._early:
                 found.sendall(data)
         reader = Reader()
-        with contextlib.suppress(OSError):
+        with found, contextlib.suppress(OSError):
             while True:
                 data = found.recv(_PIECE)
                 if not data:
