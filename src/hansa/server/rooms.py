@@ -355,7 +355,17 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         files=files,
         logs=logs,
         jobs=JobService(
-            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress), places
+            database,
+            events,
+            clock,
+            files,
+            logs,
+            sites,
+            vos,
+            settings.job,
+            NoticePolicy(settings.mail, egress),
+            places,
+            authority,
         ),
         registry_logins=RegistryLoginService(database, clock, vault),
         exchange=ExchangeService(
@@ -364,7 +374,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         channels=ChannelService(database, events, clock),
         program=program,
         places=places,
-        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s),
+        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s, authority),
         timers=Timers(database, events, clock),
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
