@@ -40,6 +40,8 @@ Text = Annotated[str, Query(max_length=500)]
 PAGE = 50
 _COLUMNS = 240
 _LOG_BYTES = 64 * 1024
+_SHORT_S = 0.1
+"""Clocks of processes tick a hundred times a second: of a shorter task nobody knows how many cores were busy."""
 _SORTABLE = ("index", "phase", "wall_s", "cpu_s", "memory_mib", "exit_code")
 
 
@@ -200,7 +202,7 @@ def _lanes(job: Job, used: Sequence[Used]) -> list[Lane]:
     needs = job.requirements
     found: list[tuple[str, str, list[float], float | None]] = [
         ("Wall time", "s", [one.wall_s for one in used], needs.wall_time_s),
-        ("Busy cores", "", [one.cpu_s / one.wall_s if one.wall_s > 0 else 0.0 for one in used], needs.cores),
+        ("Busy cores", "", [one.cpu_s / max(one.wall_s, _SHORT_S) for one in used], needs.cores),
         ("Memory at most", "MiB", [one.memory_mib for one in used], needs.memory_mib),
     ]
     lanes = []
