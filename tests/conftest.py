@@ -6,10 +6,15 @@ import os
 from typing import Any
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG as HTTPX_TIMEOUT
 
 from tests.support.groups import Scheduler, arrange
 
 pytest_plugins = ["tests.support.leftovers", "tests.support.postgres", "tests.support.openstack.fixtures"]
+
+
+for _part in ("connect", "read", "write", "pool"):  # five seconds are not enough on a busy computer
+    setattr(HTTPX_TIMEOUT, _part, 120.0)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:

@@ -20,6 +20,8 @@ def test_output_is_searched_and_cut_and_followed(desk: Desk) -> None:
     assert desk.hansa("job", "logs", "1", "--grep", "^line 19.0$").out.split("\n")[:2] == ["line 1900", "line 1910"]
     assert desk.hansa("job", "logs", "1", "--grep", "oops").err == "oops\n"
     assert desk.hansa("job", "logs", "1", "--grep", "nothing like it", code=1).out == ""
+    said_last = desk.hansa("job", "logs", "1", "--grep", "^line 1.0$", "--tail", "2", "--stream", "stdout").out
+    assert said_last == "line 180\nline 190\n"
     assert "no regular expression" in desk.hansa("job", "logs", "1", "--grep", "(", code=2).err
     assert desk.hansa("job", "logs", "1", "--since", "1h").out == said.out
     assert desk.hansa("job", "logs", "1", "--since", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}").out == ""
@@ -33,6 +35,8 @@ def test_output_of_a_whole_array(desk: Desk) -> None:
     lines = desk.hansa("job", "logs", "1").out.splitlines()
     assert sorted(lines) == sorted(f"1.{i} | {word} {i}" for i in range(4) for word in "ab")
     assert sorted(desk.hansa("job", "logs", "1", "--grep", "^b [12]").out.splitlines()) == ["1.1 | b 1", "1.2 | b 2"]
+    assert desk.hansa("job", "logs", "1", "--grep", "c", code=1).out == ""
+    assert len(desk.hansa("job", "logs", "1", "--grep", "b", "--tail", "3").out.splitlines()) == 3
     assert len(desk.hansa("job", "logs", "1", "--tail", "3").out.splitlines()) == 3
     assert desk.hansa("job", "logs", "1.2").out == "a 2\nb 2\n"
     assert "number of lines" in desk.hansa("job", "logs", "1", "--tail", "1K", code=2).err

@@ -36,11 +36,32 @@ def test_a_machine_from_create_to_delete(make_desk: Callable[..., Desk]) -> None
     assert "started of tools 1" in said
     assert "renamed it from tools-1 to web" in said
 
+    taken = desk.hansa("machine", "snapshot", "web", "--name", "gold", "-o", "json").json()
+    assert (taken["image"], taken["version"], taken["status"]["phase"]) == ("gold", "1", "ready")
+    assert "gold@1" in desk.hansa("machine", "snapshots").out
+    assert desk.hansa("volume", "create", "data", "10G", "-o", "json").json()["status"]["phase"] == "available"
+    again = ("machine", "create", "--image", "gold@1", "--name", "again")
+    desk.hansa(*again, "--volume", "data:/data", "--volume", "1G", "-o", "json")
+    for line in ("data", "again-disk-2"):
+        assert line in desk.hansa("volume", "list").out
+    assert "It is given to" in (said := desk.hansa("volume", "explain", "data").out) or "again has it" in said
+    assert "10" in desk.hansa("machine", "create", "--image", "tools", "--volume", "10", code=2).err
+    assert "hansa volume detach data" in desk.hansa("volume", "delete", "data", code=5).err
+    assert desk.hansa("volume", "detach", "data", "-o", "json").json().get("machine") is None
+    desk.hansa("volume", "attach", "data", "web")
+    desk.hansa("machine", "delete", "again")
+    desk.hansa("volume", "detach", "data")
+    assert desk.hansa("volume", "delete", "data", "again-disk-2").out.split() == ["data", "again-disk-2"]
+
     with Hansa(home=desk.home) as hansa:
         (known,) = hansa.machines()
         assert (known.name, known.phase) == ("web", "running")
         other = hansa.create_machine("tools", "other", ssh_keys=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me"]).wait(60)
         assert other.address
+        disk = hansa.create_volume("disk", 1).wait(timeout=60).attach("other").wait("attached", timeout=60)
+        assert [one.name for one in hansa.volumes()] == ["disk"]
+        assert other.snapshot("gold", timeout=60).version == "2"
+        disk.detach().wait("available", timeout=60).delete().wait("deleted", timeout=60)
         other.delete()
 
     assert desk.hansa("machine", "delete", "web").out.strip() == "web"

@@ -24,13 +24,19 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 120_000
 """For a slow computer; nothing waits so long where all is well."""
 
 
 def _options() -> dict[str, Any]:
     environ = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    return {"executable_path": program("chromium"), "args": _FLAGS, "headless": True, "env": environ}
+    return {
+        "executable_path": program("chromium"),
+        "args": _FLAGS,
+        "headless": True,
+        "env": environ,
+        "timeout": TIMEOUT_MS,
+    }
 
 
 @contextmanager

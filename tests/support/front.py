@@ -122,7 +122,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _forward(self, body: bytes, is_blob: bool) -> None:
         behaviour = self.server.behaviour
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=120)
         left_out = {"host", "authorization", "connection"} | ({"range"} if behaviour.ignores_ranges else set())
         headers = {key: value for key, value in self.headers.items() if key.lower() not in left_out}
         try:

@@ -26,7 +26,7 @@ ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 SCOPE = "openid profile eduperson_entitlement hansa"
 PASSWORD = "seven wild geese fly"
 START_S = 180.0
-ANSWER_S = 60.0
+ANSWER_S = 120.0
 """A busy machine takes its time."""
 _FORM = re.compile(r'<form method="(\w+)" action="([^"]*)">(.*?)</form>', re.DOTALL)
 _INPUT = re.compile(r'<input[^>]* name="([^"]*)"(?:[^>]* value="([^"]*)")?')
@@ -85,7 +85,7 @@ class Server:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
     @property

@@ -26,6 +26,10 @@ from hansa.machines.drivers.base import Machines, Permanent
 from hansa.machines.drivers.fake import FakeCloud, FakeMachines
 from hansa.machines.places import Holder
 from hansa.machines.service import Limits, MachineService
+from hansa.machines.snapshot_controller import SnapshotRoom
+from hansa.machines.snapshot_service import SnapshotService
+from hansa.machines.volume_controller import VolumeRoom
+from hansa.machines.volume_service import VolumeService
 from hansa.machines.wire import Machine, NewMachine
 from hansa.sites.wire import Capacity, NewEndpoint, NewSite, SitePolicy
 from tests.support.siteworld import KEYSTONE, URL, SiteWorld
@@ -85,12 +89,25 @@ class MachineWorld:
             database, self.events, self.clock, self.drivers, self.images, self.base.sites, vos, self.authority,
             Limits(start_s=600.0, attempts=3),
         )  # fmt: skip
+        self.volumes = VolumeService(
+            database, self.events, self.clock, self.drivers, self.base.sites, vos, self.authority
+        )
+        self.snapshots = SnapshotService(database, self.events, self.clock, self.drivers, self.authority)
         self.ada, self.bob, self.olga = self.base.ada, self.base.bob, self.base.olga
-        self.engine = self._engine()
+        self.engines = self._engines()
 
-    def _engine(self) -> Engine[Any, Any, Any, Any]:
-        room = MachineRoom(self.drivers, self.events, self.clock, self.depot, self.authority)
-        return Engine(self.database, self.clock, room, Tuning(concurrency=8), chance=lambda: 1.0)
+    def _engines(self) -> list[Engine[Any, Any, Any, Any]]:
+        rooms: list[Any] = [
+            MachineRoom(self.drivers, self.events, self.clock, self.depot, self.authority),
+            VolumeRoom(self.drivers, self.events, self.clock, self.authority),
+            SnapshotRoom(self.drivers, self.events, self.clock, self.depot),
+        ]
+        return [Engine(self.database, self.clock, room, Tuning(concurrency=8), chance=lambda: 1.0) for room in rooms]
+
+    @property
+    def engine(self) -> Engine[Any, Any, Any, Any]:
+        """That of machines."""
+        return self.engines[0]
 
     async def start(self, *, with_local: bool = True) -> MachineWorld:
         await self.base.start()
@@ -112,19 +129,24 @@ class MachineWorld:
 
     async def crash(self) -> None:
         """The server was killed: another takes over what it held, as an embedded one does at its start."""
-        self.engine = self._engine()
+        self.engines = self._engines()
         async with self.database.begin() as tx:
-            await self.engine.queue.take_over(tx, self.clock.now())
+            for engine in self.engines:
+                await engine.queue.take_over(tx, self.clock.now())
 
     async def settle(self, seconds: float = 0.0) -> None:
         """Let time pass, in steps, and everything happen that is due."""
-        await self.engine.run_until_idle()
+        await self._until_idle()
         left = seconds
         while left > 0:
             step = min(left, 30.0)
             self.clock.advance(step)
             left -= step
-            await self.engine.run_until_idle()
+            await self._until_idle()
+
+    async def _until_idle(self) -> None:
+        while sum([await engine.run_until_idle() for engine in self.engines]):
+            pass
 
     async def get(self, name: str = "web", who: Caller | None = None) -> Machine:
         return await self.service.get(who or self.ada, name)

@@ -180,7 +180,7 @@ class PostgresServer:
         import asyncpg
 
         connection = await asyncpg.connect(
-            host=str(self.directory), port=self.port, user=self.user, database="postgres", timeout=10
+            host=str(self.directory), port=self.port, user=self.user, database="postgres", timeout=60
         )
         try:
             await connection.execute(statement)

@@ -26,7 +26,7 @@ PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "sc
 
 _CONF = """\
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
@@ -91,6 +91,10 @@ class Slurm:
     min_job_age_s: int = 300
     slurmd_prefix: list[str] = field(default_factory=list)
     """Put before ``slurmd``: for nodes in a network of their own."""
+    address: str = "127.0.0.1"
+    """Where nodes find the controller …"""
+    node_address: str = "127.0.0.1"
+    """… and where they are found."""
     _processes: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -189,11 +193,16 @@ class Slurm:
         for name, port in zip(self.names, ports[1:], strict=True):
             gres = f"Gres=gpu:{self.gpus} " if name == "n1" and self.gpus else ""
             lines.append(
-                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus} "
+                f"NodeName={name} NodeHostname={host} NodeAddr={self.node_address} Port={port} CPUs={self.cpus} "
                 f"RealMemory={self.memory_mib} {gres}State=UNKNOWN"
             )
         text = _CONF.format(
-            host=host, port=ports[0], d=self.folder, nodes="\n".join(lines), min_job_age_s=self.min_job_age_s
+            host=host,
+            address=self.address,
+            port=ports[0],
+            d=self.folder,
+            nodes="\n".join(lines),
+            min_job_age_s=self.min_job_age_s,
         )
         self.conf.write_text(text)
         if self.gpus:

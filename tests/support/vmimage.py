@@ -23,7 +23,7 @@ def debian_image() -> Path:
     """The path of the image (qcow2); skips the test where it cannot be made."""
     need_builder()
     CACHE.mkdir(parents=True, exist_ok=True)
-    image = CACHE / f"{RECIPE.digest[:16]}-2.qcow2"
+    image = CACHE / f"{RECIPE.digest[:16]}-3.qcow2"
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one of several test processes makes it
         if not image.is_file():

@@ -198,10 +198,21 @@ MACHINE = {
     "start": ("machines:start", "Start it again."),
     "reboot": ("machines:reboot", "Boot it anew."),
     "resize": ("machines:resize", "Give it another size."),
+    "snapshot": ("volumes:snapshot", "Keep its disk as a VM image."),
+    "snapshots": ("volumes:list_snapshots", "List what was kept so."),
     "rename": ("machines:rename", "Give it another name."),
     "extend": ("machines:extend", "Let it live longer."),
     "delete": ("machines:delete", "Remove it."),
     "explain": ("machines:explain", "Say why it is as it is."),
+}
+VOLUME = {
+    "create": ("volumes:create", "Make a disk that outlives machines."),
+    "list": ("volumes:list_volumes", "List your volumes at all sites."),
+    "show": ("volumes:show", "Show a volume."),
+    "attach": ("volumes:attach", "Give it to a machine."),
+    "detach": ("volumes:detach", "Take it from its machine."),
+    "delete": ("volumes:delete", "Remove it."),
+    "explain": ("volumes:explain", "Say why it is as it is."),
 }
 DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
@@ -222,6 +233,7 @@ TOP = {
     "identity": ("app:identity", "With what you sign in at other issuers: list, unlink."),
     "vo": ("app:vo", "Virtual organisations: list, show, invite, join, members, …"),
     "machine": ("app:machine", "Virtual machines: create, list, ssh, stop, delete, …"),
+    "volume": ("app:volume", "Disks that outlive machines: create, attach, detach, …"),
     "image": ("app:image", "VM images: add, endorse, publish, …"),
     "container": ("container:click_command", "Containers on this computer: pull, run, images, …"),
     "registry": ("app:registry", "Container registries: logins for your jobs."),
@@ -258,6 +270,7 @@ registry = LazyGroup(
     "registry", lazy=REGISTRY, context_settings=SETTINGS, help="Logins at container registries, for your jobs."
 )
 machine = LazyGroup("machine", lazy=MACHINE, context_settings=SETTINGS, help="Virtual machines, at any site.")
+volume = LazyGroup("volume", lazy=VOLUME, context_settings=SETTINGS, help="Volumes: disks that outlive machines.")
 db = LazyGroup("db", lazy=DB, context_settings=SETTINGS, help="The server's database.")
 hansa = LazyGroup(
     "hansa",

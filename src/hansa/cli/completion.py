@@ -79,6 +79,22 @@ def machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return _ask(question)
 
 
+def volumes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of volumes."""
+
+    def question(session: Any) -> list[CompletionItem]:
+        from hansa.client.effects import Request
+
+        page = _json(session, Request("GET", "/volumes", timeout_s=TIMEOUT_S))
+        return [
+            CompletionItem(one["name"], help=f"{one['status']['phase']}, {one['size_gib']} GiB")
+            for one in page["items"]
+            if one["name"].startswith(incomplete)
+        ]
+
+    return _ask(question)
+
+
 def _json(session: Any, request: Any) -> Any:
     import json
 

@@ -19,7 +19,7 @@ from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import Follower
 from hansa.client.transport import Transport
 from hansa.client.units import parse_bytes, parse_time
-from hansa.jobs.wire import Job
+from hansa.jobs.wire import Job, LogLine
 from hansa.kernel.errors import Exit
 
 _EXAMPLES = """\b
@@ -36,16 +36,19 @@ class _Sink:
 
     out: Callable[[str], BinaryIO]
     pattern: re.Pattern[bytes] | None = None
+    """Of what comes while a task runs: what is there is searched by the server."""
     name: Callable[[int], str] | None = None
     """What stands before a line of a task."""
     last: deque[tuple[str, bytes]] | None = None
     """Keeps the last lines instead of writing them."""
-    matched: int = 0
+    found: int = 0
+    """How much was chosen: lines, or bytes of what the server chose."""
     _rest: dict[tuple[int, int, str], bytes] = field(default_factory=dict)
 
     def add(self, index: int, attempt: int, stream: str, data: bytes) -> None:
         """Bytes of a stream, in order."""
         if self.pattern is None and self.name is None:
+            self.found += len(data)
             self._write(stream, data)
             return
         *lines, rest = (self._rest.pop((index, attempt, stream), b"") + data).split(b"\n")
@@ -64,11 +67,17 @@ class _Sink:
         for stream in ("stdout", "stderr"):
             self.out(stream).flush()
 
+    def hear(self, line: LogLine) -> None:
+        """A line that the server has found."""
+        self.found += 1
+        self._print(line.index, line.stream, line.text.encode())
+
     def _line(self, index: int, stream: str, line: bytes) -> None:
-        if self.pattern is not None:
-            if not self.pattern.search(line):
-                return
-            self.matched += 1
+        if self.pattern is None or self.pattern.search(line):
+            self.found += 1
+            self._print(index, stream, line)
+
+    def _print(self, index: int, stream: str, line: bytes) -> None:
         head = f"{self.name(index)} | ".encode() if self.name is not None else b""
         self._write(stream, head + line + b"\n")
 
@@ -106,10 +115,11 @@ def logs(
 ) -> int:
     """Print the output of a task, byte for byte; of an array, of all its tasks, each line after its task.
 
-    Where more was written than is kept, the output ends with a line that says how much was dropped.
+    Where more was written than is kept, the output ends with a line that says how much was dropped. With --grep the
+    server looks through what there is, and --tail counts the lines that it found.
     """
     wanted = ("stdout", "stderr") if stream == "both" else (stream,)
-    pattern, moment, end = _pattern(grep), _moment(since), _Tail.read(tail)
+    pattern, moment, end = _pattern(grep) if follow else None, _moment(since), _Tail.read(tail)
     if attempt is not None and (follow or since):
         raise HansaError(USAGE, "--attempt names output that is complete: it goes without -f and --since.")
     session = open_session()
@@ -121,15 +131,20 @@ def logs(
 
     if found.array and ref.task is None:
         sink = _Sink(out, pattern, lambda index: f"{found.number}.{index}")
-        _all_tasks(session, found, wanted, sink, moment, end, is_followed=follow)
+        _limit(sink, end, is_followed=follow)
+        if grep is not None and not follow:
+            session.run(api.lines(found.number, grep, stream, sink.hear, moment))
+        else:
+            _all_tasks(session, found, wanted, sink, moment, is_followed=follow)
     else:
         index = ref.task if ref.task is not None else found.first
         sink = _Sink(out, pattern)
-        ends = _one_task(session, found, index, wanted, sink, moment, end, attempt, is_followed=follow)
+        searched = None if follow else grep
+        ends = _one_task(session, found, index, wanted, sink, moment, end, attempt, searched, is_followed=follow)
         if follow:
             _follow(session, found, index, wanted, sink, ends)
     sink.end()
-    return Exit.FAILED if pattern is not None and not sink.matched else 0
+    return Exit.FAILED if grep is not None and not sink.found else 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +168,7 @@ class _Tail:
 
 
 def _pattern(grep: str | None) -> re.Pattern[bytes] | None:
+    """What comes while a task runs is looked through here, line by line."""
     if grep is None:
         return None
     try:
@@ -186,6 +202,7 @@ def _one_task(
     moment: datetime | None,
     end: _Tail,
     attempt: int | None,
+    grep: str | None,
     *,
     is_followed: bool,
 ) -> tuple[str, dict[tuple[int, int, str], int]]:
@@ -201,7 +218,7 @@ def _one_task(
             sink.add(index, 0, name, piece)
 
         which, start = session.run(
-            api.log(job.number, index, name, write, end.size, attempt, tail_lines=end.lines, since=moment)
+            api.log(job.number, index, name, write, end.size, attempt, tail_lines=end.lines, since=moment, grep=grep)
         )
         ends[index, which, name] = start + count
     return cursor, ends
@@ -230,17 +247,10 @@ def _all_tasks(
     wanted: Sequence[str],
     sink: _Sink,
     moment: datetime | None,
-    end: _Tail,
     *,
     is_followed: bool,
 ) -> None:
     """The output of all tasks as it came."""
-    if end.size is not None:
-        raise HansaError(USAGE, "Of a whole array --tail takes a number of lines.", hint="As in --tail 100.")
-    if end.lines is not None and is_followed:
-        raise HansaError(USAGE, "Of a whole array, -f goes without --tail.", hint="Use --since, as in --since 5m.")
-    if end.lines is not None:
-        sink.last = deque(maxlen=end.lines)
 
     def hear(index: int, attempt: int, stream: str, data: bytes) -> None:
         if stream in wanted:
@@ -252,3 +262,13 @@ def _all_tasks(
         session.run(operations.follow(job.number, follower))
     else:
         session.run(operations.replay(job.number, follower))
+
+
+def _limit(sink: _Sink, end: _Tail, *, is_followed: bool) -> None:
+    """Of a whole array only the last lines, where those are wanted."""
+    if end.size is not None:
+        raise HansaError(USAGE, "Of a whole array --tail takes a number of lines.", hint="As in --tail 100.")
+    if end.lines is not None and is_followed:
+        raise HansaError(USAGE, "Of a whole array, -f goes without --tail.", hint="Use --since, as in --since 5m.")
+    if end.lines is not None:
+        sink.last = deque(maxlen=end.lines)

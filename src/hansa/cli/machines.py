@@ -20,6 +20,7 @@ from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import collect
 from hansa.client.transport import Transport
 from hansa.client.units import parse_memory, parse_time, show_time
+from hansa.client.volumes import parse_volume
 from hansa.machines.wire import Machine, MachineChange, MachineExplanation, NewMachine, Resize
 
 name_argument = click.argument("machine", shell_complete=completion.machines)
@@ -97,6 +98,7 @@ def size_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "hansa machine create --image debian-12 --name web --flavour small --public --port 443",
         "hansa machine create --image ubuntu-24.04 --cpus 4 --memory 16G --gpus 1 --vo vo.example.org",
         "hansa machine create --image debian-12 --cloud-init setup.yaml --expires 30d --restart",
+        "hansa machine create --image debian-12 --volume 100G:/data",
     )
 )
 @click.option("--image", required=True, metavar="IMAGE", help="A VM image: NAME or NAME@VERSION, site:NAME.")
@@ -110,6 +112,9 @@ def size_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--group", "vo_group", metavar="GROUP", help="The VO's group that it counts for.")
 @click.option("--cloud-init", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="User data: a file.")
 @click.option("--ssh-key", "keys", multiple=True, type=click.Path(path_type=Path), help="A .pub file. [default: yours]")
+@click.option(
+    "--volume", "volumes", multiple=True, metavar="VOLUME", help="SIZE[:PATH] for a new one, or NAME[:PATH] of yours."
+)
 @click.option("--network", metavar="NAME", help="A network of the site.")
 @click.option("--public", is_flag=True, help="Give it a public address.")
 @click.option("--port", "ports", multiple=True, metavar="PORT", help="Open besides SSH: 443, 8000-8010, 53/udp.")
@@ -123,6 +128,7 @@ def create(
     ports: tuple[str, ...],
     cloud_init: Path | None,
     keys: tuple[Path, ...],
+    volumes: tuple[str, ...],
     expires: str,
     is_waiting: bool,
     *,
@@ -143,6 +149,7 @@ def create(
         sites=list(sites),
         ports=list(ports),
         user_data=user_data,
+        volumes=[parse_volume(one) for one in volumes],
         lifetime_s=_lifetime(expires),
         **more,
     )

@@ -75,6 +75,7 @@ from hansa.jobs.wire import (
     JobInputs,
     JobPage,
     JobSpec,
+    LogLine,
     MissingFiles,
     NewChannel,
     NewRegistryLogin,
@@ -371,12 +372,31 @@ def log(
     *,
     tail_lines: int | None = None,
     since: datetime | None = None,
+    grep: str | None = None,
 ) -> Operation[tuple[int, int]]:
     """One stream of one task, piece by piece; of which attempt that is, and at which offset it began."""
     query: dict[str, str | int | None] = {"task": task, "stream": stream, "attempt": attempt}
     query |= {"tail_bytes": tail_bytes, "tail_lines": tail_lines, "since": since.isoformat() if since else None}
+    query["grep"] = grep
     response = yield from call(Request("GET", f"/jobs/{number}/logs", query, sink=sink, repeatable=False))
     return int(response.headers.get("x-log-attempt", 0)), int(response.headers.get("x-log-start", 0))
+
+
+def lines(
+    number: int, grep: str, stream: str, hear: Callable[[LogLine], None], since: datetime | None = None
+) -> Operation[None]:
+    """Lines of all tasks of a job in which a regular expression is found, as they came."""
+    rest = b""
+
+    def sink(piece: bytes) -> None:
+        nonlocal rest
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            if line:
+                hear(decode(LogLine, json.loads(line)))
+
+    query = {"grep": grep, "stream": stream, "since": since.isoformat() if since else None}
+    yield from call(Request("GET", f"/jobs/{number}/lines", query, sink=sink, repeatable=False))
 
 
 def kill(number: int, tasks: list[int] | None = None) -> Operation[Job]:

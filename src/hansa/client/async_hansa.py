@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from hansa.accounting.wire import UsageRow
-from hansa.client import api, machines, operations, results, verbs
+from hansa.client import api, machines, operations, results, verbs, volumes
 from hansa.client.async_transport import AsyncTransport
 from hansa.client.connect import connect
 from hansa.client.files import Progress
 from hansa.client.machine_handles import AsyncMachineHandle
 from hansa.client.results import TaskResults
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
+from hansa.client.volume_handles import AsyncVolumeHandle
 from hansa.identity.wire import Vo
 from hansa.jobs.wire import Explanation, Job
+from hansa.machines.volume_wire import NewVolume
 from hansa.machines.wire import NewMachine
 from hansa.placement.wire import Plan, PlanRequest
 from hansa.sites.capacity_wire import Grant
@@ -201,6 +203,23 @@ class AsyncHansa:
         new = NewMachine(image, name, **options)
         made = machines.create(new) if new.ssh_keys else machines.create_with_keys(new)
         return AsyncMachineHandle(transport, await transport.run(made))
+
+    async def create_volume(self, name: str, size_gib: int, **options: Any) -> AsyncVolumeHandle:
+        """Have a volume made; options are those of :class:`hansa.machines.volume_wire.NewVolume`. Not waited for."""
+        transport = await self._connect()
+        made = await transport.run(volumes.create(NewVolume(name, size_gib, **options)))
+        return AsyncVolumeHandle(transport, made)
+
+    async def volume(self, name: str) -> AsyncVolumeHandle:
+        """A volume by name or id. Raises HansaError ``machines.no_volume``."""
+        transport = await self._connect()
+        return AsyncVolumeHandle(transport, await transport.run(volumes.volume(name)))
+
+    async def volumes(self) -> list[AsyncVolumeHandle]:
+        """The volumes at all sites, by name."""
+        transport = await self._connect()
+        found = await transport.run(operations.collect(volumes.volumes))
+        return [AsyncVolumeHandle(transport, one) for one in found]
 
     async def machine(self, name: str) -> AsyncMachineHandle:
         """A machine by name or id. Raises HansaError ``machines.not_found``."""

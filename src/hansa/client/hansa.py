@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from hansa.accounting.wire import UsageRow
-from hansa.client import api, machines, operations, results, verbs
+from hansa.client import api, machines, operations, results, verbs, volumes
 from hansa.client.connect import connect
 from hansa.client.files import Progress
 from hansa.client.machine_handles import MachineHandle
 from hansa.client.results import TaskResults
 from hansa.client.transport import Transport
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
+from hansa.client.volume_handles import VolumeHandle
 from hansa.identity.wire import Vo
 from hansa.jobs.wire import Explanation, Job
+from hansa.machines.volume_wire import NewVolume
 from hansa.machines.wire import NewMachine
 from hansa.placement.wire import Plan, PlanRequest
 from hansa.sites.capacity_wire import Grant
@@ -211,6 +213,20 @@ class Hansa:
         new = NewMachine(image, name, **options)
         made = machines.create(new) if new.ssh_keys else machines.create_with_keys(new)
         return MachineHandle(self._transport, self._transport.run(made))
+
+    def create_volume(self, name: str, size_gib: int, **options: Any) -> VolumeHandle:
+        """Have a volume made; options are those of :class:`hansa.machines.volume_wire.NewVolume`. Not waited for."""
+        made = self._transport.run(volumes.create(NewVolume(name, size_gib, **options)))
+        return VolumeHandle(self._transport, made)
+
+    def volume(self, name: str) -> VolumeHandle:
+        """A volume by name or id. Raises HansaError ``machines.no_volume``."""
+        return VolumeHandle(self._transport, self._transport.run(volumes.volume(name)))
+
+    def volumes(self) -> list[VolumeHandle]:
+        """The volumes at all sites, by name."""
+        found = self._transport.run(operations.collect(volumes.volumes))
+        return [VolumeHandle(self._transport, one) for one in found]
 
     def machine(self, name: str) -> MachineHandle:
         """A machine by name or id. Raises HansaError ``machines.not_found``."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hansa.client import machines
+from hansa.client import machines, volumes
 from hansa.client.machines import Told
+from hansa.machines.volume_wire import NewSnapshot, Snapshot
 from hansa.machines.wire import Machine, MachineChange, MachineExplanation, Resize
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class MachineHandle(KnownMachine):
         """Let it live so long from now; 0: without an end."""
         return self._do(machines.change(self._machine.id, MachineChange(lifetime_s=seconds)))
 
+    def snapshot(self, name: str | None = None, version: str | None = None, timeout: float | None = None) -> Snapshot:
+        """Keep its disk as a version of a VM image, and wait until machines can be started of it."""
+        made = self._transport.run(volumes.take_snapshot(self._machine.id, NewSnapshot(name, version)))
+        return self._transport.run(volumes.wait_snapshot(made.id, timeout))
+
     def delete(self) -> MachineHandle:
         """Remove it with its addresses; volumes stay."""
         return self._do(machines.delete(self._machine.id))
@@ -137,6 +143,13 @@ class AsyncMachineHandle(KnownMachine):
     async def extend(self, seconds: int) -> AsyncMachineHandle:
         """Let it live so long from now; 0: without an end."""
         return await self._do(machines.change(self._machine.id, MachineChange(lifetime_s=seconds)))
+
+    async def snapshot(
+        self, name: str | None = None, version: str | None = None, timeout: float | None = None
+    ) -> Snapshot:
+        """Keep its disk as a version of a VM image, and wait until machines can be started of it."""
+        made = await self._transport.run(volumes.take_snapshot(self._machine.id, NewSnapshot(name, version)))
+        return await self._transport.run(volumes.wait_snapshot(made.id, timeout))
 
     async def delete(self) -> AsyncMachineHandle:
         """Remove it with its addresses; volumes stay."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hansa.identity import errors, store, vo_store
 from hansa.identity.access import is_jwt
@@ -121,3 +121,8 @@ class IdentityService:
 async def revoke_pilot_tokens(tx: Tx, pilot_id: str) -> None:
     """Inside the unit of work that ends a pilot: its token is void from then on."""
     await store.delete_pilot_tokens(tx, pilot_id)
+
+
+async def renew_pilot_tokens(tx: Tx, pilot_id: str, before: datetime, until: datetime) -> None:
+    """Let a pilot's token that ends before a moment last until another one."""
+    await store.renew_pilot_tokens(tx, pilot_id, before, until)

@@ -108,6 +108,11 @@ async def delete_pilot_tokens(tx: Tx, pilot_id: str) -> None:
     await tx.execute(sa.delete(tokens).where(tokens.c.pilot_id == pilot_id))
 
 
+async def renew_pilot_tokens(tx: Tx, pilot_id: str, before: datetime, until: datetime) -> None:
+    query = sa.update(tokens).where(tokens.c.pilot_id == pilot_id, tokens.c.expires < before)
+    await tx.execute(query.values(expires=until))
+
+
 async def delete_expired(tx: Tx, now: datetime) -> int:
     return (await tx.execute(sa.delete(tokens).where(tokens.c.expires < now))).rowcount
 

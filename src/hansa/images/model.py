@@ -57,6 +57,8 @@ def decide(version: Any, seen: Seen, now: datetime) -> Act | Settle:
     if version.expires is not None and version.expires <= now:
         message = f"It expired on {version.expires:%Y-%m-%d}: a new version is needed."
         return Turn("images.expired", now, Phase.EXPIRED, message)
+    if version.place is not None:
+        return Settle("images.kept", version.expires)  # at its site; whoever brought it there removes it
     if phase is Phase.UPLOADING:
         return Settle("images.uploading", version.expires)
     if not version.wanted:

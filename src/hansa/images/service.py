@@ -53,6 +53,9 @@ class Pinned:
     arch: str
     login: str
     is_ready: bool
+    place: str | None = None
+    """Where it is kept, if nowhere else: machines of it start there only."""
+    provider_id: str | None = None
 
 
 class ImageService:
@@ -157,7 +160,7 @@ class ImageService:
         async with self._database.read() as tx:
             image = await self._mine(tx, caller, name)
             row = await store.find_version(tx, image.id, version)
-        if row is None or row.phase != Phase.UPLOADING:
+        if row is None or row.phase != Phase.UPLOADING or row.source != "upload":
             raise Fault(errors.NOT_FOUND, f"No version {version} of {name} waits for its content.")
         content = await self._depot.take(pieces, self._settings.limit_bytes, _format(row.declared))
         return await self.fill(image, row, content, caller.actor)
@@ -221,6 +224,12 @@ class ImageService:
             await store.update_version(tx, version_id, wanted=True)
             await VersionRoom.queue.changed(tx, self._clock.now(), version_id)
 
+    async def hurry(self, tx: Tx, version_id: str) -> None:
+        """Somebody waits for this content: where its source did not answer, it is tried at once."""
+        row: Any = await store.get_version(tx, version_id)
+        if row.reason == "images.source_away":
+            await VersionRoom.queue.poke(tx, self._clock.now(), version_id)
+
     async def find(self, tx: Tx, caller: Caller, name: str) -> Any:
         """The image that a name means: the caller's own before the VOs', those before presets; ``SCOPE/NAME`` is exact.
 
@@ -282,6 +291,9 @@ class ImageService:
 
     async def _content(self, image: Any, row: Any | None, form: Format | None) -> tuple[Path, str]:
         name = image.name
+        if row is not None and row.place is not None:
+            site = row.place.partition("/")[0]
+            raise Fault(errors.NOT_READY, f"{name} {row.version} is a snapshot that {site} keeps: it is not here.")
         if row is None or row.phase != Phase.READY or not self._depot.has(row.sha256):
             if row is not None:
                 async with self._database.begin() as tx:
@@ -404,6 +416,7 @@ def _pinned(image: Any, row: Any) -> Pinned:
     return Pinned(
         image.id, row.id, image.name, row.version, row.sha256, row.checksum, _format(row.format), row.size_bytes,
         row.virtual_bytes, image.about["arch"], image.about["login"], row.phase == Phase.READY,
+        row.place, row.provider_id,
     )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ versions = sa.Table(
     sa.Column("created", Moment, nullable=False),
     sa.Column("expires", Moment),
     sa.Column("subscription_id", sa.Text, index=True),
+    sa.Column("place", sa.Text),  # of a snapshot that is kept at its site: machines of it start there only
+    sa.Column("provider_id", sa.Text),  # what that site calls it
     *reconcile_columns(),
     sa.UniqueConstraint("image_id", "version", name="uq_vm_image_versions_version"),
 )

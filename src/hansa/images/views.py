@@ -31,7 +31,7 @@ def image_view(row: Any, versions: Sequence[Any], endorsements: Sequence[Any]) -
 def version_view(row: Any) -> ImageVersion:
     return ImageVersion(
         row.version, _status(row), row.source, row.checksum, row.sha256, row.format, row.size_bytes, row.virtual_bytes,
-        row.done_bytes, row.created, row.expires,
+        row.done_bytes, row.created, row.expires, row.place.partition("/")[0] if row.place else None,
     )  # fmt: skip
 
 

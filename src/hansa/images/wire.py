@@ -77,6 +77,8 @@ class ImageVersion:
     done_bytes: int
     created: datetime
     expires: datetime | None = None
+    site: str | None = None
+    """Of a snapshot that is kept at its site: machines of it start there only."""
 
 
 @dataclass(frozen=True)

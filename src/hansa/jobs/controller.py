@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.identity.service import IdentityService, revoke_pilot_tokens
+from hansa.identity.service import IdentityService, renew_pilot_tokens, revoke_pilot_tokens
 from hansa.jobs import leases, store_pilots
 from hansa.jobs.drivers.base import Life, LoginLapsed, PilotOrder, Seen
 from hansa.jobs.drivers.places import Places
-from hansa.jobs.model import PilotPhase
+from hansa.jobs.model import LOST, STOPPED_BY_SITE, PilotPhase
 from hansa.jobs.settle import give_back, suspects
 from hansa.jobs.tables import pilots
 from hansa.kernel.clock import Clock
@@ -19,9 +19,12 @@ from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Queue, Settle, Settled
 from hansa.kernel.settings import JobSettings, PilotSettings
 from hansa.kernel.status import Party
+from hansa.node.protocol import PREEMPTED
 from hansa.sites import store as site_store
 
 _TOKEN_LASTS = timedelta(days=14)
+_TOKEN_RENEWED = timedelta(days=1)
+"""A pilot that lives keeps its token: each day it lasts for so long again."""
 _FORGET = timedelta(days=14)
 """What a pilot left at a site that cannot be reached is looked for so long."""
 _EXACT_IDLE_S = 15.0
@@ -30,6 +33,10 @@ _LONG_OVER = timedelta(hours=1)
 _LOOK_LATER = timedelta(seconds=60)
 
 START_FAILED = "pilots.start_failed"
+_ORDERLY = ("stopped", "wall_time", "idle", "fault: the server ")
+"""How a pilot's last words begin that stopped its tasks by itself, though nobody heard of it: they did not kill it."""
+_STOPPED = "pilots.stopped"
+"""It said itself that a signal had ended it, but not why: that is the batch system's to say."""
 START, CANCEL, CLEAN = "start", "cancel", "clean"
 
 
@@ -51,11 +58,13 @@ def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Ac
     if phase.is_final:
         if seen.life in (Life.ALIVE, Life.QUEUED):
             return Act(CANCEL, "pilots.surplus")
+        if seen.life is Life.ENDED and seen.is_blameless and pilot.reason == _STOPPED and not pilot.stop:
+            return Verdict(STOPPED_BY_SITE, now, PilotPhase.ENDED, f"It ended: {seen.message}.")
         return Act(CLEAN, "pilots.clean") if seen.life is Life.ENDED else Verdict("pilots.gone")
     if seen.life is Life.ENDED:
         said = seen.message or "no word was left"
-        if seen.is_blameless:
-            return Verdict("pilots.stopped_by_site", None, PilotPhase.LOST, f"The site ended it: {said}.", True)
+        if seen.is_blameless or seen.message.startswith(_ORDERLY):
+            return Verdict(STOPPED_BY_SITE, None, PilotPhase.LOST, f"The site ended it: {said}.", True)
         return Verdict("pilots.died", None, PilotPhase.LOST, f"It died: {said}.")
     if seen.life is Life.ABSENT:
         if phase is PilotPhase.STARTING:
@@ -153,7 +162,11 @@ class PilotRoom:
         if isinstance(verdict, Verdict) and verdict.phase and not PilotPhase(pilot.phase).is_final:
             await self._lose(tx, pilot, verdict, now)
             return Next(now)
+        if verdict.reason == STOPPED_BY_SITE and isinstance(verdict, Verdict):
+            await self._note_cause(tx, pilot, verdict)
         if isinstance(verdict, Verdict) and verdict.seen is not None:
+            if now - pilot.created > _TOKEN_RENEWED:
+                await renew_pilot_tokens(tx, pilot.id, now + _TOKEN_LASTS - _TOKEN_RENEWED, now + _TOKEN_LASTS)
             await self._note(tx, pilot, verdict.seen, verdict.message)
         return Next(verdict.due_at)
 
@@ -174,6 +187,12 @@ class PilotRoom:
             values |= running
         if values:
             await store_pilots.update(tx, pilot.id, **values)
+
+    async def _note_cause(self, tx: Tx, pilot: Any, verdict: Verdict) -> None:
+        """Who had stopped a pilot that has ended in order."""
+        await store_pilots.update(tx, pilot.id, reason=verdict.reason, message=verdict.message)
+        event = Event("hansa", f"pilot/{pilot.id}", pilot.phase, verdict.reason, verdict.message, pilot.owner_id)
+        await self._events.record(tx, event)
 
     async def _failed(self, tx: Tx, pilot: Any, outcome: Failed, now: datetime) -> Next:
         has_lapsed = isinstance(outcome.error, LoginLapsed)
@@ -201,8 +220,11 @@ class PilotRoom:
 
     async def _lose(self, tx: Tx, pilot: Any, verdict: Verdict, now: datetime) -> None:
         held = list((await leases.of_pilot(tx, pilot.id)).values())
-        running = set() if verdict.is_blameless else await suspects(tx, pilot, held)
-        await give_back(tx, self._events, self._job_settings, held, running, now, "Its pilot died while it ran.")
+        if verdict.is_blameless:  # an attempt of what ran has ended: its checkpoint is there for the next one
+            running, why, outcome = {(lease, index) for lease, index in pilot.running}, verdict.message, PREEMPTED
+        else:
+            running, why, outcome = await suspects(tx, pilot, held), "Its pilot died while it ran.", LOST
+        await give_back(tx, self._events, self._job_settings, held, running, now, why, outcome)
         await revoke_pilot_tokens(tx, pilot.id)
         await store_pilots.end(
             tx, self._events, pilot, verdict.phase or PilotPhase.LOST, verdict.reason, verdict.message, now

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 import structlog
 
 from hansa.identity import vo_store
+from hansa.identity.authority import AuthorityService
 from hansa.jobs import placing, store, store_pilots, store_shares
 from hansa.jobs.controller import START_FAILED, PilotRoom
 from hansa.jobs.measured import measured
@@ -28,7 +29,8 @@ from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.ids import new_id
-from hansa.kernel.status import Party
+from hansa.kernel.status import Party, Status
+from hansa.placement.authority import lapsed_at, of_others
 from hansa.placement.model import Choice
 from hansa.placement.service import grants_left
 from hansa.sites.capacity_model import Left, NoGrant
@@ -86,13 +88,20 @@ class Demand:
     """Looks at what waits and inserts pilots; the reconcile engine starts them."""
 
     def __init__(
-        self, database: Database, events: EventLog, clock: Clock, sites: SiteService, share_half_life_s: float
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        sites: SiteService,
+        share_half_life_s: float,
+        authority: AuthorityService | None = None,
     ) -> None:
         self._database = database
         self._events = events
         self._clock = clock
         self._sites = sites
         self._half_life_s = share_half_life_s
+        self._authority = authority
         self._is_paused = False
 
     def pause(self) -> None:
@@ -139,6 +148,12 @@ class Demand:
         names = list(sites)
         known = Known(await measured(tx, names, now), await placing.platforms_of(tx, names))
         return _Owner(sites, known, next((site.user_name for site in sites.values()), owner_id))
+
+    async def lapsed(self, tx: Tx, owner: _Owner, owner_id: str, vo: str | None, until: datetime) -> dict[str, Status]:
+        """Sites at which this server may start nothing for an owner, who is to sign in again."""
+        if self._authority is None:
+            return {}
+        return await lapsed_at(tx, self._authority, of_others(owner.sites.values()), owner_id, vo, until)
 
     async def _carry_out(self, tx: Tx, plan: Plan) -> None:
         now = self._clock.now()
@@ -206,6 +221,7 @@ class _Look:
         self._owners: dict[str, _Owner] = {}
         self._delays: dict[tuple[str, str], tuple[datetime, str] | None] = {}
         self._left: dict[tuple[str, str, str], dict[str, Left | NoGrant]] = {}
+        self._no_word: dict[tuple[str, str, int], dict[str, Status]] = {}
         self._plan = Plan()
 
     async def plan(self, queues: Sequence[Any]) -> Plan:
@@ -273,7 +289,8 @@ class _Look:
             return None  # what is there will soon have room
         owner = await self._owner(queue.owner_id)
         grants = await self._grants(queue, owner)
-        choice = choice_for(needs, queue.vo or None, owner.sites.values(), self._now, owner.known, grants)
+        lapsed = await self._lapsed(queue, owner, needs)
+        choice = choice_for(needs, queue.vo or None, owner.sites.values(), self._now, owner.known, grants, lapsed)
         told: list[str] = []
         for candidate in choice.order:
             offer = offer_of(candidate, owner.sites, queue.vo or None)
@@ -285,6 +302,14 @@ class _Look:
                 break
         serving = [one for one in self._live.get(queue.owner_id, []) if one.serves(needs, queue.vo)]
         return standing_of(choice, serving, told)
+
+    async def _lapsed(self, queue: Any, owner: _Owner, needs: Needs) -> dict[str, Status]:
+        key = (queue.owner_id, queue.vo, needs.wall_time_s)
+        if key not in self._no_word:
+            until = self._now + timedelta(seconds=needs.wall_time_s)
+            found = await self._demand.lapsed(self._tx, owner, queue.owner_id, queue.vo or None, until)
+            self._no_word[key] = found
+        return self._no_word[key]
 
     async def _start(
         self, queue: Any, needs: Needs, offer: Offer, wanted: int, owner_name: str, job: int | None, told: list[str]

@@ -7,7 +7,7 @@ from typing import Any
 
 from hansa.jobs import notices, store, store_checkpoints, store_pilots
 from hansa.jobs.logs import LogStore
-from hansa.jobs.model import duration, how_it_ended
+from hansa.jobs.model import STOPPED_BY_SITE, duration, how_it_ended
 from hansa.jobs.needs import Needs, lacks, needs_of, place_of_pilot
 from hansa.jobs.placing import said_of
 from hansa.jobs.views import status_of
@@ -85,7 +85,20 @@ async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> li
                 lines.append(f"  What would change that: {finding.remedy}")
     if job.again:
         lines.append(f"{job.again:,} tasks wait to run again after an earlier attempt.")
+    example = await store_pilots.an_attempt_of(tx, job.number)
+    if example is not None:
+        task = f" of task {job.number}.{example.index}" if job.spec["array"] else ""
+        lines.append(_attempt_line(example, task))
     return lines
+
+
+def _attempt_line(row: Any, task: str = "") -> str:
+    """How an attempt ended; where its place was taken from it, with what its pilot's batch system says."""
+    place = f" at {row.site}" if row.site else ""
+    line = f"Attempt {row.attempt}{task}{place} ended {row.ended:%Y-%m-%d %H:%M:%S}: {row.outcome}. {row.message}"
+    if row.pilot_reason == STOPPED_BY_SITE and row.pilot_message != row.message:
+        line = f"{line.rstrip().rstrip('.')}. Of its pilot: {row.pilot_message}"
+    return line.rstrip()
 
 
 async def _why_no_pilot(tx: Any, site: str, owner_id: str) -> str:
@@ -135,10 +148,7 @@ async def _explain_task(database: Database, logs: LogStore, job: Any, index: int
         again = (await store.retries_of(tx, job.number, [index])).get(index)
         earlier = await store_pilots.attempts_of(tx, job.number, index)
         kept = (await store_checkpoints.of_tasks(tx, job.number, index, index)).get(index, [])
-    lines = [
-        f"Attempt {one.attempt} ended {one.ended:%Y-%m-%d %H:%M:%S}: {one.outcome}. {one.message}".rstrip()
-        for one in earlier
-    ]
+    lines = [_attempt_line(one) for one in earlier]
     if kept:
         lines.append(f"Its checkpoint has {len(kept):,} files, {sum(file.size for file in kept):,} bytes.")
     subject = f"job/{job.number}.{index}"

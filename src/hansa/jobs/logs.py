@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,8 @@ from typing import Any
 from hansa.engines.content import pack, unpack
 from hansa.engines.objects import Objects
 from hansa.jobs import store
-from hansa.jobs.wire import LogPiece
+from hansa.jobs.log_search import LONGEST_LINE_BYTES, Wanted, matching
+from hansa.jobs.wire import LogLine, LogPiece
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database
 from hansa.kernel.ids import new_id
@@ -28,7 +30,8 @@ _INDEXED = 32
 _TAIL_LINE_BYTES = 4096
 """A line is guessed to be no longer, when the last ones are looked for; if they are, more is read."""
 
-_LONGEST_LINE_BYTES = 1024**2
+_OPEN_BYTES = 32 * 1024**2
+"""Of lines without an end, of all tasks together, so much is held at a time when an array is searched."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class LogChoice:
     since: datetime | None = None
     contains: str | None = None
     """Only lines with this text in them."""
+    grep: str | None = None
+    """Only lines in which this regular expression is found; ``tail_lines`` then counts those."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +134,34 @@ class LogStore:
             places = [place for place in places if place.time is None or place.time >= wanted.since]
         start = places[0].offset if places else 0
         pieces = self._read(places, index, wanted.stream, start)
-        if wanted.contains is not None:
-            pieces = _matching(pieces, wanted.contains.encode())
-        elif wanted.tail_lines is not None or wanted.tail_bytes is not None:
+        lines = [Wanted(wanted.grep)] if wanted.grep is not None else []
+        lines += [Wanted.text(wanted.contains)] if wanted.contains is not None else []
+        if wanted.tail_bytes is not None or (wanted.tail_lines is not None and not lines):
             start, data = await self._ending(places, index, wanted)
             pieces = _once(data)
+        for chosen in lines:
+            pieces = matching(pieces, chosen)
+        if lines and wanted.tail_lines is not None:
+            pieces = _last_lines(pieces, wanted.tail_lines)
         return OpenLog(places[0].attempt if places else 0, start, pieces)
+
+    async def search(
+        self, job: int, wanted: Wanted, streams: Sequence[str], since: datetime | None
+    ) -> AsyncIterator[list[LogLine]]:
+        """Wanted lines of all tasks as they came, chunk by chunk (of many there are none). Each byte is read once."""
+        after = await self.chunk_before(job, since) if since is not None else 0
+        search = _Search(wanted)
+        while True:
+            async with self._database.read() as tx:
+                rows = await store.log_chunks_of(tx, job, after=after, limit=64)
+            if not rows:
+                break
+            for row in rows:
+                after = row.id
+                listed = row.pieces is None or any(piece[2] in streams for piece in row.pieces)
+                pieces = await self._chunk(row.object) if listed else []
+                yield [line for piece in pieces if piece.stream in streams for line in search.add(piece)]
+        yield search.end()
 
     async def read(self, job: int, index: int, stream: str, attempt: int | None = None) -> AsyncIterator[bytes]:
         """All of a stream."""
@@ -223,17 +250,53 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-async def _matching(pieces: AsyncIterator[bytes], text: bytes) -> AsyncIterator[bytes]:
-    """The lines that have the text in them; of a line without an end no more than a MiB is held."""
-    rest = b""
+async def _last_lines(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    """The last of whole lines, and no more than can be held."""
+    kept: deque[bytes] = deque(maxlen=most)
+    size = 0
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        if found := [line + b"\n" for line in lines if text in line]:
-            yield b"".join(found)
-        if len(rest) > _LONGEST_LINE_BYTES:
-            rest = rest[-_LONGEST_LINE_BYTES:]
-    if text in rest:
-        yield rest
+        for line in piece.splitlines(keepends=True):
+            size += len(line) - (len(kept[0]) if len(kept) == most else 0)
+            kept.append(line)
+            while size > _OPEN_BYTES:
+                size -= len(kept.popleft())
+    yield b"".join(kept)
+
+
+class _Search:
+    """The lines of many streams whose pieces come in turn."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._ends: dict[tuple[int, int, str], int] = {}
+        self._rest: dict[tuple[int, int, str], bytes] = {}
+        self._held = 0
+
+    def add(self, piece: Piece) -> list[LogLine]:
+        key = (piece.index, piece.attempt, piece.stream)
+        end = self._ends.get(key, piece.offset)
+        fresh = piece.data[max(0, end - piece.offset) :]
+        self._ends[key] = max(end, piece.offset + len(piece.data))
+        rest = self._rest.pop(key, b"")
+        self._held -= len(rest)
+        *lines, rest = (rest + fresh).split(b"\n")
+        found = [line for line in lines if self._wanted.has(line)]
+        if rest:
+            self._rest[key] = rest[-LONGEST_LINE_BYTES:]
+            self._held += len(self._rest[key])
+        ended = self.end() if self._held > _OPEN_BYTES else []
+        return [_line(key, line) for line in found] + ended
+
+    def end(self) -> list[LogLine]:
+        """What has no end is taken as it is."""
+        found = [_line(key, rest) for key, rest in self._rest.items() if self._wanted.has(rest)]
+        self._rest.clear()
+        self._held = 0
+        return found
+
+
+def _line(key: tuple[int, int, str], line: bytes) -> LogLine:
+    return LogLine(*key, line.decode(errors="replace"))
 
 
 def _heads(pieces: Iterable[Piece]) -> list[tuple[int, int, str, int, int]]:

@@ -13,6 +13,8 @@ from hansa.node import protocol
 
 LOST = "lost"
 """An outcome that only the server sees: the pilot died while the task ran."""
+STOPPED_BY_SITE = "pilots.stopped_by_site"
+"""The reason of a pilot whose place was taken away: no task of it is to blame."""
 NEVER_RAN = "never_ran"
 """An outcome that only the server sees: killed before it was given to a pilot."""
 

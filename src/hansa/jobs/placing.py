@@ -13,7 +13,9 @@ from hansa.jobs.batch import option_of
 from hansa.jobs.needs import Needs, version_key
 from hansa.jobs.tables import pilots
 from hansa.kernel.database import Tx
+from hansa.kernel.status import Status
 from hansa.placement import choose
+from hansa.placement.authority import refused
 from hansa.placement.model import Candidate, Choice, DataNeed, Request
 from hansa.placement.views import LOCAL, Platform, candidates, settings_of
 from hansa.sites.capacity_model import Left, NoGrant
@@ -105,8 +107,10 @@ def choice_for(
     now: datetime,
     known: Known,
     grants: Mapping[str, Left | NoGrant] | None = None,
+    lapsed: Mapping[str, Status] | None = None,
 ) -> Choice:
-    """Where a task could run, the best first; and why not elsewhere."""
+    """Where a task could run, the best first; and why not elsewhere. ``lapsed``: sites at which this server may not act
+    for the owner, and why."""
     found = candidates(
         sites,
         vo,
@@ -117,7 +121,7 @@ def choice_for(
         platforms=known.platforms,
         partition=option_of(needs.batch, "partition"),
     )
-    return choose.choose(request_of(needs, vo), found)
+    return choose.choose(request_of(needs, vo), refused(found, lapsed or {}))
 
 
 def offer_of(candidate: Candidate, sites: Mapping[str, SiteView], vo: str | None) -> Offer:

@@ -19,7 +19,7 @@ import structlog
 
 from hansa.engines.shell import Shell, Stream
 from hansa.kernel.errors import DriverError, Temporary
-from hansa.node.relay import PIECE_BYTES, Unframer, frame
+from hansa.node.relay import PIECE_BYTES, Unframer, frame, is_resumed
 
 log = structlog.get_logger(__name__)
 _BEAT_S = 10.0
@@ -154,16 +154,29 @@ class _Conversation:
     async def _ask(self, name: str, head: dict[str, Any], pieces: asyncio.Queue[bytes | None]) -> None:
         headers = {"Authorization": f"Bearer {head['token']}", "Accept": "application/json"}
         content: AsyncIterator[bytes] | None = None
+        path, size = str(head["path"]), int(head["size"])
         if head["method"] == "GET":
             await pieces.get()
         else:
             kind = "application/json" if head["method"] == "POST" else "application/octet-stream"
-            headers |= {"Content-Type": kind, "Content-Length": str(head["size"])}
+            if is_resumed(head):
+                path, size = await self._go_on(name, path, size, headers)
+            headers |= {"Content-Type": kind, "Content-Length": str(size)}
             content = _body(pieces)
-        async with self._client.stream(head["method"], head["path"], headers=headers, content=content) as answer:
+        async with self._client.stream(head["method"], path, headers=headers, content=content) as answer:
             async for piece in answer.aiter_bytes(PIECE_BYTES):
                 await self._say({"id": name, "status": answer.status_code}, piece)
             await self._say({"id": name, "status": answer.status_code, "last": True})
+
+    async def _go_on(self, name: str, path: str, size: int, headers: dict[str, str]) -> tuple[str, int]:
+        """Of a large upload that an earlier relay had begun, only the rest is asked for: its path, and its size."""
+        bare, _, offset = path.partition("?offset=")
+        before = int(offset) if offset.isdecimal() else 0
+        answer = await self._client.get(f"{bare}/received", params={"size": before + size}, headers=headers)
+        received = answer.json()["received"] if answer.status_code == 200 else 0
+        start = min(size, max(0, received - before))
+        await self._say({"id": name, "start": start})
+        return f"{bare}?offset={before + start}", size - start
 
     async def _say(self, head: dict[str, Any], body: bytes = b"") -> None:
         async with self._lock:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -14,6 +17,7 @@ from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.jobs.channels import ChannelService
 from hansa.jobs.files import FileService
+from hansa.jobs.log_search import Wanted
 from hansa.jobs.logs import LogChoice
 from hansa.jobs.service import JobService
 from hansa.jobs.wire import (
@@ -26,6 +30,7 @@ from hansa.jobs.wire import (
     JobInputs,
     JobPage,
     JobSpec,
+    LogLine,
     MissingFiles,
     NewChannel,
     OpenedChannel,
@@ -37,6 +42,7 @@ from hansa.jobs.wire import (
     TaskPage,
 )
 from hansa.kernel.http import MOST, provided
+from hansa.kernel.wire import encode
 from hansa.node.protocol import ChannelReply, ChannelRequest
 
 router = APIRouter(tags=["jobs"])
@@ -53,6 +59,8 @@ Size = Annotated[int, Query(ge=0, le=MOST)]
 _RANGE = re.compile(r"bytes=(\d{1,18})-")
 _HISTORY = 1000
 Stream = Literal["stdout", "stderr", "setup"]
+Expression = Annotated[str, Query(min_length=1, max_length=500)]
+_BEAT_S = 5.0
 
 
 def upload_length(request: Request) -> int | None:
@@ -141,11 +149,42 @@ async def read_log(
     tail_lines: Annotated[int | None, Query(ge=1, le=100_000)] = None,
     since: datetime | None = None,
     contains: Annotated[str | None, Query(min_length=1, max_length=500)] = None,
+    grep: Expression | None = None,
 ) -> StreamingResponse:
-    """One stream of one task, as plain text: all, its end, what came since a moment, or lines with a text in them."""
-    found = await jobs.log(who, job, task, LogChoice(stream, attempt, tail_bytes, tail_lines, aware(since), contains))
+    """One stream of one task, as plain text: all, its end, what came since a moment, or lines that are looked for.
+
+    ``contains`` is a text, ``grep`` a regular expression; with either, ``tail_lines`` counts lines that were found.
+    """
+    choice = LogChoice(stream, attempt, tail_bytes, tail_lines, aware(since), contains, grep)
+    found = await jobs.log(who, job, task, choice)
     headers = {"X-Log-Attempt": str(found.attempt), "X-Log-Start": str(found.start)}
     return StreamingResponse(found.pieces, headers=headers, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/jobs/{job}/lines", response_class=StreamingResponse)
+async def find_lines(
+    job: Number,
+    who: Reader,
+    jobs: Jobs,
+    grep: Expression,
+    stream: Literal["both", "stdout", "stderr", "setup"] = "both",
+    since: datetime | None = None,
+) -> StreamingResponse:
+    """Lines of all tasks in which a regular expression is found, as they came: a JSON object (LogLine) a line.
+
+    ``both`` streams are stdout and stderr. Where nothing is found for a while an empty line comes.
+    """
+    streams = ["stdout", "stderr"] if stream == "both" else [stream]
+    found = await jobs.find_in_logs(who, job, Wanted(grep), streams, aware(since))
+    return StreamingResponse(_json_lines(found), media_type="application/jsonl")
+
+
+async def _json_lines(found: AsyncIterator[list[LogLine]]) -> AsyncIterator[bytes]:
+    beat = time.monotonic()
+    async for lines in found:
+        if lines or time.monotonic() - beat > _BEAT_S:
+            beat = time.monotonic()
+            yield "".join(f"{json.dumps(encode(line))}\n" for line in lines).encode() or b"\n"
 
 
 @router.get("/jobs/{job}/tasks")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hansa.engines.egress import EgressPolicy
 from hansa.identity import vo_store
+from hansa.identity.authority import AuthorityService
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
@@ -19,7 +20,7 @@ from hansa.jobs.drivers.places import Paths, PathsAt
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
 from hansa.jobs.kills import kill_all, kill_some
-from hansa.jobs.log_search import Found, find_lines
+from hansa.jobs.log_search import Found, Wanted, find_lines
 from hansa.jobs.logs import LogChoice, LogStore, OpenLog
 from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
@@ -37,6 +38,7 @@ from hansa.jobs.wire import (
     Job,
     JobPage,
     JobSpec,
+    LogLine,
     Phase,
     PilotPage,
     Selection,
@@ -53,11 +55,13 @@ from hansa.kernel.events import Event, EventLog, StoredEvent
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import JobSettings, MailSettings
-from hansa.kernel.status import Party
+from hansa.kernel.status import Party, Status
 from hansa.kernel.wire import decode
 from hansa.node.protocol import File
+from hansa.placement.authority import lapsed_at, of_others
 from hansa.placement.model import Choice
 from hansa.placement.service import grants_left
+from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService
 
 _FOLLOW_BYTES = 1024 * 1024
@@ -78,7 +82,9 @@ class JobService:
         settings: JobSettings,
         notices: NoticePolicy | None = None,
         paths: Paths | None = None,
+        authority: AuthorityService | None = None,
     ) -> None:
+        self._authority = authority
         self._paths = paths
         self._database = database
         self._events = events
@@ -229,10 +235,17 @@ class JobService:
         plain = {name: value for name, value in job.spec.items() if name not in ("requirements", "deadline", "hold")}
         return replace(decode(JobSpec, {**plain, "rows": found}), requirements=needs)
 
-    async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, text: str) -> Found:
-        """Lines of one stream of one task that have this text. Raises Fault ``jobs.no_task``."""
+    async def find_in_log(self, caller: Caller, number: int, index: int | None, stream: str, wanted: Wanted) -> Found:
+        """Wanted lines of one stream of one task, by number. Raises Fault ``jobs.no_task``."""
         found = await self.log(caller, number, index, LogChoice(stream))
-        return await find_lines(found.pieces, text)
+        return await find_lines(found.pieces, wanted)
+
+    async def find_in_logs(
+        self, caller: Caller, number: int, wanted: Wanted, streams: Sequence[str], since: datetime | None
+    ) -> AsyncIterator[list[LogLine]]:
+        """Wanted lines of all tasks of a job, as they came. Raises Fault ``jobs.logs_gone``."""
+        await self._own_logs(caller, number)
+        return self._logs.search(number, wanted, streams, since)
 
     async def timeline(self, caller: Caller, number: int, limit: int = 50) -> Sequence[StoredEvent]:
         """What has happened to a job, oldest first."""
@@ -380,10 +393,15 @@ class JobService:
 
     async def log(self, caller: Caller, number: int, index: int | None, wanted: LogChoice) -> OpenLog:
         """One stream of one task. Raises Fault ``jobs.no_task``, ``jobs.logs_gone``."""
-        async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+        job = await self._own_logs(caller, number)
         index = job.first if index is None else index
         self._check_index(job, index)
+        return await self._logs.open(number, index, wanted)
+
+    async def _own_logs(self, caller: Caller, number: int) -> Any:
+        """The caller's job, whose output is there. Raises Fault ``jobs.logs_gone``."""
+        async with self._database.read() as tx:
+            job = await self._own(tx, caller, number)
         if job.logs_gone is not None:
             raise Fault(
                 errors.LOGS_GONE,
@@ -391,7 +409,7 @@ class JobService:
                 hint="For how long is the operator's setting retention.logs_days.",
                 job=number,
             )
-        return await self._logs.open(number, index, wanted)
+        return job
 
     async def kill(self, caller: Caller, number: int, selection: Selection) -> Job:
         """Kill a job, or some of its tasks. What has ended stays as it is."""
@@ -542,7 +560,16 @@ class JobService:
         known = Known(await measured(tx, [site.name for site in sites], now), {})
         name = vo or (vos[0] if len(vos) == 1 else None)
         grants = await grants_left(tx, sites, caller.user_id, name or "", vo_group or "", caller.name, now)
-        return choice_for(needs, name, sites, now, known, grants)
+        lapsed = await self._lapsed(tx, sites, caller.user_id, name, needs, now)
+        return choice_for(needs, name, sites, now, known, grants, lapsed)
+
+    async def _lapsed(
+        self, tx: Tx, sites: Sequence[SiteView], user_id: str, vo: str | None, needs: Needs, now: datetime
+    ) -> dict[str, Status]:
+        if self._authority is None:
+            return {}
+        until = now + timedelta(seconds=needs.wall_time_s)
+        return await lapsed_at(tx, self._authority, of_others(sites), user_id, vo, until)
 
     async def _check_site(self, caller: Caller, vo: str | None, needs: Needs) -> Choice:
         """Refuse what no site can ever run. What passes (a downtime, a login that has lapsed) is waited for."""

@@ -138,10 +138,12 @@ async def give_back(
     running: set[tuple[int, int]],
     now: datetime,
     why: str,
+    outcome: str = LOST,
 ) -> None:
     """Take leases back from a pilot that is gone. ``running`` are (lease, index) that died with it.
 
-    Tasks that had not started go back as if they had never been away; those that ran are judged as crashes.
+    Tasks that had not started go back as if they had never been away; those that ran are judged by ``outcome``: as
+    crashes, unless it says that the place was taken away (``preempted``).
     """
     jobs = await store.get_jobs(tx, sorted({lease.job for lease in held}), lock=True)
     by_job: dict[int, list[Any]] = {}
@@ -150,7 +152,7 @@ async def give_back(
     for number, some in sorted(by_job.items()):
         change = Change()
         for lease in some:
-            await _give_back_one(tx, settings, jobs[number], lease, running, now, why, change)
+            await _give_back_one(tx, settings, jobs[number], lease, running, now, why, outcome, change)
         await leases.delete(tx, [lease.id for lease in some])
         await apply_change(tx, events, jobs[number], change, now, "hansa")
 
@@ -163,6 +165,7 @@ async def _give_back_one(
     running: set[tuple[int, int]],
     now: datetime,
     why: str,
+    outcome: str,
     change: Change,
 ) -> None:
     indices = await leases.outstanding(tx, lease)
@@ -179,15 +182,15 @@ async def _give_back_one(
         if job.kill_requested or index in lease.kill:
             verdict = Final(Phase.KILLED, "Killed on request.")
         elif (lease.id, index) in running:
-            verdict = judge(LOST, None, why, history, limits)
+            verdict = judge(outcome, None, why, history, limits)
         if isinstance(verdict, Final):
-            outcome = LOST if verdict.phase is Phase.FAILED else NEVER_RAN
-            said = {"outcome": outcome, "phase": verdict.phase.value, "message": verdict.message, "fields": None}
+            final = LOST if verdict.phase is Phase.FAILED else NEVER_RAN
+            said = {"outcome": final, "phase": verdict.phase.value, "message": verdict.message, "fields": None}
             ended.append(base | _NO_USE | said)
             continue
         again.append(retry_row(job.number, index, verdict, now))
         if verdict.history.attempt > lease.attempt:
-            said = {"outcome": LOST, "phase": Phase.FAILED.value, "message": verdict.message}
+            said = {"outcome": outcome, "phase": Phase.FAILED.value, "message": verdict.message}
             died.append(base | _NO_USE | said)
     await store_pilots.insert_attempts(tx, died)
     await store.upsert_retries(tx, again)

@@ -17,6 +17,7 @@ _SHOWN = 3
 _URGENCY = (Party.USER, Party.VO_MANAGER, Party.SITE, Party.HANSA, Party.NOBODY)
 _WORDS = {
     "sites.login": "jobs.login",
+    "identity.grant_expired": "identity.grant_expired",
     "placement.no_grant": "jobs.no_grant",
     "placement.grant_used_up": "jobs.no_grant",
 }

@@ -236,6 +236,18 @@ async def insert_attempts(tx: Tx, rows: list[dict[str, Any]]) -> set[tuple[int, 
     return {tuple(row) for row in (await tx.execute(statement, rows)).all()}
 
 
+_ATTEMPTS = sa.select(
+    attempts, pilots.c.site, pilots.c.reason.label("pilot_reason"), pilots.c.message.label("pilot_message")
+).select_from(attempts.outerjoin(pilots, pilots.c.id == attempts.c.pilot_id))
+
+
 async def attempts_of(tx: Tx, job: int, index: int) -> Sequence[Any]:
-    query = sa.select(attempts).where(attempts.c.job == job, attempts.c.index == index)
+    """Earlier attempts of a task, with what is known of their pilots."""
+    query = _ATTEMPTS.where(attempts.c.job == job, attempts.c.index == index)
     return (await tx.execute(query.order_by(attempts.c.attempt))).all()
+
+
+async def an_attempt_of(tx: Tx, job: int) -> Any | None:
+    """The last earlier attempt of the last task of a job that has any: an example."""
+    query = _ATTEMPTS.where(attempts.c.job == job).order_by(attempts.c.index.desc(), attempts.c.attempt.desc())
+    return (await tx.execute(query.limit(1))).first()

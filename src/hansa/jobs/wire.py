@@ -308,6 +308,16 @@ class LogPiece:
 
 
 @dataclass(frozen=True)
+class LogLine:
+    """A line of a task's output that was looked for."""
+
+    index: int
+    attempt: int
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Following:
     """The job now, log pieces since the cursor, and the cursor to ask with next."""
 

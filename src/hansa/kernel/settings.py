@@ -11,7 +11,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
@@ -504,8 +504,16 @@ def _from_environment(environ: dict[str, str]) -> dict[str, Any]:
     for name, value in environ.items():
         table, separator, key = name.removeprefix("HANSA_").lower().partition("__")
         if name.startswith("HANSA_") and separator and table in Settings.model_fields:
-            found.setdefault(table, {})[key] = value
+            is_list = _is_list(Settings.model_fields[table].annotation, key)
+            found.setdefault(table, {})[key] = value.replace(",", " ").split() if is_list else value
     return found
+
+
+def _is_list(table: Any, key: str) -> bool:
+    """Whether a setting is a list of words: in the environment they stand beside each other, with commas or spaces."""
+    field = getattr(table, "model_fields", {}).get(key)
+    wanted = tuple[str, ...]
+    return field is not None and wanted in (field.annotation, *get_args(field.annotation))
 
 
 def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:

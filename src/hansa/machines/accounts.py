@@ -21,6 +21,8 @@ from hansa.sites.views import policy_of
 CHARGE_EVERY = timedelta(hours=1)
 _SLACK = timedelta(days=30)
 """A reservation outlives the machine's time by so much: it is stopped then, and somebody may extend it."""
+_FOR_EVER = timedelta(days=3650)
+"""A volume has no end: it is deleted, or not."""
 
 
 def thing_of(machine_id: str) -> str:
@@ -72,3 +74,26 @@ async def charge_now(tx: Tx, events: EventLog, row: Any, now: datetime, *, is_ov
 async def settle(tx: Tx, row: Any) -> None:
     """It has ended: nothing is reserved for it any more. What it used was charged before."""
     await capacity.release(tx, thing_of(row.id))
+
+
+async def reserve_volume(tx: Tx, row: Any, place: str, now: datetime) -> None:
+    """Reserve a volume's storage of the VO's grant at the place, for as long as it is there.
+
+    Raises Fault ``capacity.none`` or ``capacity.used_up`` where the site demands a grant.
+    """
+    site = site_of(place)
+    found = await site_store.get(tx, site)
+    if row.vo is None or found is None or not policy_of(found).demands_grant:
+        return
+    who = capacity.Who(row.vo, site, row.owner_id, row.owner_name, volume_thing(row.id), row.vo_group or "")
+    await capacity.reserve(tx, who, Held(storage_gib=row.size_gib), now + _FOR_EVER, now)
+
+
+async def settle_volume(tx: Tx, row: Any) -> None:
+    """A volume is gone: its storage is free."""
+    await capacity.release(tx, volume_thing(row.id))
+
+
+def volume_thing(volume_id: str) -> str:
+    """How the books of grants name a volume."""
+    return f"volume/{volume_id}"

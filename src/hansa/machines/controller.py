@@ -16,7 +16,7 @@ from hansa.kernel.errors import Fault, Permanent
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Settle, Settled, Tuning
 from hansa.kernel.status import Party, Status
-from hansa.machines import accounts, model, store
+from hansa.machines import accounts, model, store, volume_store
 from hansa.machines.drivers.base import (
     Addresses,
     Can,
@@ -30,8 +30,10 @@ from hansa.machines.drivers.base import (
     Power,
     Progress,
     Resizes,
+    Volumes,
     able,
 )
+from hansa.machines.drivers.userdata import with_mounts
 from hansa.machines.model import QUIET_S, SLOW_POLL_S, TRANSITIONS, Phase, Seen, Turn, Wanted, decide, site_of
 from hansa.machines.places import Drivers, Holder
 from hansa.machines.sync_model import described, disk_gib
@@ -43,18 +45,28 @@ TUNING = Tuning(concurrency=64, act_s=1800.0)
 """A creation may have to bring its image to the provider first; the lease is renewed meanwhile."""
 DEFAULT_LIFE = timedelta(days=7)
 _ASK_AGAIN = timedelta(seconds=30)
+IMAGE_TRIES = 5
+_IMAGE_PATIENCE = timedelta(seconds=60)
+"""An image whose source fails is waited for so long at least, and until it was tried so often."""
+_OTHER_IMAGE = "Start the machine of another one: hansa image list."
 
 Result = Observed | Progress | None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A machine's row, what decides about it, and its image; ``image_wait``: why that cannot be used yet."""
+    """A machine's row, what decides about it, and its image; ``image_wait``: why that cannot be used yet, and
+    ``image_over`` why it is not waited for any longer.
+
+    ``volumes``: ids of the volumes that it is made with, each with the path that it shall have in the guest.
+    """
 
     row: Any
     machine: model.Machine
     image: Image
     image_wait: str | None
+    volumes: tuple[tuple[str, str | None], ...] = ()
+    image_over: str | None = None
 
     @property
     def holder(self) -> Holder:
@@ -79,8 +91,11 @@ class MachineRoom:
         row = await store.get(tx, key)
         if row is None:
             return None
-        image, wait = await self._image(tx, row)
-        return Loaded(row, decided_of(row), image, wait)
+        machine = decided_of(row)
+        image, wait, is_over = await self._image(tx, row, machine.course)
+        volumes = await volume_store.of_machine(tx, key) if row.spec.get("volumes") else ()
+        paths = tuple((one.id, one.path) for one in volumes)
+        return Loaded(row, machine, image, wait, paths, wait if is_over else None)
 
     async def observe(self, loaded: Loaded) -> Seen:
         """What is at its place. What shall be deleted is not looked at: to delete twice is easier than to look."""
@@ -88,7 +103,7 @@ class MachineRoom:
         if machine.place is None or machine.wanted is Wanted.DELETED:
             return Seen()
         driver = await self._drivers.at(machine.place, loaded.holder)
-        return Seen(await driver.observe(machine.id), loaded.image_wait)
+        return Seen(await driver.observe(machine.id), loaded.image_wait, loaded.image_over)
 
     def decide(self, loaded: Loaded, seen: Seen, now: datetime) -> Act | Settle:
         return decide(loaded.machine, seen, now)
@@ -131,7 +146,7 @@ class MachineRoom:
             row.name,
             image,
             size_of(row.sizes[place]),
-            spec.get("user_data", "").encode(),
+            _user_data(spec.get("user_data", "").encode(), driver, loaded.volumes),
             tuple(spec.get("ssh_keys", ())),
             spec.get("network"),
             {"hansa": "machine", "user": row.owner_name, "vo": row.vo or "", "name": row.name},
@@ -144,24 +159,26 @@ class MachineRoom:
         if Can.PORTS in driver.capabilities().can:
             await able(driver, Ports).open_ports(key, [Opening(22, 22), *map(opening_of, words)])
 
-    async def _image(self, tx: Tx, row: Any) -> tuple[Image, str | None]:
-        """The image as drivers take it, and why it cannot be used yet."""
+    async def _image(self, tx: Tx, row: Any, course: Course) -> tuple[Image, str | None, bool]:
+        """The image as drivers take it, why it cannot be used yet, and whether it is of no use to wait for it."""
         about = row.image
         plain = Image(about["checksum"], None, about.get("provider_id"), about["format"], about["arch"], about["login"])
         if row.image_version_id is None or row.phase not in (Phase.WAITING, Phase.CREATING):
-            return plain, None
+            return plain, None, False
         version = await image_store.get_version(tx, row.image_version_id)
         if version is None:
-            return plain, "Its VM image is not in the catalogue any more."
+            said = f"Its VM image {about['name']} is not in the catalogue any more. {_OTHER_IMAGE}"
+            return plain, said, True
+        if version.place is not None:
+            return replace(plain, provider_id=version.provider_id), None, False
         if version.phase != ImagePhase.READY or not self._depot.has(version.sha256):
-            total = f" of {version.size_bytes / 1e6:,.0f}" if version.size_bytes else ""
-            done = f" {version.done_bytes / 1e6:,.0f}{total} MB are here." if version.done_bytes else ""
-            return plain, f"Its VM image {about['name']} is {version.phase}: {version.message}{done}"
+            since = course.current.since if course.current else row.created
+            return plain, *image_wait(about["name"], version, since, self._clock.now())
         image: Any = await image_store.get_image(tx, version.image_id)
         return replace(
             plain, checksum=f"sha256:{version.sha256}", path=self._depot.path(version.sha256), format=version.format,
             about=described(image.name, version.version, image.about), min_disk_gib=disk_gib(version.virtual_bytes),
-        ), None  # fmt: skip
+        ), None, False  # fmt: skip
 
     async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Seen, Result]) -> Next:
         row = await store.get(tx, loaded.row.id, lock=True)
@@ -321,6 +338,7 @@ class MachineRoom:
                 values["charged_until"] = now
             if phase in (Phase.DELETED, Phase.FAILED):
                 await accounts.settle(tx, row)
+            await (volume_store.let_go if phase is Phase.DELETED else volume_store.wake)(tx, now, row.id)
         if any(getattr(row, name) != value for name, value in values.items()):
             await store.update(tx, row.id, **values)
         if phase is not before or turn.reason != row.reason:
@@ -330,6 +348,34 @@ class MachineRoom:
         shown = phase.value if phase else row.phase
         event = Event("hansa", subject_of(row.id), shown, reason, message, row.owner_id, row.vo, {"name": row.name})
         await self._events.record(tx, event)
+
+
+def image_wait(name: str, version: Any, since: datetime, now: datetime) -> tuple[str, bool]:
+    """What a machine that was begun then waits for, in a sentence, and whether that is of no use. Pure."""
+    if ImagePhase(version.phase).is_final:
+        return f"Its VM image {name} is {version.phase}: {version.message} {_OTHER_IMAGE}", True
+    if version.reason != "images.source_away":
+        total = f" of {version.size_bytes / 1e6:,.0f}" if version.size_bytes else ""
+        done = f" {version.done_bytes / 1e6:,.0f}{total} MB are here." if version.done_bytes else ""
+        return f"Its VM image {name} is {version.phase}: {version.message}{done}", False
+    tried_for_it = version.since > since  # not only for others, before
+    if tried_for_it and version.attempt >= IMAGE_TRIES and now - since >= _IMAGE_PATIENCE:
+        return (
+            f"Its VM image {name} cannot be fetched: {version.message}. Does this server reach its source "
+            f"(hansa image show {name})? Without the network: hansa image build, or hansa image add with a file of "
+            "yours. Then delete this machine and create it again.",
+            True,
+        )
+    return f"Its VM image {name} is on its way, with trouble: {version.message}. It is tried again.", False
+
+
+def _user_data(given: bytes, driver: Machines, volumes: tuple[tuple[str, str | None], ...]) -> bytes:
+    """What the guest is told. Raises Refused where the provider cannot give it its volumes."""
+    if not volumes:
+        return given
+    able_to = able(driver, Volumes)
+    mounts = [(able_to.device(volume_id), path) for volume_id, path in volumes if path is not None]
+    return with_mounts(given, [(device, path) for device, path in mounts if device])
 
 
 def subject_of(machine_id: str) -> str:

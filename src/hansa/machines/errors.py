@@ -9,3 +9,6 @@ NO_SITE = register("machines.no_site", 409, Exit.REFUSED, "There is no site wher
 NOT_NOW = register("machines.not_now", 409, Exit.REFUSED, "The machine cannot do this in the state that it is in.")
 UNABLE = register("machines.unable", 409, Exit.REFUSED, "The site of the machine cannot do this.")
 SITE_AWAY = register("machines.site_away", 503, Exit.AWAY, "The site of the machine does not answer.")
+NO_VOLUME = register("machines.no_volume", 404, Exit.NOT_FOUND, "There is no such volume of yours.")
+VOLUME_TAKEN = register("machines.volume_taken", 409, Exit.REFUSED, "You have a volume with this name already.")
+NO_SNAPSHOT = register("machines.no_snapshot", 404, Exit.NOT_FOUND, "There is no such snapshot of yours.")

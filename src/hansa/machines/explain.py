@@ -14,7 +14,7 @@ from hansa.machines.wire import MachineExplanation
 from hansa.placement.failover import Try
 
 
-def machine(row: Any, timeline: Sequence[StoredEvent], now: datetime) -> MachineExplanation:
+def machine(row: Any, volumes: Sequence[Any], timeline: Sequence[StoredEvent], now: datetime) -> MachineExplanation:
     """The explanation that CLI, API and portal show, the same text."""
     size, course = size_view(row), load_course(row.course)
     flavour = f" ({size.flavour})" if size.flavour else ""
@@ -28,6 +28,7 @@ def machine(row: Any, timeline: Sequence[StoredEvent], now: datetime) -> Machine
             lines.append(f"At {site_of(one.place)} it failed: {one.cause}.{left}")
         else:
             lines.append(f"At {site_of(one.place)} since {one.since:%Y-%m-%d %H:%M} UTC: {one.state}.")
+    lines += [f"Its volume {one.name} ({one.size_gib:,} GiB) is {one.phase}: {one.message}" for one in volumes]
     if row.seen.get("guest_message"):
         lines.append(f"Its guest says: {row.seen['guest_message']}")
     if row.expires is not None:

@@ -109,6 +109,8 @@ class Seen:
     machine: Observed | None = None
     image_wait: str | None = None
     """Why its image cannot be used there yet; None: it can."""
+    image_over: str | None = None
+    """Why it is not waited for any longer, and what to do; None: it is."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,8 @@ def _bring_up(machine: Machine, seen: Seen, now: datetime) -> Act | Settle:
     if not is_up and isinstance(act := _clean_up(machine, now), Act):
         return act
     if found is None:
+        if seen.image_over is not None:
+            return _no_image(course, seen.image_over, now)
         if seen.image_wait is not None:
             again = now + timedelta(seconds=SLOW_POLL_S)
             return _turn("machines.image_wait", again, Phase.CREATING, seen.image_wait, Party.HANSA)
@@ -262,6 +266,15 @@ def _gave_up(course: Course, cause: str, now: datetime) -> Turn:
     course = failover.has_failed(course, current.place, cause)
     said = f"At {site_of(current.place)}: {cause.rstrip('.')}."
     return _turn("machines.attempt_failed", now, None, said, Party.HANSA, {"course": course})
+
+
+def _no_image(course: Course, cause: str, now: datetime) -> Turn:
+    """No other site would do better without its image: this is the end of it."""
+    current = course.current
+    assert current is not None  # noqa: S101 - asked by the caller
+    course = failover.has_failed(course, current.place, cause)
+    course = replace(course, limit=len(course.attempts))
+    return _turn("machines.no_image", now, Phase.FAILED, cause, Party.USER, {"course": course})
 
 
 def _keep(machine: Machine, seen: Seen, now: datetime) -> Act | Settle:

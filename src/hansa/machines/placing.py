@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -61,6 +61,11 @@ def wish_of(new: NewMachine) -> Wish:
         return Wish(0, 0, new.disk_gib, new.gpus, new.gpu_model, new.flavour)
     cores = new.cores or 1
     return Wish(cores, new.memory_mib or cores * 1024, new.disk_gib, new.gpus, new.gpu_model)
+
+
+def says_memory(new: NewMachine) -> bool:
+    """Whether a size of memory was asked for, by itself or by the name of a flavour."""
+    return new.memory_mib is not None or new.flavour is not None
 
 
 def request_of(new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, arch: str | None) -> Request:
@@ -145,15 +150,30 @@ def _local(computer: Candidate, drivers: Sequence[str]) -> list[Candidate]:
     return [replace(computer, endpoint=name, gpus=(), has_public_addresses=name == "fake") for name in drivers]
 
 
-def choose(request: Request, found: Sequence[Candidate]) -> Choice:
-    """The order of places. Raises Fault ``machines.no_site`` with what speaks against each where there is none."""
+def choose(request: Request, found: Sequence[Candidate], *, says_memory: bool = True) -> Choice:
+    """The order of places; ``says_memory``: whether its memory was asked for, and does not only follow from its cores.
+
+    Where no place will do, wishes that nobody had are not what it fails for, unless it fails for nothing else.
+    """
     choice = placement.choose(request, found)
+    if choice.order or says_memory:
+        return choice
+    as_said = placement.choose(replace(request, memory_mib=0), found)
+    return choice if as_said.order else as_said
+
+
+def chosen(choice: Choice) -> Choice:
+    """The same. Raises Fault ``machines.no_site`` with what speaks against each place where there is none."""
     if choice.order:
         return choice
+    found = choice.rejected
     if not found:
         raise Fault(errors.NO_SITE, "No site serves you.", hint="hansa site list shows what there is.")
     verdicts = placement.explain_all(choice)
-    said = "; ".join(f"{one.site}: {' '.join(two.message for two in one.findings)}" for one in verdicts[:10])
+    sites = [one.site for one in verdicts]
+    names = [f"{one.site} ({one.endpoint})" if sites.count(one.site) > 1 else one.site for one in verdicts]
+    words = [" ".join(two.message for two in one.findings) for one in verdicts]
+    said = "; ".join(f"{name}: {word}" for name, word in list(zip(names, words, strict=True))[:10])
     remedies = dict.fromkeys(two.remedy for one in verdicts for two in one.findings if two.remedy)
     raise Fault(errors.NO_SITE, f"No site can run it. {said}", hint=" ".join(list(remedies)[:3]))
 
@@ -162,6 +182,16 @@ def order(choice: Choice, local: Sequence[str]) -> list[str]:
     """The places, the best first. Of the ways of this computer the one that its settings prefer comes first."""
     ways = iter(sorted((one for one in choice.order if one.site == LOCAL), key=lambda one: local.index(one.endpoint)))
     return [place_of(next(ways) if one.site == LOCAL else one) for one in choice.order]
+
+
+def only(order: Sequence[str], fixed: Iterable[str]) -> list[str]:
+    """Those of the places where a volume or a snapshot of the machine already is. Raises Fault ``machines.no_site``."""
+    kept = [place for place in order if all(place == one for one in fixed)]
+    if order and not kept:
+        there = ", ".join(sorted(fixed))
+        said = f"What it is made of is at {there}, and it cannot run there."
+        raise Fault(errors.NO_SITE, said, hint="hansa machine plan says why; other volumes or images may be elsewhere.")
+    return kept
 
 
 def sizes(choice: Choice, wish: Wish) -> dict[str, dict[str, Any]]:

@@ -24,7 +24,7 @@ from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
-from hansa.machines import accounts, errors, explain, placing, store
+from hansa.machines import accounts, claims, errors, explain, placing, store, volume_store
 from hansa.machines.controller import subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
@@ -43,7 +43,6 @@ from hansa.machines.wire import (
     Resize,
 )
 from hansa.placement import failover
-from hansa.placement.choose import choose
 from hansa.placement.failover import Course
 from hansa.placement.model import Request
 from hansa.sites.service import SiteService
@@ -114,7 +113,10 @@ class MachineService:
             asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
             names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names, machine_id)
-            order, sizes = await self._places(tx, asking, asked, wish, now)
+            says = placing.says_memory(new)
+            order, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
+            fixed = await claims.places(tx, caller.user_id, new.volumes)
+            order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
             row = {
                 "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
@@ -128,6 +130,7 @@ class MachineService:
             await store.insert(tx, **row)
             await self._begin(tx, machine_id, course, order[0], expires, now)
             made: Any = await store.get(tx, machine_id)
+            await claims.take(tx, made, new.volumes, now)
             whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
             actor = "hansa" if pilot_id else caller.actor
             await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
@@ -148,12 +151,16 @@ class MachineService:
             image, _ = await self._chosen(tx, caller, new.image, vo)
             asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
             names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
+            fixed = await claims.places(tx, caller.user_id, new.volumes)
+            fixed |= {place for place in (image.get("place"),) if place}
             asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names)
             vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, vos)
             local = list(self._drivers.local)
-            choice = choose(asked, await placing.candidates(tx, sites, local, asking, now))
-        return plan_view(image, vo, choice, placing.order(choice, local), placing.sizes(choice, wish))
+            found = await placing.candidates(tx, sites, local, asking, now)
+            choice = placing.choose(asked, found, says_memory=placing.says_memory(new))
+        order = placing.only(placing.order(choice, local), fixed)
+        return plan_view(image, vo, choice, order, placing.sizes(choice, wish))
 
     async def _begin(
         self, tx: Tx, machine_id: str, course: Course, place: str, expires: datetime | None, now: datetime
@@ -173,14 +180,14 @@ class MachineService:
         await store.update(tx, machine_id, course=store.dump_course(started), **values)
 
     async def _places(
-        self, tx: Tx, asking: placing.Asking, asked: Request, wish: placing.Wish, now: datetime
+        self, tx: Tx, asking: placing.Asking, asked: Request, wish: placing.Wish, now: datetime, *, says_memory: bool
     ) -> tuple[list[str], dict[str, Any]]:
         """The places in their order, and what it gets at each. Raises Fault ``machines.no_site``."""
         vos = [one.vo for one in await vo_store.memberships(tx, asking.user_id)]
         sites = await self._sites.serving(tx, asking.user_id, vos)
         local = list(self._drivers.local)
         found = await placing.candidates(tx, sites, local, asking, now)
-        choice = placing.choose(asked, found)
+        choice = placing.chosen(placing.choose(asked, found, says_memory=says_memory))
         return placing.order(choice, local), placing.sizes(choice, wish)
 
     async def _image(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
@@ -188,6 +195,7 @@ class MachineService:
         image, version_id = await self._chosen(tx, caller, name, vo)
         if version_id is not None:
             await self._images.ask_for(tx, version_id)
+            await self._images.hurry(tx, version_id)
         return image, version_id
 
     async def _chosen(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
@@ -208,7 +216,8 @@ class MachineService:
         return {
             "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
             "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",
-            "format": pinned.format.value if pinned.format else "qcow2",
+            "format": pinned.format.value if pinned.format else "qcow2", "provider_id": pinned.provider_id,
+            "place": pinned.place,
         }, pinned.version_id  # fmt: skip
 
     async def _name(self, tx: Tx, caller: Caller, new: NewMachine, image: str) -> str:
@@ -289,7 +298,8 @@ class MachineService:
             asking = placing.Asking(
                 row.owner_id, row.owner_name, row.vo, row.vo_group or "", [row.image["name"]], row.id
             )
-            _, sizes = await self._places(tx, asking, asked, wish, now)
+            says = placing.says_memory(new)
+            _, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
             size = sizes.get(row.place)
         if size is None:
             raise Fault(errors.NO_SITE, f"{row.place} cannot give it that size.", hint="hansa site show")
@@ -362,7 +372,8 @@ class MachineService:
         async with self._database.read() as tx:
             row = await self._own(tx, caller, name)
             timeline = await self._events.timeline(tx, subject_of(row.id), 30)
-        return explain.machine(row, timeline, self._clock.now())
+            volumes = await volume_store.of_machine(tx, row.id)
+        return explain.machine(row, volumes, timeline, self._clock.now())
 
     async def _wish(
         self,
@@ -428,6 +439,7 @@ class MachineService:
 
 def _check(new: NewMachine) -> None:
     """Raise Fault ``machines.bad_spec`` on what no machine can be."""
+    claims.check(new.volumes)
     for word in new.ports:
         try:
             opening_of(word)

@@ -29,6 +29,8 @@ TUNING = Tuning(concurrency=4, act_s=6 * 3600.0)
 EVERY_S = 15.0
 _STAYS = timedelta(minutes=1)
 _RETRY = timedelta(hours=1)
+_LEAVES = "No machine is started of it there any more; it goes when none needs it."
+_COMES_BACK = "It is wanted again, and will be made sure of."
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,13 @@ class SyncRoom:
             for key in sorted(missing & names.keys()):
                 version = names[key]
                 await store.insert(tx, key, version.image, version.version, version.checksum, now)
-            for row in (*extra, *back):
-                await store.update(tx, row.id, wanted=row in back)
+            for row in extra:
+                await store.update(tx, row.id, wanted=False)
+                await self._tell(tx, row, Phase.LEAVING, "images.leaving", _LEAVES, Party.HANSA, now)
+                await self.queue.changed(tx, now, row.id)
+            for row in back:
+                await store.update(tx, row.id, wanted=True)
+                await self._tell(tx, row, Phase.WAITING, "images.waiting", _COMES_BACK, Party.HANSA, now)
                 await self.queue.changed(tx, now, row.id)
             tx.ring(self.queue.topic)
 

@@ -53,7 +53,7 @@ def wanted(
         if one.until is not None and one.until <= now:
             continue
         fit = [row for row in versions.get(one.image_id, ()) if usable(row.phase, row.expires, now)]
-        fit = [row for row in fit if one.version_id in (None, row.id)]
+        fit = [row for row in fit if row.place is None and one.version_id in (None, row.id)]
         ready = [row for row in fit if row.phase == "ready"]
         for place in there:
             chosen = ready[:1] or ([] if place.on_demand else fit[:1])

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 
 from hansa.kernel.status import Status
 from hansa.kernel.wire import STRICT
+from hansa.machines.volume_wire import MachineVolume
 
 MachineName = Annotated[str, MinLen(1), MaxLen(63)]
 """Small letters, digits and ``-``: it is the guest's host name."""
@@ -50,6 +51,8 @@ class NewMachine:
     """Open from outside besides SSH: ``443``, ``8000-8010``, ``53/udp``."""
     restart: bool = False
     """Whether it is started again when it fails, and made anew when it is lost."""
+    volumes: Annotated[list[MachineVolume], MaxLen(20)] = field(default_factory=list)
+    """Disks of their own, which outlive it."""
     lifetime_s: Annotated[int, Ge(0), Le(10 * 366 * DAY_S)] | None = None
     """Seconds until it is stopped; a week later it is deleted. 0: never. Default: seven days."""
 
@@ -158,7 +161,7 @@ class ConsoleText:
 
 @dataclass(frozen=True)
 class MachineExplanation:
-    """Why a machine is as it is, in sentences."""
+    """Why a machine or a volume is as it is, in sentences."""
 
     subject: str
     status: Status

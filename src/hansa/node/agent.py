@@ -20,12 +20,21 @@ from .config import Places
 from .containers.settings import read_only_roots, store_root
 from .core import Arrivals, Core, Job, Refusal, SetupPhase, Signal, Task
 from .files import Cache, InputError
-from .finish import basic_result, collect, left_nothing, tail_of, upload_file, with_note, with_problem
+from .finish import (
+    basic_result,
+    collect,
+    left_nothing,
+    tail_of,
+    taken_away,
+    upload_file,
+    with_note,
+    with_problem,
+)
 from .images import Ended, Shelf, prepare_runtime, share_of_disk, users
 from .isolation import is_below
 from .launch import Launcher, inputs_of, user_env
 from .outbox import Speaker
-from .protocol import INPUT, NODE, NOT_STARTED, PREEMPTED, OutputFile, PilotConfig, TaskResult
+from .protocol import EXITED, INPUT, NODE, NOT_STARTED, PREEMPTED, OutputFile, PilotConfig, TaskResult
 from .sampling import Sampler, read_processes
 from .spawnlink import SpawnerLink
 from .talker import Talker
@@ -36,6 +45,8 @@ from .workers import Workers, remove_tree
 _log = logging.getLogger("hansa.node")
 
 TICK_S = 0.1
+DOUBT_S = 1.0
+"""A batch system sends its signal to tasks and pilot alike: what SIGTERM ended is judged so much later."""
 SAMPLE_S = 0.3
 SAMPLE_AGE_S = 0.2
 IN_MEMORY_LOG_BYTES = 256 * 1024
@@ -98,6 +109,7 @@ class Agent:
         self._next_tick = 0.0
         self._busy_at = clock()
         self._stop_now: Optional[str] = None  # reason
+        self._doubts: Dict[int, Tuple[float, Tuple[int, float, int, float]]] = {}  # by serial: since when, and the end
         self._ending: Optional[str] = None
         self._deadline: Optional[float] = None
         self._is_over = False
@@ -170,6 +182,9 @@ class Agent:
         self.talker.talk(self._clock())
 
     def _tick(self, now: float) -> None:
+        for serial, (since, end) in list(self._doubts.items()):
+            if self._stop_now is not None or now - since >= DOUBT_S:
+                self._on_ended(serial, *end)
         self._signal(self.core.due(now))
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_S
@@ -355,6 +370,12 @@ class Agent:
         if task is None:
             return
         result = basic_result(task, status, cpu_s, max_rss_kib, when)
+        if self._stop_now is not None:
+            result = taken_away(result, _STOPPED)
+        elif result.outcome == EXITED and result.signal == signal.SIGTERM and serial not in self._doubts:
+            self._doubts[serial] = (self._clock(), (status, cpu_s, max_rss_kib, when))
+            return
+        self._doubts.pop(serial, None)
         if task.job.order.image:
             result = with_problem(task, result)
         if task.is_setup:
@@ -447,6 +468,10 @@ class Agent:
     def _judge_setup(self, setup: Task, result: TaskResult) -> None:
         if setup.stop_outcome is None and result.exit_code == 0:
             self._end_setup(setup, "", can_retry=False)
+            return
+        if result.outcome == PREEMPTED:  # its tasks go back as they came
+            self.core.ended(setup, self._clock())
+            setup.job.setup = SetupPhase.WANTED
             return
         how = f"exit code {result.exit_code}" if result.signal is None else f"signal {result.signal}"
         if setup.stop_message:

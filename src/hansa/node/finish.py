@@ -12,13 +12,12 @@ from .backoff import Backoff
 from .core import Task
 from .outputs import INLINE_TASK_LIMIT_BYTES, Selection, open_output, read_fields, read_output, select
 from .paths import matcher
-from .protocol import EXITED, KILLED, NODE, OUTPUT, OutputFile, TaskResult
+from .protocol import EXITED, KILLED, NODE, OUTPUT, PREEMPTED, RESUME_BYTES, OutputFile, TaskResult
 from .template import render
 from .transport import AnyTransport, Refused, Unreachable
 from .wire import clean_text
 
-RESUME_BYTES = 8 << 20
-"""Of larger files the server keeps what came when an upload breaks off."""
+CONFLICT = 409
 _NO_OUTPUTS = (KILLED, NODE)
 
 
@@ -44,6 +43,17 @@ def basic_result(task: Task, status: int, cpu_s: float, max_rss_kib: int, ended_
         cpu_s=cpu_s,
         memory_mib=max(task.peak_mib, max_rss_kib / 1024.0),
     )
+
+
+def is_success(result: TaskResult) -> bool:
+    return result.outcome == EXITED and result.exit_code == 0
+
+
+def taken_away(result: TaskResult, message: str) -> TaskResult:
+    """The result of a task that a batch system ended together with its pilot: no failure of its own."""
+    if result.outcome != EXITED or is_success(result):
+        return result
+    return replace(result, outcome=PREEMPTED, message=message)
 
 
 def with_problem(task: Task, result: TaskResult) -> TaskResult:
@@ -163,7 +173,10 @@ def upload_file(
                 transport.put_file(f"{path}?offset={offset}" if offset else path, stream, output.size - offset)
             return
         except Refused as error:
-            raise UploadRefused(f"output {output.path} ({output.size:,} bytes) was not taken: {error}") from error
+            if error.status != CONFLICT:  # what had come is there no more: it is asked for anew
+                raise UploadRefused(f"output {output.path} ({output.size:,} bytes) was not taken: {error}") from error
+            if not pause(backoff.next_s()):
+                raise UploadRefused(f"output {output.path} was not sent before the pilot ended: {error}") from error
         except Unreachable as error:
             if not pause(backoff.next_s()):
                 raise UploadRefused(f"output {output.path} was not sent before the pilot ended: {error}") from error

@@ -31,6 +31,8 @@ PROTOCOL_VERSION = 2
 EXCHANGE_LIMIT_BYTES = 8 * 1024 * 1024
 INLINE_OUTPUT_LIMIT_BYTES = 64 * 1024
 """Outputs up to this size travel inside the exchange; larger ones are uploaded first."""
+RESUME_BYTES = 8 * 1024 * 1024
+"""Of larger files the server keeps what came when an upload breaks off."""
 RESULT_JSON_LIMIT_BYTES = 64 * 1024
 """A ``result.json`` up to this size becomes the fields of the task's row of results."""
 

@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
+from .protocol import RESUME_BYTES
 from .spool import HEARTBEAT, HEARTBEAT_S, write_whole
 
 LENGTHS = struct.Struct("!II")
@@ -31,6 +32,11 @@ def frame(head: Head, body: bytes = b"") -> bytes:
     """One message."""
     text = json.dumps(head, separators=(",", ":")).encode()
     return LENGTHS.pack(len(text), len(body)) + text + body
+
+
+def is_resumed(head: Head) -> bool:
+    """Whether the body of a request is so large that it goes on where it broke off: the server says from where on."""
+    return head.get("method") == "PUT" and int(head["size"]) > RESUME_BYTES
 
 
 class Unframer:
@@ -62,7 +68,8 @@ class Relay:
         self._out = os.path.join(spool, "out")
         self._send = send
         self._known: Dict[str, str] = {}  # id of a request that was sent: its pilot
-        self._uploads: List[Iterator[None]] = []
+        self._starts: Dict[str, int] = {}  # of large ones: from where on its body is wanted
+        self._uploads: List[Iterator[bool]] = []
         os.makedirs(self._out, mode=0o700, exist_ok=True)
 
     def look(self) -> bool:
@@ -70,15 +77,20 @@ class Relay:
         names = {name[:-5] for name in os.listdir(self._out) if name.endswith(".json")}
         for name in list(self._known):
             if name not in names:  # withdrawn
-                del self._known[name]
+                self._forget(name)
         for name in sorted(names - set(self._known)):
             self._begin(name)
+        moved = False
         for upload in list(self._uploads):
             try:
-                next(upload)
+                moved = next(upload) or moved
             except StopIteration:
                 self._uploads.remove(upload)
-        return bool(self._uploads)
+        return moved
+
+    def _forget(self, name: str) -> None:
+        del self._known[name]
+        self._starts.pop(name, None)
 
     @property
     def is_busy(self) -> bool:
@@ -91,6 +103,9 @@ class Relay:
         pilot = self._known.get(name)
         if pilot is None:
             return
+        if "start" in head:
+            self._starts[name] = int(head["start"])
+            return
         place = os.path.join(self._spool, "in", pilot, name)
         try:
             if body or not head.get("last") or not os.path.exists(place + ".body"):
@@ -101,7 +116,7 @@ class Relay:
         except OSError:  # the pilot's folder is gone
             pass
         if head.get("last"):
-            del self._known[name]
+            self._forget(name)
             for end in (".json", ".body"):
                 try:
                     os.unlink(os.path.join(self._out, name + end))
@@ -124,18 +139,26 @@ class Relay:
             pass
         self._uploads.append(self._upload(name, head))
 
-    def _upload(self, name: str, head: Head) -> Iterator[None]:
+    def _upload(self, name: str, head: Head) -> Iterator[bool]:
+        """A piece of a request with each step; False where there is nothing to send now."""
         left = int(head["size"])
         self._send(frame(head))
+        while is_resumed(head) and name not in self._starts:  # how much of it came before is the server's to say
+            if name not in self._known:
+                return
+            yield False
         try:
             with open(os.path.join(self._out, name + ".body"), "rb") as stream:
+                start = self._starts.get(name, 0)
+                stream.seek(start)
+                left -= start
                 while left > 0:
                     piece = stream.read(min(PIECE_BYTES, left))
                     if not piece:
                         break
                     left -= len(piece)
                     self._send(frame({"id": name}, piece))
-                    yield
+                    yield True
         except OSError:
             pass
         self._send(frame({"id": name, "end": True, "broken": left > 0}))

@@ -161,7 +161,8 @@ def _say_flavour(request: Request, candidate: Candidate) -> tuple[str, str, Part
     if not flavours:
         return "No flavour is open to you there.", "Ask the site for one.", Party.SITE
     gpus = f", {request.gpus} GPUs {request.gpu_model or ''}".rstrip() if request.gpus else ""
-    size = f"{request.cores} cores, {request.memory_mib:,} MiB{gpus}"
+    memory = f", {request.memory_mib:,} MiB" if request.memory_mib else ""
+    size = f"{request.cores:,} cores{memory}{gpus}"
     largest = max(flavours, key=lambda one: (one.cores, one.memory_mib))
     return (
         f"No flavour has {size}.",

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from hansa.identity import vo_store
-from hansa.identity.authority import RENEW, AuthorityService
+from hansa.identity.authority import AuthorityService
 from hansa.identity.model import Caller
 from hansa.identity.vos import VoService
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.settings import JobSettings
-from hansa.kernel.status import Status
+from hansa.placement.authority import lapsed_at, of_others, refused
 from hansa.placement.choose import choose, explain_all
-from hansa.placement.model import Candidate, DataNeed, Measured, Refusal, Request, Verdict, Work
+from hansa.placement.model import Candidate, DataNeed, Measured, Request, Verdict, Work
 from hansa.placement.views import candidates
 from hansa.placement.wire import Plan, PlanFactor, PlanFinding, PlanItem, PlanRequest
 from hansa.sites import capacity
@@ -58,32 +57,15 @@ class PlanService:
             sites = await self._sites.serving(tx, caller.user_id, mine)
             grants = await grants_left(tx, sites, caller.user_id, vo or "", asked.vo_group, caller.name, now)
             seen = await self._seen(tx, [site.name for site in sites], now)
-            lapsed = await self._lapsed(tx, caller, vo, sites, asked, now) if asked.work == "machine" else {}
+            until = now + timedelta(seconds=asked.wall_time_s or 0)
+            there = sites if asked.work == "machine" else of_others(sites)
+            lapsed = await lapsed_at(tx, self._authority, there, caller.user_id, vo, until)
         work = SiteWork.PILOTS if asked.work == "job" else SiteWork.MACHINES
-        found = candidates(sites, vo, work, now, grants=grants, measured=seen)
-        found = [without_authority(one, lapsed[one.site]) if one.site in lapsed else one for one in found]
+        found = refused(candidates(sites, vo, work, now, grants=grants, measured=seen), lapsed)
         choice = choose(request_of(asked, vo, self._settings), found)
         pairs = list(zip((*choice.order, *choice.rejected), explain_all(choice), strict=True))
         pairs.sort(key=lambda one: _nearness(one[1]))
         return Plan(_sentence([verdict for _, verdict in pairs]), vo, [_item(*one) for one in pairs])
-
-    async def _lapsed(
-        self, tx: Tx, caller: Caller, vo: str | None, sites: Sequence[SiteView], asked: PlanRequest, now: datetime
-    ) -> dict[str, Status]:
-        """Sites at which this server may not act for the caller while the machines last, and why."""
-        until = now + timedelta(seconds=asked.wall_time_s or 0)
-        found = {}
-        for site in sites:
-            good = await self._authority.look(tx, caller.user_id, until, vo=vo, site=site.name)
-            if isinstance(good, Status):
-                found[site.name] = good
-        return found
-
-
-def without_authority(candidate: Candidate, status: Status) -> Candidate:
-    """A place where nothing of the user's may start: there is no grant of authority that lasts."""
-    refusal = Refusal(status.reason, status.message, RENEW, status.waiting_on)
-    return replace(candidate, refusals=(*candidate.refusals, refusal))
 
 
 async def grants_left(

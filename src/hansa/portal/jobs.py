@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from hansa.identity.policy import Permission
 from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
+from hansa.jobs.log_search import Wanted
 from hansa.jobs.logs import LogChoice
 from hansa.jobs.overview import Used
 from hansa.jobs.service import JobService
@@ -39,6 +40,8 @@ Text = Annotated[str, Query(max_length=500)]
 PAGE = 50
 _COLUMNS = 240
 _LOG_BYTES = 64 * 1024
+_SHORT_S = 0.1
+"""Clocks of processes tick a hundred times a second: of a shorter task nobody knows how many cores were busy."""
 _SORTABLE = ("index", "phase", "wall_s", "cpu_s", "memory_mib", "exit_code")
 
 
@@ -199,7 +202,7 @@ def _lanes(job: Job, used: Sequence[Used]) -> list[Lane]:
     needs = job.requirements
     found: list[tuple[str, str, list[float], float | None]] = [
         ("Wall time", "s", [one.wall_s for one in used], needs.wall_time_s),
-        ("Busy cores", "", [one.cpu_s / one.wall_s if one.wall_s > 0 else 0.0 for one in used], needs.cores),
+        ("Busy cores", "", [one.cpu_s / max(one.wall_s, _SHORT_S) for one in used], needs.cores),
         ("Memory at most", "MiB", [one.memory_mib for one in used], needs.memory_mib),
     ]
     lanes = []
@@ -285,13 +288,20 @@ def _real(task: Any, name: str) -> float | None:
 
 @router.get("/jobs/{job}/log")
 async def show_log(
-    job: Number, visit: Reader, jobs: Jobs, portal: Pages, task: Index = None, stream: Stream = "stdout", q: Text = ""
+    job: Number,
+    visit: Reader,
+    jobs: Jobs,
+    portal: Pages,
+    task: Index = None,
+    stream: Stream = "stdout",
+    q: Text = "",
+    regex: bool = False,
 ) -> Response:
-    """The end of a stream of a task; the script adds what comes."""
+    """The end of a stream of a task; the script adds what comes. Or its lines with ``q``, a text or an expression."""
     found = await jobs.get(visit.caller, job)
     following = await jobs.follow(visit.caller, job, "now", 0)
     index = found.first if task is None else task
-    hits = await jobs.find_in_log(visit.caller, job, index, stream, q) if q else None
+    hits = await jobs.find_in_log(visit.caller, job, index, stream, _wanted(q, regex=regex)) if q else None
     tail = b""
     if hits is None:
         end = await jobs.log(visit.caller, job, index, LogChoice(stream, tail_bytes=_LOG_BYTES))
@@ -307,8 +317,13 @@ async def show_log(
         is_cut=len(tail) >= _LOG_BYTES,
         cursor=following.cursor,
         q=q,
+        regex=regex,
         tab="log",
     )
+
+
+def _wanted(text: str, *, regex: bool) -> Wanted:
+    return Wanted(text) if regex else Wanted.text(text, any_case=True)
 
 
 @router.get("/jobs/{job}/log/more")

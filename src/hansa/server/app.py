@@ -21,6 +21,7 @@ from hansa.jobs.routes import router as job_router
 from hansa.kernel.http import BodyLimit, install_error_handlers, provide
 from hansa.machines.routes import router as machine_router
 from hansa.machines.sync_routes import router as image_place_router
+from hansa.machines.volume_routes import router as volume_router
 from hansa.placement.routes import router as plan_router
 from hansa.portal.admin import router as portal_admin_router
 from hansa.portal.frame import Portal
@@ -77,6 +78,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         accounting_router,
         image_router,
         machine_router,
+        volume_router,
         image_place_router,
         event_router,
         portal_v1_router,
@@ -129,6 +131,8 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.endorsing,
             rooms.registry_logins,
             rooms.machines,
+            rooms.volumes,
+            rooms.snapshots,
             rooms.image_places,
             rooms.files,
             rooms.jobs,

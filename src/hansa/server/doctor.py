@@ -23,6 +23,7 @@ from hansa.sites.local import discover
 
 _OLDEST_SQLITE = (3, 37, 0)
 _GIB = 1024**3
+_DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 class State(StrEnum):
@@ -102,8 +103,8 @@ def _disk(home: Path) -> Check:
 
 def _database(home: Path) -> Check:
     file = home / "db" / "hansa.db"
-    if read_settings(home).database.url:
-        return Check("database", State.OK, "PostgreSQL; the server looks at it when it starts")
+    if url := read_settings(home).database.url:
+        return _postgresql(url)
     if not file.exists():
         return Check("database", State.OK, "is made at the first start")
     try:
@@ -114,6 +115,20 @@ def _database(home: Path) -> Check:
     if found != "ok":
         return Check("database", State.FAIL, f"it is damaged: {found}", "Restore a backup: hansa admin restore FILE")
     return Check("database", State.OK, f"{file.stat().st_size / 1024**2:.1f} MiB, sound")
+
+
+def _postgresql(url: str) -> Check:
+    from hansa.server.migrate import settings_of_postgresql
+
+    found = settings_of_postgresql(url, _DURABLE)
+    if off := [name for name in _DURABLE if found.get(name) == "off"]:
+        return Check(
+            "database",
+            State.WARN,
+            f"PostgreSQL answers; {' and '.join(off)} off: a crash of its computer may lose what was done",
+            f"ALTER SYSTEM SET {off[0]} = on; SELECT pg_reload_conf();",
+        )
+    return Check("database", State.OK, "PostgreSQL answers, and keeps what it has committed")
 
 
 def _server(home: Path) -> Check:

@@ -25,9 +25,9 @@ from hansa.server import errors
 from hansa.server.home import Home, locked, open_home
 
 log = structlog.get_logger(__name__)
-_START_S = 60.0
+_START_S = 180.0
 _DRAIN_S = 25.0
-_BIRTH_S = 5.0
+_BIRTH_S = 20.0
 _LOOK_S = 0.02
 
 

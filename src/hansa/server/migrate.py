@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from hansa.kernel import errors
@@ -31,16 +31,26 @@ def migrate(home: Home, migrations: Path) -> None:
         command.upgrade(config, "head")
         connection.commit()
 
-    _on_connection(home, run)
+    _on_connection(make_url(home.database_url), run)
 
 
 def version_on_postgresql(home: Home) -> str | None:
     """The schema's version in PostgreSQL; None where the database is empty."""
-    return _on_connection(home, lambda connection: MigrationContext.configure(connection).get_current_revision())
+    return _on_connection(
+        make_url(home.database_url), lambda connection: MigrationContext.configure(connection).get_current_revision()
+    )
 
 
-def _on_connection(home: Home, work: Callable[[Connection], T]) -> T:
-    url = make_url(home.database_url)
+def settings_of_postgresql(url: str, names: Sequence[str]) -> dict[str, str]:
+    """What PostgreSQL's settings are, by name. Raises Fault ``kernel.database_away``."""
+    query = sa.text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
+    return _on_connection(
+        make_url(url),
+        lambda connection: {row.name: row.setting for row in connection.execute(query, {"names": list(names)})},
+    )
+
+
+def _on_connection(url: URL, work: Callable[[Connection], T]) -> T:
     if url.get_backend_name() == "sqlite":
         with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
             return work(connection)

@@ -67,10 +67,16 @@ from hansa.machines.libcloud_site import build as build_libcloud
 from hansa.machines.openstack_site import OpenstackSites
 from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
+from hansa.machines.snapshot_controller import TUNING as SNAPSHOT_TUNING
+from hansa.machines.snapshot_controller import SnapshotRoom
+from hansa.machines.snapshot_service import SnapshotService
 from hansa.machines.store import forget_deleted
 from hansa.machines.sync import TUNING as SYNC_TUNING
 from hansa.machines.sync import SyncRoom
 from hansa.machines.sync_service import SyncService
+from hansa.machines.volume_controller import VolumeRoom
+from hansa.machines.volume_service import VolumeService
+from hansa.machines.volume_store import forget_deleted as forget_volumes
 from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
@@ -133,6 +139,8 @@ class Rooms:
     images: ImageService
     endorsing: EndorsementService
     machines: MachineService
+    volumes: VolumeService
+    snapshots: SnapshotService
     sync: SyncRoom
     image_places: SyncService
     machine_drivers: SiteDrivers
@@ -200,7 +208,9 @@ class Rooms:
             async with self.database.begin() as tx:
                 await expire_endorsements(tx, self.clock.now())
                 await forget_notices(tx, self.clock.now() - timedelta(days=retention.events_days))
-                await forget_deleted(tx, self.clock.now() - timedelta(days=self.settings.machines.history_days))
+                old = self.clock.now() - timedelta(days=self.settings.machines.history_days)
+                await forget_deleted(tx, old)
+                await forget_volumes(tx, old)
             await self.reports.forget()
             await self.channels.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
@@ -312,6 +322,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         Engine(database, clock, SubscriptionRoom(events, clock, sources)),
         Engine(database, clock, NoticeRoom(events, clock, settings.mail, egress, home.url)),
         Engine(database, clock, MachineRoom(machine_drivers, events, clock, depot, authority), MACHINE_TUNING),
+        Engine(database, clock, VolumeRoom(machine_drivers, events, clock, authority)),
+        Engine(database, clock, SnapshotRoom(machine_drivers, events, clock, depot), SNAPSHOT_TUNING),
         Engine(database, clock, sync, SYNC_TUNING),
     ]
     return Rooms(
@@ -343,7 +355,17 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         files=files,
         logs=logs,
         jobs=JobService(
-            database, events, clock, files, logs, sites, vos, settings.job, NoticePolicy(settings.mail, egress), places
+            database,
+            events,
+            clock,
+            files,
+            logs,
+            sites,
+            vos,
+            settings.job,
+            NoticePolicy(settings.mail, egress),
+            places,
+            authority,
         ),
         registry_logins=RegistryLoginService(database, clock, vault),
         exchange=ExchangeService(
@@ -352,13 +374,15 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         channels=ChannelService(database, events, clock),
         program=program,
         places=places,
-        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s),
+        demand=Demand(database, events, clock, sites, settings.job.share_half_life_s, authority),
         timers=Timers(database, events, clock),
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
         endorsing=EndorsementService(database, events, clock, images, home.url),
         machines=machines,
         enrolments=EnrolService(database, events, clock, identity, tickets, program, home.pilot_urls(), settings.job),
+        volumes=VolumeService(database, events, clock, machine_drivers, sites, vos, authority),
+        snapshots=SnapshotService(database, events, clock, machine_drivers, authority),
         machine_drivers=machine_drivers,
         sync=sync,
         image_places=SyncService(database),

@@ -11,6 +11,7 @@ import hansa.kernel.events
 import hansa.kernel.idempotency
 import hansa.machines.store
 import hansa.machines.sync_store
+import hansa.machines.volume_store
 import hansa.sites.capacity
 import hansa.sites.store  # noqa: F401
 from hansa.kernel.database import metadata

@@ -11,13 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from hansa.server.launch import server_status
-from tests.support.browser import chromium
+from tests.support.browser import TIMEOUT_MS, chromium
 from tests.support.serverprocess import ServerProcess
 from tests.support.tools import ROOT, load_tool
 
+expect.set_options(timeout=TIMEOUT_MS)  # else five seconds
 SCREENSHOTS = ROOT / ".cache" / "screenshots"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0000000000000000000000000000000000000000000 me@here"
@@ -125,6 +126,7 @@ def open_page(world: World, browser: Browser) -> Iterator[Callable[..., Page]]:
     def make(**options: Any) -> Page:
         signed_in = options.pop("signed_in", True)
         context = browser.new_context(**options)
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -77,10 +77,10 @@ def test_submit_by_form_and_read_the_log_live(world: World, open_page: Open) -> 
     page.click("main form >> text=Submit")
     page.wait_for_url(re.compile(r"/jobs/\d+$"))
     page.click("nav >> text=Log")
-    expect(page.locator("#log")).to_contain_text("first", timeout=60_000)
-    expect(page.locator("#log")).to_contain_text("second", timeout=60_000)
+    expect(page.locator("#log")).to_contain_text("first")
+    expect(page.locator("#log")).to_contain_text("second")
     page.click("nav >> text=Overview")
-    expect(page.locator("#state .phase").first).to_have_text("done", timeout=60_000)
+    expect(page.locator("#state .phase").first).to_have_text("done")
 
 
 def test_what_is_wrong_is_said_beside_the_field(open_page: Open) -> None:
@@ -99,9 +99,10 @@ def test_counts_change_by_themselves_in_two_tabs(world: World, open_page: Open) 
     second = first.context.new_page()
     second.goto(f"{world.url}/")
     job = world.submit(command=["sh", "-c", "exit 4"], name="seen by itself")
-    expect(second.locator("#home")).to_contain_text(f"Job {job} failed", timeout=60_000)
+    expect(second.locator("#home")).to_contain_text(f"Job {job} failed")
+    expect(second.locator("#home time").first).not_to_contain_text("UTC")
     first.bring_to_front()
-    expect(first.locator("#jobs")).to_contain_text("seen by itself", timeout=60_000)
+    expect(first.locator("#jobs")).to_contain_text("seen by itself")
 
 
 def test_html_in_names_and_logs_is_text(world: World, open_page: Open) -> None:
@@ -161,13 +162,13 @@ def test_a_job_is_held_released_and_submitted_again_with_changes(world: World, o
     page.click("details.more > summary")
     page.fill("#labels", "campaign=k2")
     page.check("[name=hold]")
-    expect(page.locator("#preview")).to_contain_text("--label campaign=k2 --hold -- echo", timeout=60_000)
+    expect(page.locator("#preview")).to_contain_text("--label campaign=k2 --hold -- echo")
     page.click("main form >> text=Submit")
     page.wait_for_url(re.compile(r"/jobs/\d+$"))
     expect(page.locator("#state")).to_contain_text("held")
     page.click("main button >> text=Release")
-    expect(page.locator("#state .phase").first).to_have_text("done", timeout=60_000)
-    expect(page.locator("#state")).to_contain_text("Of 3 tasks", timeout=60_000)
+    expect(page.locator("#state .phase").first).to_have_text("done")
+    expect(page.locator("#state")).to_contain_text("Of 3 tasks")
     page.click("text=campaign=k2")
     expect(page.locator("#jobs tbody tr")).to_have_count(1)
     page.click("#jobs tbody a")
@@ -176,7 +177,7 @@ def test_a_job_is_held_released_and_submitted_again_with_changes(world: World, o
     page.fill("#last", "1")
     page.click("main form >> text=Submit")
     page.wait_for_url(re.compile(r"/jobs/\d+$"))
-    expect(page.locator("#state .phase").first).to_have_text("done", timeout=60_000)
+    expect(page.locator("#state .phase").first).to_have_text("done")
 
 
 def test_a_whole_log_is_searched(world: World, open_page: Open) -> None:
@@ -250,7 +251,7 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.fill("#name", "web")
     page.click("main button >> text=Launch")
     page.wait_for_url(f"{world.url}/machines/web")
-    expect(page.locator("#machine .phase").first).to_have_text("running", timeout=60_000)
+    expect(page.locator("#machine .phase").first).to_have_text("running")
     expect(page.locator("#ssh")).to_contain_text("ssh ")
     page.fill("#days", "30")
     page.click("main button >> text=Extend")
@@ -260,10 +261,10 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     expect(page.locator("main h1")).to_have_text("Console of web")
     page.goto(f"{world.url}/machines/web")
     page.click("main button >> text='Stop'")
-    expect(page.locator("#machine .phase").first).to_have_text("stopped", timeout=60_000)
+    expect(page.locator("#machine .phase").first).to_have_text("stopped")
     page.click("main button >> text='Delete'")
     page.wait_for_url(f"{world.url}/machines")
-    expect(page.locator("#machines")).not_to_contain_text("web", timeout=60_000)
+    expect(page.locator("#machines")).not_to_contain_text("web")
 
 
 def test_credentials_and_service_accounts_of_an_organisation(world: World, open_page: Open) -> None:
@@ -299,9 +300,9 @@ def test_the_page_of_a_shared_site_changes_by_itself(world: World, open_page: Op
     page.goto(f"{world.url}/sites/NEBULA")
     expect(page.locator("#site")).to_be_visible()
     assert world.api.post("/sites/NEBULA/drain", json={"why": "New switches"}).is_success
-    expect(page.locator("#site")).to_contain_text("New switches", timeout=60_000)
+    expect(page.locator("#site")).to_contain_text("New switches")
     assert world.api.post("/sites/NEBULA/resume").is_success
-    expect(page.locator("#site")).not_to_contain_text("New switches", timeout=60_000)
+    expect(page.locator("#site")).not_to_contain_text("New switches")
 
 
 def test_by_keyboard_alone(world: World, open_page: Open) -> None:

@@ -7,7 +7,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,14 +20,21 @@ from hansa.engines.ssh import SshShell, SshTarget
 from hansa.jobs.drivers.base import BatchDriver, Life, PilotOrder
 from hansa.jobs.drivers.fake import FakeBatch
 from hansa.jobs.drivers.local import LocalBatch, live_pilots
+from hansa.jobs.drivers.machines import Whose
 from hansa.jobs.drivers.slurm import SlurmBatch
 from hansa.jobs.drivers.ssh import SshBatch
 from hansa.jobs.program import build_node_program
+from hansa.kernel.database import open_database
 from hansa.kernel.errors import Temporary
 from hansa.kernel.ids import new_id
+from hansa.machines.drivers.base import Life as MachineLife
+from hansa.sites.kinds.machines import MachinesSettings
+from tests.contract.conftest import create_schema
+from tests.support.machineworld import IMAGE
 from tests.support.node_server import TOKEN, FakeServer
 from tests.support.slurm import Slurm
 from tests.support.sshd import Sshd
+from tests.support.vmworld import VmWorld
 
 ORDER = PilotOrder("pilot_1", TOKEN, 1, 512, [], idle_timeout_s=60)
 
@@ -40,6 +48,7 @@ class Site:
     root: Path | None
     ended: list[str]
     tells_ends: bool = True
+    shot: Callable[[str], Awaitable[None]] | None = None
     order: PilotOrder = field(default_factory=lambda: replace(ORDER, pilot_id=new_id("pilot")))
 
     def pids(self) -> list[int]:
@@ -48,6 +57,8 @@ class Site:
     async def shoot(self, pilot_id: str) -> None:
         if isinstance(self.driver, FakeBatch):
             await self.driver.cancel(pilot_id)
+        if self.shot is not None:
+            await self.shot(pilot_id)
         for pid in self.pids():
             os.kill(pid, signal.SIGKILL)
 
@@ -90,11 +101,61 @@ def remote(request: pytest.FixtureRequest, kind: str, folder: Path, url: str) ->
     return SlurmBatch(shell, program, lambda: [url], str(folder), python=sys.executable, poll_s=0.2)
 
 
-@pytest.fixture(params=["fake", "local", "ssh", "slurm", "slurm-over-ssh"])
+class Patient:
+    """A driver as the reconcile engine uses it: what passes is tried again."""
+
+    def __init__(self, driver: BatchDriver) -> None:
+        self._driver = driver
+        self.start, self.observe, self.cancel = driver.start, driver.observe, driver.cancel
+
+    async def clean(self, pilot_id: str) -> None:
+        for _ in range(1500):
+            try:
+                return await self._driver.clean(pilot_id)
+            except Temporary:
+                await asyncio.sleep(0.02)
+        raise AssertionError("it is never clean")
+
+
+@asynccontextmanager
+async def machines(folder: Path) -> AsyncIterator[Site]:
+    """Pilots in machines of a fake cloud, with the room of machines at work."""
+    database = await open_database(f"sqlite:///{folder}/hansa.db")
+    await create_schema(database)
+    world = await VmWorld(database, folder).start()
+    await world.vms.base.vo("vo.a", world.vms.ada, world.vms.olga)
+    await world.endorse("vo.a")
+    await world.site("NEBULA", "vo.a")
+    whose = Whose(world.vms.ada, "vo.a", "NEBULA", MachinesSettings(image=IMAGE))
+
+    async def work() -> None:
+        while True:
+            await world.vms.engine.run_until_idle()
+            world.clock.advance(1)
+            await asyncio.sleep(0.01)
+
+    async def shot(pilot_id: str) -> None:
+        (machine,) = [one for one in await world.machines() if one.pilot_id == pilot_id]
+        world.vms.drivers.cloud("NEBULA/cloud").set_life(machine.id, MachineLife.FAILED, "The host died.")
+
+    working = asyncio.create_task(work())
+    drivers = [Patient(world.batch(whose)) for _ in range(2)]
+    yield Site(drivers[0], drivers[1], None, [], tells_ends=False, shot=shot)
+    assert world.made("NEBULA") <= 1
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    await database.close()
+
+
+@pytest.fixture(params=["fake", "local", "ssh", "slurm", "slurm-over-ssh", "machines"])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     if request.param == "fake":
         fake = FakeBatch()
         yield Site(fake, fake, None, [])
+        return
+    if request.param == "machines":
+        async with machines(tmp_path) as found:
+            yield found
         return
     server: FakeServer = request.getfixturevalue("node_server")
     if request.param != "local":

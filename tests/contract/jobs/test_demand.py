@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from hansa.identity.authority import Authority, AuthorityService, Kind
+from hansa.identity.wire import NewVo
+from hansa.jobs.demand import Demand
 from hansa.jobs.tables import pilots, queues
+from hansa.kernel.clock import Clock
+from hansa.kernel.database import Tx
 from hansa.kernel.ids import new_id
+from hansa.kernel.status import Party, Status
 from hansa.kernel.wire import encode
 from hansa.sites import store as site_store
 from hansa.sites.wire import Facts, Partition, SitePolicy
@@ -100,6 +107,63 @@ async def test_a_lapsed_login_waits_for_its_user_and_says_how(world: World) -> N
     assert (await world.get(job.number)).status.reason == "jobs.queued"
     async with world.database.read() as tx:
         assert (await tx.execute(sa.select(queues.c.standing))).scalars().all() == [None]
+
+
+class Word(AuthorityService):
+    """Grants of authority, as a test says: of the user, and of VOs at sites."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.is_good = True
+        self.sites: set[str] = set()
+
+    async def look(
+        self, tx: Tx, user_id: str, until: datetime, *, vo: str | None = None, site: str | None = None
+    ) -> Authority | Status:
+        if self.is_good or site in self.sites:
+            return Authority(Kind.OFFLINE, "a")
+        message = "The lasting sign-in at Check-in has ended."
+        return Status("waiting", "identity.grant_expired", message, Party.USER, self.clock.now())
+
+
+async def test_nothing_starts_at_a_site_of_others_without_a_grant_of_authority(world: World) -> None:
+    word = Word(world.clock)
+    world.demand = Demand(world.database, world.events, world.clock, world.sites, 3600, word)
+    await cluster(world)
+    await cluster(world, "mine")
+    async with world.database.begin() as tx:
+        mine = site_store.sites.c.name == "mine"
+        await tx.execute(sa.update(site_store.sites).where(~mine).values(visibility="all"))
+    word.is_good = False
+    job = await world.submit(site="cluster")
+    await world.submit(site="mine")
+    await world.submit(site="local")
+    await world.demand.look()
+    assert await started(world) == []
+    assert len(await started(world, "mine")) == len(await started(world, "local")) == 1, "her own need nobody's word"
+    status = (await world.get(job.number)).status
+    assert (status.reason, status.waiting_on) == ("identity.grant_expired", "user")
+    assert "The lasting sign-in at Check-in has ended." in status.message
+
+    word.is_good = True  # one click later
+    await world.demand.look()
+    assert len(await started(world)) == 1
+    assert (await world.get(job.number)).status.reason == "jobs.queued"
+
+
+async def test_a_credential_of_the_vo_at_a_site_is_a_grant_there(world: World) -> None:
+    word = Word(world.clock)
+    world.demand = Demand(world.database, world.events, world.clock, world.sites, 3600, word)
+    word.is_good, word.sites = False, {"a"}
+    await cluster(world, "a")
+    await cluster(world, "b")
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(site_store.sites).values(visibility="all"))
+    await world.vos.create(world.owner, NewVo("vo.a.org"))
+    await world.submit(100, vo="vo.a.org", sites=["a", "b"], cores=32)
+    await world.demand.look()
+    assert len(await started(world, "a")) > 0
+    assert await started(world, "b") == []
 
 
 async def test_a_pilot_that_is_stuck_in_a_queue_is_not_waited_for_elsewhere(world: World) -> None:

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from hansa.accounting.store import usage
-from hansa.images.wire import ImagePolicy, NewEndorsement
+from hansa.images import store as image_store
+from hansa.images.wire import ImagePolicy, NewEndorsement, NewImage, NewVersion
 from hansa.kernel.errors import Fault, Permanent
 from hansa.machines.drivers.base import Life
 from hansa.machines.drivers.fake import Fault as Wrong
@@ -103,6 +104,56 @@ async def test_what_cannot_be_is_told_at_once_and_changes_nothing(
         await world.service.create(world.ada, new)
     assert code_of(fault) == code
     assert (await world.service.list_machines(world.ada, None, 10)).items == []
+
+
+async def test_a_refusal_names_each_way_once_and_only_wishes_that_were_typed(
+    world: MachineWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = {name: world.drivers.driver("local/fake") for name in ("nspawn", "qemu")}
+    monkeypatch.setattr(type(world.drivers), "local", property(lambda _self: ways))
+    with pytest.raises(Fault) as fault:
+        await world.service.create(world.ada, NewMachine(IMAGE, cores=4000))
+    said = "local (nspawn): 4,000 cores asked, 8 there.; local (qemu): 4,000 cores asked, 8 there."
+    assert fault.value.detail == f"No site can run it. {said}"
+    with pytest.raises(Fault) as fault:
+        await world.service.create(world.ada, NewMachine(IMAGE, cores=4000, memory_mib=10**7))
+    assert fault.value.detail.count("MiB of memory asked") == 2
+    plan = await world.service.plan(world.ada, NewMachine(IMAGE, cores=4000))
+    assert [one.reasons for one in plan.refused] == [["4,000 cores asked, 8 there."]] * 2
+
+
+async def test_an_image_that_cannot_be_fetched_is_not_waited_for_for_ever(world: MachineWorld) -> None:
+    away = NewVersion("1", url="http://127.0.0.1:1/disk.qcow2", checksum=f"sha256:{'1' * 64}")
+    await world.images.add(world.olga, NewImage("away", away, visibility="all"))
+    found = await world.create(image="away")
+    version_id = (await world.row()).image_version_id
+
+    async def failed(attempt: int) -> None:
+        """As the room of images writes it down."""
+        said = f"The source does not answer (attempt {attempt})"
+        values = {"reason": "images.source_away", "message": said, "attempt": attempt, "since": world.clock.now()}
+        async with world.database.begin() as tx:
+            await image_store.update_version(tx, version_id, **values)
+
+    await world.settle(5)
+    await failed(2)
+    await world.settle(60)
+    seen = await world.get()
+    assert seen.status.phase == "creating"
+    assert "does not answer (attempt 2). It is tried again." in seen.status.message
+    await failed(5)
+    await world.settle(30)
+    seen = await world.get()
+    assert (seen.status.phase, seen.status.waiting_on) == ("failed", "user")
+    said = (await world.service.explain(world.ada, "web")).lines
+    assert any("cannot be fetched" in line and "hansa image show away" in line for line in said), said
+    assert any("create it again" in line for line in said)
+    await world.service.delete(world.ada, found.id)
+    await world.settle()
+    assert (await world.service.get(world.ada, found.id)).status.phase == "deleted"
+    await world.create(image="away")  # it is tried for this one, too, before that is given up
+    await world.settle(30)
+    assert (await world.get()).status.phase == "creating"
 
 
 async def test_stop_start_reboot_resize(world: MachineWorld) -> None:

@@ -144,6 +144,9 @@ async def test_what_is_withdrawn_goes_when_nothing_uses_it(sync: SyncWorld) -> N
     site = sync.sites.site("cern/cloud")
     site.in_use = True
     await sync.world.images.withdraw(sync.world.olga, IMAGE, "1", "CVE")
+    await sync.room.plan()
+    status = (await sync.places())["debian@1 cern/cloud vo.a"].status
+    assert (status.phase, status.reason) == ("leaving", "images.leaving"), "told at once, not when it is gone"
     await sync.settle()
     found = await sync.places()
     assert found["debian@1 cern/cloud vo.a"].status.phase == "leaving"

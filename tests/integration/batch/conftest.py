@@ -70,12 +70,21 @@ def desk_of(server: ServerProcess, folder: Path) -> Desk:
     return Desk(server.home, folder, server.settings)
 
 
-def site_file(desk: Desk, name: str, settings: dict[str, Any], verb: str = "add", **more: Any) -> None:
+def site_file(
+    desk: Desk,
+    name: str,
+    settings: dict[str, Any],
+    verb: str = "add",
+    credential: dict[str, str] | None = None,
+    **more: Any,
+) -> None:
     import yaml
 
-    end = {"kind": "slurm", "settings": settings}
+    end = {"kind": "slurm", "settings": settings} | ({"credential": credential} if credential else {})
     text = yaml.safe_dump({"name": name, "visibility": "owner", "endpoints": [end], **more})
-    desk.hansa("site", verb, str(desk.write(f"{name}.yaml", text)))
+    path = desk.write(f"{name}.yaml", text)
+    path.chmod(0o600)
+    desk.hansa("site", verb, str(path))
     up = f"{name} is up and its partitions are known"
     eventually(lambda: _is_up(desk, name), up, 300, 0.5)
 

@@ -1,15 +1,49 @@
-"""A laptop and a cluster behind SSH whose nodes have no way to it: everything goes through the connection."""
+"""A laptop and a cluster behind SSH whose nodes have no way to it: everything goes through the connection.
+
+The nodes are in a network of their own, without a route to what the server listens on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.batch.conftest import Cluster
+from tests.support import apart
 from tests.support.serverprocess import eventually
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.timeout(900)  # real daemons, on a machine that may have other things to do
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Its nodes reach their controller, and nothing else of this computer."""
+    with apart.network() as network:
+        folder = tmp_path_factory.mktemp("slurm")
+        cluster = Slurm(folder, slurmd_prefix=network.prefix, address=network.here, node_address=network.there)
+        try:
+            yield cluster.start()
+        finally:
+            cluster.stop()
+
+
+_CALL = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+except OSError as error:
+    print("no way:", type(error).__name__)
+"""
+
+
+def test_nodes_have_no_way_to_the_server(far: Cluster) -> None:
+    host, _, port = far.server.url.rpartition("://")[2].partition(":")
+    said = far.hansa("run", "--site", "mycluster", "--", sys.executable, "-c", _CALL, host, port)
+    assert said.out == "no way: ConnectionRefusedError\n"
 
 
 def test_a_command_its_files_and_its_output_by_ssh(far: Cluster) -> None:

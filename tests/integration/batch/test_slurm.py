@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -127,6 +128,65 @@ def test_a_node_that_dies_takes_no_task_with_it(cluster: Cluster) -> None:
         slurm.run("scontrol", "update", "nodename=n2", "state=resume", check=False)
         slurm.start_node("n1")
         eventually(lambda: set(slurm.states().values()) <= {"idle", "mix", "alloc"}, "all nodes are back")
+
+
+def test_a_time_limit_and_preemption_are_no_failures(cluster: Cluster) -> None:
+    """One batch job meets its time limit, one is pre-empted and cancelled, one pre-empted and queued again by Slurm.
+
+    Each said goodbye in order; each task runs again elsewhere, though it has no retries and ends with an error.
+    """
+    cluster.free()
+    began = cluster.desk.folder / "taken-away"
+    began.mkdir()
+    script = f"echo {{i}} >> {began}/$NAME; [ $(wc -l < {began}/$NAME) = 1 ] || exit 0; trap 'exit 3' TERM; "
+    script += "while :; do sleep 0.1; done"
+
+    def begin(name: str, node: str) -> tuple[int, str]:
+        words = ["--env", f"NAME={name}", "--array", "0-0", "--batch", f"nodelist={node}"]
+        job = cluster.job("--site", "here", *words, "--", "/bin/sh", "-c", script)
+        eventually((began / name).exists, f"{name} runs")
+
+        def batch() -> str:
+            with cluster.server.client() as client:
+                pilots = client.get(f"/jobs/{job}/pilots").raise_for_status().json()["items"]
+            busy = [one["batch_id"] for one in pilots if one["tasks"]]
+            return str(busy[0] or "") if busy else ""
+
+        return job, eventually(batch, "its batch job is known")
+
+    def preempt() -> None:
+        cluster.slurm.run("sbatch", "-p", "urgent", "--exclusive", "--nodelist=n2", "--output=/dev/null", "--wrap=true")
+
+    late = begin("late", "n1")
+    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
+    cluster.slurm.run("scontrol", "update", f"jobid={late[1]}", f"EndTime={soon}")
+    first = begin("first", "n2")
+    preempt()
+    assert cluster.end(first[0])["counts"]["done"] == 1, cluster.hansa("job", "explain", str(first[0])).out
+    again = begin("again", "n2")
+    cluster.slurm.run("scontrol", "update", f"jobid={again[1]}", "requeue=1")
+    preempt()
+    said = {
+        first: f"Slurm pre-empted it (job {first[1]})",
+        late: f"Slurm ended it at its time limit (job {late[1]})",
+        again: "",  # Slurm says nothing but that it waits: it was ended there for good
+    }
+    for (job, _), words in said.items():
+        ended = cluster.end(job)
+        assert ended["counts"] == {"waiting": 0, "running": 0, "done": 1, "failed": 0, "killed": 0}
+        explained = cluster.hansa("job", "explain", f"{job}.0").out
+        assert "Attempt 1 at here ended" in explained
+        assert "preempted. " in explained
+        eventually(
+            lambda job=job, words=words: words in cluster.hansa("job", "explain", f"{job}.0").out,  # type: ignore[misc]
+            "Slurm's reason is told",
+            pause_s=0.5,
+        )
+    assert {path.name: path.read_text() for path in began.iterdir()} == dict.fromkeys(
+        ("late", "first", "again"), "0\n0\n"
+    ), "each ran twice: no more"
+    eventually(lambda: not cluster.slurm.jobs(ALL), "what Slurm had queued again is gone", pause_s=0.5)
+    asyncio.run(cluster.server.check_books())
 
 
 def test_slurmctld_is_killed_and_comes_back(cluster: Cluster) -> None:

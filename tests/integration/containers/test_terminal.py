@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 
 from tests.integration.containers.conftest import Home
 
@@ -27,10 +29,15 @@ class Terminal:
         self.side = side
         self.seen = ""
 
-    def read_until(self, text: str) -> str:
+    def read_until(self, text: str, again: str = "") -> str:
+        """What was seen, once ``text`` is among it. ``again`` is typed every second until then."""
         deadline = time.monotonic() + DEADLINE_S
+        typed = time.monotonic() if again else float("inf")
         while text not in self.seen:
             assert time.monotonic() < deadline, self.seen
+            if time.monotonic() > typed + 1:
+                self.write(again)
+                typed = time.monotonic()
             if select.select([self.fd], [], [], 0.2)[0]:
                 try:
                     self.seen += os.read(self.fd, 4096).decode()
@@ -61,9 +68,7 @@ def test_a_shell_at_a_terminal(home: Home) -> None:
     assert "33 101" in seen
     fcntl.ioctl(terminal.side, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 122, 0, 0))
     os.kill(terminal.process.pid, 28)
-    time.sleep(0.1)
-    terminal.write("stty size\n")
-    terminal.read_until("44 122")
+    terminal.read_until("44 122", again="stty size\n")
     terminal.write("exit 6\n")
     assert terminal.process.wait(DEADLINE_S) == 6
     assert termios.tcgetattr(terminal.side) == before, "the caller's terminal is as it was"
@@ -86,11 +91,23 @@ def test_a_terminal_is_not_waited_for_in_batch(home: Home) -> None:
     assert done.stdout.endswith("input")
 
 
+def is_running(*words: str) -> bool:
+    wanted = b"".join(word.encode() + b"\0" for word in words)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == wanted:
+                return True
+    return False
+
+
 def test_job_control_works(home: Home) -> None:
     terminal = Terminal(home, "run", "--rm", "-it", "box:1", "sh")
     terminal.read_until("# ")
-    terminal.write("sleep 1000\n")
-    time.sleep(0.5)
+    terminal.write("sleep 1003\n")
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_running("sleep", "1003"):  # from then on it is what the keys are for
+        assert time.monotonic() < deadline, terminal.seen
+        time.sleep(0.05)
     terminal.write("\x1a")
     terminal.read_until("Stopped")
     time.sleep(0.5)  # the shell asks the terminal where its cursor is before it reads on

@@ -26,22 +26,27 @@ def log(server: FakeServer, stream: str = "stdout", index: int = 0, job: int = 1
     return server.logs.get((job, index, stream), bytearray()).decode()
 
 
-def pids_from(server: FakeServer, count: int) -> list[int]:
+def pids_from(server: FakeServer, count: int, job: int = 1) -> list[int]:
     def all_said() -> bool:
-        return all(log(server, index=index).strip() for index in range(count))
+        return all(log(server, index=index, job=job).strip() for index in range(count))
 
     server.wait(all_said)
-    return [int(log(server, index=index)) for index in range(count)]
+    return [int(log(server, index=index, job=job)) for index in range(count)]
 
 
 # -- outages -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [503, 0, 302])
-def test_nothing_is_lost_while_the_server_is_away(server: FakeServer, pilot: Pilot, status: int) -> None:
-    server.add(1, [*SH, "sleep 0.3; echo {i}; echo {i} > out"], 12, array=True)
+def test_nothing_is_lost_while_the_server_is_away(
+    server: FakeServer, pilot: Pilot, status: int, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    script = f"[ {{i}} -lt 2 ] || while ! test -e {go}; do sleep 0.05; done; echo {{i}}; echo {{i}} > out"
+    server.add(1, [*SH, script], 12, array=True)
     server.wait(lambda: len(server.results) >= 2)
     server.failing = lambda _path: status
+    go.touch()
     until(lambda: (pilot.work_dir / "journal.jsonl").exists())
     server.failing = lambda _path: None
     server.wait(lambda: len(server.results) == 12)
@@ -58,10 +63,14 @@ def test_answers_that_get_lost_are_asked_for_again(server: FakeServer, pilot: Pi
     assert len(set(sequences)) < len(sequences)
 
 
-def test_results_survive_the_pilot(server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot]) -> None:
-    server.add(1, [*SH, "sleep 0.5; echo done"], 2)
+def test_results_survive_the_pilot(
+    server: FakeServer, pilot: Pilot, make_pilot: Callable[..., Pilot], tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    server.add(1, [*SH, f"while ! test -e {go}; do sleep 0.05; done; echo done"], 2)
     server.wait(lambda: server.leases)
     server.failing = lambda _path: 503
+    go.touch()
     journal = pilot.work_dir / "journal.jsonl"
     until(lambda: journal.exists() and journal.read_bytes().count(b"\n") == 2)
     pilot.kill()
@@ -91,6 +100,27 @@ def test_pilot_that_is_not_wanted_ends(server: FakeServer, pilot: Pilot, status:
     assert pilot.wait() == 0
     assert not alive(pid)
     assert str(status) in pilot.ended()
+
+
+def test_a_batch_systems_signal_to_all_is_no_failure_of_tasks(server: FakeServer, pilot: Pilot) -> None:
+    """It comes to the pilot and to each of its tasks; who hears it first is chance."""
+    server.add(1, [*SH, "echo $$; exec sleep 600"])
+    server.add(2, [*SH, "trap 'exit 3' TERM; echo $$; while :; do sleep 0.1; done"])
+    pids = [*pids_from(server, 1), *pids_from(server, 1, job=2)]
+    os.kill(pilot.pid, signal.SIGSTOP)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    os.kill(pilot.pid, signal.SIGTERM)
+    os.kill(pilot.pid, signal.SIGCONT)
+    assert pilot.wait() == 0
+    found = {job: result["outcome"] for (job, _), result in server.results.items()}
+    assert found == {1: "preempted", 2: "preempted"}
+
+
+def test_a_task_that_ends_itself_by_that_signal_is_one_that_failed(server: FakeServer, pilot: Pilot) -> None:
+    server.add(1, [*SH, "kill -TERM $$"])
+    server.wait(lambda: server.results)
+    assert (server.results[1, 0]["outcome"], server.results[1, 0]["signal"]) == ("exited", signal.SIGTERM)
 
 
 # -- deaths --------------------------------------------------------------------------------------------------
@@ -132,8 +162,8 @@ def test_second_instance_is_refused(server: FakeServer, pilot: Pilot, make_pilot
 
 
 def test_idle_end(server: FakeServer, make_pilot: Callable[..., Pilot]) -> None:
-    pilot = make_pilot(idle_timeout_s=0.5).start()
     server.add(1, ["/bin/true"])
+    pilot = make_pilot(idle_timeout_s=0.5).start()
     assert pilot.wait() == 0
     assert (pilot.ended(), server.ending, len(server.results)) == ("idle", "idle", 1)
 

@@ -32,6 +32,16 @@ def server(make_server: Callable[..., ServerProcess]) -> ServerProcess:
     return make_server().start()
 
 
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all tests of a module that leave it as it was, with the embedded database."""
+    server = ServerProcess(tmp_path_factory.mktemp("one") / "home")
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests of a module that leave nothing behind in it, on either database."""

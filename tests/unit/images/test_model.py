@@ -23,6 +23,7 @@ class Version:
     checksum: str | None = "sha256:00"
     source: str = "https://example.org/x"
     expires: datetime | None = None
+    place: str | None = None
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,7 @@ class Version:
     [
         (Version(wanted=False), GONE, Settle("images.known")),
         (Version(checksum=None), GONE, Act(PIN, "images.pinning")),
+        (Version(phase="ready", source="snapshot", place="site/cloud"), GONE, Settle("images.kept")),
         (Version(), GONE, Act(FETCH, "images.fetching")),
         (Version(phase="fetching"), Seen(False, 10), Act(FETCH, "images.fetching")),
         (Version(phase="ready"), HERE, Settle("images.ready")),

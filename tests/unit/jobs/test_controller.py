@@ -19,7 +19,7 @@ SETTINGS = PilotSettings(silence_s=60, lost_s=1800)
 
 def pilot(phase: str, silent_s: float = 0, stop: str | None = None) -> SimpleNamespace:
     heard = NOW - timedelta(seconds=silent_s)
-    return SimpleNamespace(phase=phase, last_seen=heard, since=heard, stop=stop)
+    return SimpleNamespace(phase=phase, last_seen=heard, since=heard, stop=stop, reason="pilots.stopped")
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,14 @@ def test_the_last_words_of_a_pilot_are_told() -> None:
     decision = decide(pilot("running"), Seen(Life.ENDED, "out of memory"), NOW, SETTINGS)
     assert isinstance(decision, Verdict)
     assert "out of memory" in decision.message
+
+
+def test_who_stopped_a_pilot_that_said_goodbye_is_noted_once() -> None:
+    row, seen = pilot("ended"), Seen(Life.ENDED, "Slurm pre-empted it (job 7)", is_blameless=True)
+    decision = decide(row, seen, NOW, SETTINGS)
+    assert isinstance(decision, Verdict)
+    assert (decision.reason, decision.message) == ("pilots.stopped_by_site", "It ended: Slurm pre-empted it (job 7).")
+    row.reason = decision.reason
+    assert isinstance(decide(row, seen, NOW, SETTINGS), Act)
+    we_did = pilot("ended", stop="now")
+    assert isinstance(decide(we_did, seen, NOW, SETTINGS), Act)

@@ -112,3 +112,10 @@ def test_the_home_of_an_embedded_server(tmp_path: Path) -> None:
     assert default_home({"HANSA_HOME": str(tmp_path)}) == tmp_path
     assert default_home({"XDG_DATA_HOME": str(tmp_path)}) == tmp_path / "hansa"
     assert default_home({}) == Path.home() / ".local/share/hansa"
+
+
+def test_a_list_in_the_environment(tmp_path: Path) -> None:
+    environ = {"HANSA_SITES__NETWORKS": "10.1.0.0/16, 127.0.0.0/8", "HANSA_SERVER__TRUSTED_PROXIES": "::1"}
+    found = read_settings(tmp_path, environ=environ)
+    assert found.sites.networks == ("10.1.0.0/16", "127.0.0.0/8")
+    assert found.server.trusted_proxies == ("::1",)

@@ -19,7 +19,7 @@ def endorsed(version_id: str | None = None, vo: str = "vo.a", until: datetime | 
 
 
 def version(name: str, phase: str = "ready", expires: datetime | None = None) -> Any:
-    return SimpleNamespace(id=name, phase=phase, expires=expires)
+    return SimpleNamespace(id=name, phase=phase, expires=expires, place=None)
 
 
 def test_the_endorsed_version_goes_where_the_vo_is() -> None:

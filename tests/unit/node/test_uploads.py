@@ -13,8 +13,8 @@ import pytest
 
 from hansa.node.backoff import Backoff
 from hansa.node.files import Cache
-from hansa.node.finish import RESUME_BYTES, UploadRefused, upload_file
-from hansa.node.protocol import File, OutputFile
+from hansa.node.finish import UploadRefused, upload_file
+from hansa.node.protocol import RESUME_BYTES, File, OutputFile
 from hansa.node.transport import Refused, Unreachable
 
 SIZE = RESUME_BYTES + 1000

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 from hansa.kernel.settings import JobSettings
 from hansa.kernel.status import Party, Status
+from hansa.placement.authority import without_authority
 from hansa.placement.choose import choose, explain_all
 from hansa.placement.model import Candidate, Request, Work
-from hansa.placement.service import _nearness, _sentence, request_of, without_authority
+from hansa.placement.service import _nearness, _sentence, request_of
 from hansa.placement.wire import PlanRequest
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hansa.jobs.log_search import find_lines
+from hansa.jobs.log_search import Wanted, find_lines
 from hansa.jobs.overview import Bucket
 from hansa.jobs.wire import After, JobSpec, Requirements
 from hansa.kernel.errors import Fault
@@ -213,10 +213,10 @@ async def test_lines_are_found_across_pieces() -> None:
         for piece in (b"one\ntw", b"o\nTWO more\n", b"x" * 70_000, b"two"):
             yield piece
 
-    found = await find_lines(pieces(), "two")
+    found = await find_lines(pieces(), Wanted.text("two", any_case=True))
     assert found.lines == [(2, "two"), (3, "TWO more"), (4, "two")]
     assert not found.is_cut
-    assert (await find_lines(pieces(), "o", most_lines=1)).is_cut
+    assert (await find_lines(pieces(), Wanted("o"), most_lines=1)).is_cut
 
 
 def test_a_wizard_asks_for_a_machine_and_says_it_in_words() -> None:

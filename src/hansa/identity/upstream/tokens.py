@@ -19,12 +19,17 @@ _ACCESS_TYPES = {"at+jwt", "application/at+jwt", "jwt", ""}
 _ID_CLAIMS = ("at_hash", "c_hash", "s_hash")
 
 
-def verify(token: str, keys: KeySet, issuer: str, now: datetime) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims of a JWT that one of the keys signed, of this issuer, valid now. Raises BadToken."""
+def verify(
+    token: str, keys: KeySet, issuer: str, now: datetime, head: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of a JWT that one of the keys signed, of this issuer, valid now. Raises BadToken.
+
+    ``head``: its header, where the caller has read it already.
+    """
     from joserfc import jwt
     from joserfc.errors import JoseError
 
-    head = read_part(token, 0)
+    head = read_part(token, 0) if head is None else head
     if head.get("alg") not in ALGORITHMS:
         raise BadToken(f"signed with {head.get('alg')!r}")
     try:

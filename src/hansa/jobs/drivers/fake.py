@@ -16,6 +16,8 @@ class FakeBatch:
         self.lives: dict[str, Life] = {}
         self.faults: deque[Exception] = deque()
         self.starts = 0
+        self.why_ended: dict[str, str] = {}
+        """Of pilots that the site ended: what it says."""
 
     async def start(self, order: PilotOrder) -> Seen:
         if self.faults:
@@ -27,7 +29,9 @@ class FakeBatch:
         return Seen(self.lives[order.pilot_id])
 
     async def observe(self, pilot_id: str) -> Seen:
-        return Seen(self.lives.get(pilot_id, Life.ABSENT))
+        life = self.lives.get(pilot_id, Life.ABSENT)
+        why = self.why_ended.get(pilot_id, "") if life is Life.ENDED else ""
+        return Seen(life, why, is_blameless=bool(why))
 
     async def cancel(self, pilot_id: str) -> None:
         if self.lives.get(pilot_id) in (Life.ALIVE, Life.QUEUED):

@@ -56,10 +56,14 @@ class FederationDatabase:
     @classmethod
     async def open(cls, url: str) -> FederationDatabase:
         parsed = make_url(url).set(drivername="postgresql+asyncpg")
-        engine = create_async_engine(parsed, pool_size=10, max_overflow=10, pool_pre_ping=False)
+        engine = _engine(parsed)
         try:
             async with engine.connect() as connection:
-                await connection.execute(sa.text("SELECT 1"))
+                is_durable = (await connection.execute(sa.text("SHOW synchronous_commit"))).scalar_one() != "off"
+            if not is_durable:
+                log.warning("database.durable", message="synchronous_commit is off there; our connections turn it on")
+                await engine.dispose()
+                engine = _engine(parsed, synchronous_commit="on")
         except (OSError, asyncpg.PostgresError, sa.exc.DBAPIError) as error:
             await engine.dispose()
             shown = parsed.render_as_string(hide_password=True)
@@ -131,6 +135,13 @@ class FederationDatabase:
             finally:
                 with suppress(OSError, asyncpg.PostgresError):
                     await connection.close(timeout=1)
+
+
+def _engine(url: URL, **settings: str) -> AsyncEngine:
+    """``settings``: of the connections. What pilots and users were told must not be undone by a crash of PostgreSQL:
+    a lease that it forgot would hang, so that a commit is not acknowledged before it is durable."""
+    arguments = {"server_settings": settings} if settings else {}
+    return create_async_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=False, connect_args=arguments)
 
 
 async def _give_back(connection: AsyncConnection) -> None:

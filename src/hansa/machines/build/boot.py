@@ -34,7 +34,7 @@ GRUB_CFG = """# The newest kernel, as Debian links it; no menu, on the screen an
 serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial
-linux /vmlinuz root=LABEL=cloudroot rw console=tty0 console=ttyS0,115200 net.ifnames=0 quiet
+linux /vmlinuz root=LABEL=cloudroot rw console=tty0 console=ttyS0,115200 net.ifnames=0
 initrd /initrd.img
 boot
 """

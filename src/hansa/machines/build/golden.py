@@ -42,7 +42,8 @@ _POLL_S = 0.5
 # What belongs to this one machine: the next ones make their own at their first boot.
 _CLEAN = """set -e
 apt-get clean 2>/dev/null || true
-cloud-init clean --logs --seed
+cloud-init clean --logs
+rm -rf /var/lib/cloud/seed/* 2>/dev/null || true
 rm -f /etc/ssh/ssh_host_* /root/.ssh/authorized_keys "$1/.ssh/authorized_keys" /root/.bash_history "$1/.bash_history"
 rm -f /etc/netplan/50-cloud-init.yaml /etc/systemd/network/10-cloud-init-* /etc/network/interfaces.d/50-cloud-init
 find /var/log -type f -exec truncate -s 0 {} +

@@ -226,6 +226,8 @@ class Volume:
     is_ready: bool = True
     attached_to: str | None = None
     device: str = ""
+    surplus: int = 0
+    """How many more there are of the same key: ``ensure_volume`` removes them."""
 
 
 @dataclass(frozen=True)
@@ -306,14 +308,25 @@ class Snapshots(Protocol):
 class Volumes(Protocol):
     """Disks that outlive machines."""
 
-    async def ensure_volume(self, volume_key: Key, size_gib: int, name: str) -> Volume: ...
+    def device(self, volume_key: Key) -> str:
+        """The disk's name in a guest, known before it is made; empty where the driver itself mounts volumes.
+
+        Raises Refused UNABLE where it cannot be known: then no guest can be told beforehand to mount it. No I/O.
+        """
+
+    async def ensure_volume(self, volume_key: Key, size_gib: int, name: str) -> Volume:
+        """See to it that there is one volume of this key: looked for first, made where there is none."""
 
     async def observe_volume(self, volume_key: Key) -> Volume | None: ...
 
-    async def attach(self, volume_key: Key, key: Key) -> Volume:
-        """Give it to a machine. Raises Refused UNABLE where another has it."""
+    async def attach(self, volume_key: Key, key: Key, path: str | None = None) -> Volume:
+        """Give it to a machine, running or stopped. Raises Refused UNABLE where another has it.
 
-    async def detach(self, volume_key: Key) -> Progress: ...
+        ``path``: where a driver that mounts volumes puts it; others leave that to the guest.
+        """
+
+    async def detach(self, volume_key: Key) -> Progress:
+        """PENDING while the guest holds on to it."""
 
     async def delete_volume(self, volume_key: Key) -> Progress: ...
 

@@ -172,9 +172,11 @@ class FakeMachines:
 
     async def snapshot(self, key: Key, snapshot_key: Key, name: str) -> Snapshot:
         await self._call("snapshot")
-        self._need(key)
-        made = Snapshot(Progress.DONE, f"fake-image-{name}", size_bytes=1)
-        return self.cloud.snapshots.setdefault(snapshot_key, made)
+        if snapshot_key not in self.cloud.snapshots:
+            self._need(key)
+            self.cloud.snapshots[snapshot_key] = Snapshot(Progress.DONE, f"fake-image-{name}", size_bytes=1)
+            self._before("snapshot made")
+        return self.cloud.snapshots[snapshot_key]
 
     async def delete_snapshot(self, snapshot_key: Key) -> Progress:
         await self._call("delete_snapshot")
@@ -183,13 +185,19 @@ class FakeMachines:
 
     async def ensure_volume(self, volume_key: Key, size_gib: int, name: str) -> Volume:  # noqa: ARG002
         await self._call("ensure_volume")
-        return self.cloud.volumes.setdefault(volume_key, Volume(f"fake-volume-{self.cloud.number()}", size_gib))
+        if volume_key not in self.cloud.volumes:
+            self.cloud.volumes[volume_key] = Volume(f"fake-volume-{self.cloud.number()}", size_gib)
+            self._before("ensured_volume")
+        return self.cloud.volumes[volume_key]
 
     async def observe_volume(self, volume_key: Key) -> Volume | None:
         await self._call("observe_volume")
         return self.cloud.volumes.get(volume_key)
 
-    async def attach(self, volume_key: Key, key: Key) -> Volume:
+    def device(self, volume_key: Key) -> str:
+        return f"/dev/disk/by-id/{volume_key}"
+
+    async def attach(self, volume_key: Key, key: Key, path: str | None = None) -> Volume:  # noqa: ARG002
         await self._call("attach")
         machine = self._need(key)
         volume = self.cloud.volumes.get(volume_key)

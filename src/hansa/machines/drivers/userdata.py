@@ -1,4 +1,4 @@
-"""User data for cloud-init, with more SSH keys in it than a provider's metadata can carry. Pure."""
+"""User data for cloud-init, with more in it than its author wrote: SSH keys, and disks to mount. Pure."""
 
 from __future__ import annotations
 
@@ -26,10 +26,31 @@ def with_keys(user_data: bytes, keys: Sequence[str]) -> bytes:
     if not keys:
         return user_data
     config = json.dumps({"ssh_authorized_keys": list(keys)})  # JSON is YAML
-    whole = MIMEMultipart(boundary="=====hansa=====")
+    return _beside(user_data, _part(f"#cloud-config\n{config}\n", "cloud-config"), "=====hansa=====")
+
+
+def with_mounts(user_data: bytes, mounts: Sequence[tuple[str, str]]) -> bytes:
+    """The user data, and a script beside it that mounts disks at paths. Without any: as it is.
+
+    A disk may come later than the guest: systemd waits for it, makes a file system where it is empty, and mounts it
+    when somebody looks at the path. Source: systemd.mount(5), x-systemd.makefs and x-systemd.automount.
+    """
+    if not mounts:
+        return user_data
+    options = "defaults,nofail,x-systemd.automount,x-systemd.makefs,x-systemd.device-timeout=900"
+    lines = ["#!/bin/sh", "set -e"]
+    for device, path in mounts:
+        lines += [f"mkdir -p {path}", f"echo '{device} {path} ext4 {options} 0 2' >> /etc/fstab"]
+    lines.append("systemctl daemon-reload")
+    lines += [f'systemctl start "$(systemd-escape --path --suffix=automount {path})"' for _, path in mounts]
+    return _beside(user_data, _part("\n".join([*lines, ""]), "x-shellscript"), "=====hansa-volumes=====")
+
+
+def _beside(user_data: bytes, part: MIMEText, boundary: str) -> bytes:
+    whole = MIMEMultipart(boundary=boundary)
     if user_data:
         whole.attach(_part(user_data.decode(), _kind(user_data)))
-    whole.attach(_part(f"#cloud-config\n{config}\n", "cloud-config"))
+    whole.attach(part)
     return whole.as_bytes()
 
 

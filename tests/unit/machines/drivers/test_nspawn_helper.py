@@ -22,7 +22,7 @@ from hansa.machines.drivers.nspawn.root import NotThereError, pack, problem
 
 GOOD = {
     "key": "machine_1", "base": "a" * 64, "name": "web", "user_data": "", "ssh_keys": ["ssh-ed25519 AAAA me"],
-    "network": None, "trusted": False, "login": "debian", "cores": 1, "memory_mib": 512,
+    "network": None, "trusted": False, "login": "debian", "cores": 1, "memory_mib": 512, "disk_gib": 0,
 }  # fmt: skip
 
 

@@ -30,20 +30,21 @@ from hansa.machines.drivers.base import (
     Size,
     Snapshot,
     Ssh,
+    Volume,
     Why,
     check,
 )
 from hansa.machines.drivers.guest import guest_of
 from hansa.machines.drivers.nspawn.root import Helper, NotThereError
 
-_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
+_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _SHARED = "They share the kernel of this computer, and their disks its disk."
 _STOP_S = 20
 
 
 class Nspawn:
-    """Machines, Power, Resizes, Snapshots, Networks and Consoles by containers. ``folder`` is this driver's own."""
+    """All of machines but public addresses and ports, by containers. ``folder`` is this driver's own."""
 
     def __init__(self, folder: Path, helper: Helper, *, is_isolated: bool) -> None:
         self._folder = folder
@@ -64,6 +65,7 @@ class Nspawn:
             "key": _checked(key), "base": base, "name": spec.name, "user_data": spec.user_data.decode(),
             "ssh_keys": list(spec.ssh_keys), "network": spec.network, "trusted": not self._is_isolated,
             "login": spec.image.login, "cores": spec.size.cores or 1, "memory_mib": spec.size.memory_mib or 1024,
+            "disk_gib": spec.size.disk_gib,
         }  # fmt: skip
         try:
             return _seen(key, await self._helper.ask("create", wish))
@@ -169,6 +171,33 @@ class Nspawn:
     def _snapshot(self, snapshot_key: Key) -> Path:
         return self._folder / "snapshots" / f"{_checked(snapshot_key)}.qcow2"
 
+    def device(self, volume_key: Key) -> str:  # noqa: ARG002
+        return ""  # they are mounted from outside
+
+    async def ensure_volume(self, volume_key: Key, size_gib: int, name: str) -> Volume:
+        label = name if re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name) else "volume"
+        wish = {"key": _checked(volume_key), "size_gib": size_gib, "name": label, "trusted": not self._is_isolated}
+        return _volume(volume_key, await self._helper.ask("volume", wish))
+
+    async def observe_volume(self, volume_key: Key) -> Volume | None:
+        found = await self._helper.ask("observe-volume", {"key": _checked(volume_key)})
+        return None if found["state"] == "absent" else _volume(volume_key, found)
+
+    async def attach(self, volume_key: Key, key: Key, path: str | None = None) -> Volume:
+        wish = {"key": _checked(volume_key), "machine": _checked(key), "path": path}
+        try:
+            return _volume(volume_key, await self._helper.ask("attach", wish))
+        except NotThereError as error:
+            raise Refused(Why.UNABLE, str(error)) from error
+
+    async def detach(self, volume_key: Key) -> Progress:
+        found = await self._helper.ask("detach", {"key": _checked(volume_key)})
+        return Progress.DONE if found["gone"] else Progress.PENDING
+
+    async def delete_volume(self, volume_key: Key) -> Progress:
+        found = await self._helper.ask("delete-volume", {"key": _checked(volume_key)})
+        return Progress.DONE if found["gone"] else Progress.PENDING
+
     async def ensure_network(self, name: Key) -> None:
         await self._helper.ask("network", {"name": _checked(name), "egress": True})
 
@@ -217,9 +246,13 @@ def _seen(key: Key, found: dict[str, Any]) -> Observed:
         ssh=ssh if life is Life.RUNNING else None,
         guest=guest,
         guest_message=said,
-        size=Size(found["cores"], found["memory_mib"]),
+        size=Size(found["cores"], found["memory_mib"], found["disk_gib"]),
         created=datetime.fromtimestamp(found["created"], UTC),
     )
+
+
+def _volume(volume_key: Key, found: dict[str, Any]) -> Volume:
+    return Volume(volume_key, found["size_gib"], True, found["attached"], found["path"] or "")
 
 
 def _bare(line: str) -> str:

@@ -23,7 +23,7 @@ from hansa.machines.drivers.base import Refused, Why
 INSTALLED = Path("/usr/local/libexec/hansa-nspawn")
 MODULE = "hansa.machines.drivers.nspawn.helper"
 _DEADLINE_S = 600.0
-_WHY = {"network": Why.NETWORK, "image": Why.IMAGE, "usage": Why.REFUSED}
+_WHY = {"network": Why.NETWORK, "image": Why.IMAGE, "usage": Why.REFUSED, "taken": Why.UNABLE}
 
 
 class NotThereError(Permanent):

@@ -286,7 +286,10 @@ class Qemu:
             return None
         return self._volume(volume_key)
 
-    async def attach(self, volume_key: Key, key: Key) -> Volume:
+    def device(self, volume_key: Key) -> str:
+        return f"/dev/disk/by-id/virtio-{serial(volume_key)}"
+
+    async def attach(self, volume_key: Key, key: Key, path: str | None = None) -> Volume:
         self._store.need(key)
         volume = self._volume(volume_key)
         if volume.attached_to not in (None, key):
@@ -329,7 +332,7 @@ class Qemu:
         about = read(self._store.volumes / volume_key / "volume.json")
         if about is None:
             raise Refused(Why.UNABLE, f"There is no volume {volume_key}.")
-        name = f"/dev/disk/by-id/virtio-{serial(volume_key)}" if about["attached"] else ""
+        name = self.device(volume_key) if about["attached"] else ""
         return Volume(volume_key, about["size_gib"], True, about["attached"], name)
 
     def _attach_to(self, volume_key: Key, key: Key | None) -> None:

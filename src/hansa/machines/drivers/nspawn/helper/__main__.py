@@ -32,10 +32,19 @@ from hansa.machines.drivers.nspawn.helper.networks import verb_network, verb_rem
 from hansa.machines.drivers.nspawn.helper.power import verb_reboot, verb_start, verb_stop
 from hansa.machines.drivers.nspawn.helper.store import Store
 from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH
+from hansa.machines.drivers.nspawn.helper.volumes import (
+    verb_attach,
+    verb_delete_volume,
+    verb_detach,
+    verb_observe_volume,
+    verb_volume,
+)
 from hansa.machines.drivers.nspawn.helper.words import (
     HOST,
     KEY,
+    LABEL,
     LOGIN,
+    PATH,
     SHA256,
     Refusal,
     Shape,
@@ -51,7 +60,7 @@ from hansa.machines.drivers.nspawn.helper.words import (
 SIZE: Shape = {"cores": number(1, 4096), "memory_mib": number(16, 1 << 24)}
 SPEC: Shape = {
     "base": text(SHA256), "name": text(HOST), "user_data": blob, "ssh_keys": keys, "network": maybe(text(KEY)),
-    "trusted": flag, "login": text(LOGIN), **SIZE,
+    "trusted": flag, "login": text(LOGIN), "disk_gib": number(0, 1 << 20), **SIZE,
 }  # fmt: skip
 VERBS: Mapping[str, tuple[Shape, Callable[..., Any]]] = {
     "probe": ({}, verb_probe),
@@ -68,6 +77,11 @@ VERBS: Mapping[str, tuple[Shape, Callable[..., Any]]] = {
     "resize": ({"key": text(KEY), **SIZE}, verb_resize),
     "console": ({"key": text(KEY)}, verb_console),
     "delete": ({"key": text(KEY)}, verb_delete),
+    "volume": ({"key": text(KEY), "size_gib": number(1, 1 << 20), "name": text(LABEL), "trusted": flag}, verb_volume),
+    "observe-volume": ({"key": text(KEY)}, verb_observe_volume),
+    "attach": ({"key": text(KEY), "machine": text(KEY), "path": maybe(text(PATH))}, verb_attach),
+    "detach": ({"key": text(KEY)}, verb_detach),
+    "delete-volume": ({"key": text(KEY)}, verb_delete_volume),
     "sweep": ({}, verb_sweep),
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
 from hansa.machines.drivers.nspawn.helper.store import RANGE, UIDS, Machine, Store
 from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH, copy_sparse, locked, run
+from hansa.machines.drivers.nspawn.helper.volumes import mount_file
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 
@@ -189,12 +190,19 @@ def mount(machine: Machine) -> None:
         return
     spec = machine.need()
     owner = 0 if spec["trusted"] else UIDS
-    for name in ("root", "upper", "work"):
-        os.makedirs(machine.file(name), mode=0o755, exist_ok=True)
-    os.chown(machine.file("upper"), owner, owner)
+    bring_disk(machine)
+    for name in (machine.root, machine.layer("upper"), machine.layer("work")):
+        os.makedirs(name, mode=0o755, exist_ok=True)
+    os.chown(machine.layer("upper"), owner, owner)
     base = os.path.join(machine.store.root, "bases", base_name(spec["base"], spec["trusted"]))
-    options = f"lowerdir={base},upperdir={machine.file('upper')},workdir={machine.file('work')}"
+    options = f"lowerdir={base},upperdir={machine.layer('upper')},workdir={machine.layer('work')}"
     run("mount", "-t", "overlay", "-o", options, "hansa", machine.root)
+
+
+def bring_disk(machine: Machine) -> None:
+    """Its own disk is mounted, where its changes have one."""
+    if os.path.exists(f"{machine.disk}.img"):
+        mount_file(f"{machine.disk}.img", machine.disk)
 
 
 def verb_snapshot(store: Store, key: str) -> None:

@@ -10,6 +10,7 @@ from hansa.machines.drivers.nspawn.helper.cgroups import CGROUPS, hierarchies
 from hansa.machines.drivers.nspawn.helper.disks import as_guest
 from hansa.machines.drivers.nspawn.helper.store import Store
 from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH
+from hansa.machines.drivers.nspawn.helper.volumes import Disk
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 
@@ -35,7 +36,10 @@ def verb_sweep(store: Store) -> dict[str, Any]:
     machines = {store.machine(key).path for key in store.names("machines")}
     with open("/proc/self/mounts", encoding="utf-8") as file:
         mounts = [line.split()[1] for line in file if line.split()[1].startswith(f"{store.root}/")]
-    left = [f"mount {one}" for one in mounts if os.path.dirname(one) not in machines]
+    disks = [(disk.path, disk.about()) for disk in (Disk(store, key) for key in store.names("volumes"))]
+    used = machines | {path for path, about in disks if about and about["attached"]}
+    left = [f"mount {one}" for one in mounts if os.path.dirname(one) not in used]
+    left += [f"file {path}" for path, about in disks if about is None]
     for root in hierarchies():
         folder = os.path.join(root, f"hansa-{store.mark}")
         there = os.listdir(folder) if os.path.isdir(folder) else []

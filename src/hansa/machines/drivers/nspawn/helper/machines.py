@@ -12,11 +12,12 @@ import time
 from typing import Any
 
 from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
-from hansa.machines.drivers.nspawn.helper.disks import base_name
+from hansa.machines.drivers.nspawn.helper.disks import base_name, bring_disk
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, network_config, users_of, verb_remove_network
 from hansa.machines.drivers.nspawn.helper.power import launch
 from hansa.machines.drivers.nspawn.helper.store import SEED, UIDS, Machine, Store
 from hansa.machines.drivers.nspawn.helper.tools import locked, read_json, run, write
+from hansa.machines.drivers.nspawn.helper.volumes import leave, make_file_system
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 
@@ -43,6 +44,10 @@ def _reserve(machine: Machine, spec: dict[str, Any]) -> None:
         address = next((str(one) for one in hosts if str(one) not in taken), None)
         if address is None:
             raise Refusal("network", f"no address of {ensure['subnet']} is free")
+        if spec["disk_gib"]:
+            os.makedirs(machine.path, mode=0o700, exist_ok=True)
+            make_file_system(f"{machine.disk}.img", spec["disk_gib"], 0)
+            bring_disk(machine)
         seed = machine.file("seed")
         os.makedirs(seed, mode=0o755, exist_ok=True)
         meta = {"instance-id": f"{machine.key}", "local-hostname": spec["name"], "public-keys": spec["ssh_keys"]}
@@ -54,7 +59,7 @@ def _reserve(machine: Machine, spec: dict[str, Any]) -> None:
         owner = 0 if spec["trusted"] else UIDS
         for name, content in files.items():
             write(os.path.join(seed, name), content, 0o400, owner)
-        place = machine.path
+        place = machine.layer("")
         for part in ("upper", *SEED.split("/")):  # where the seed is mounted: nothing of the guest's is there yet
             place = os.path.join(place, part)
             with contextlib.suppress(FileExistsError):
@@ -79,8 +84,10 @@ def verb_delete(store: Store, key: str) -> dict[str, Any]:
     with machine.lock():
         if os.path.isdir(machine.path):
             Cgroup(machine).kill()
-            while os.path.ismount(machine.root):
-                run("umount", machine.root)
+            for place in (machine.root, machine.disk):
+                while os.path.ismount(place):
+                    run("umount", place)
+            leave(machine)
             Cgroup(machine).remove()
             spec = machine.spec()
             shutil.rmtree(machine.path)
@@ -128,7 +135,8 @@ def look(machine: Machine) -> dict[str, Any]:
         "state": "running" if is_running else "stopped",
         "ended": ended["status"] if ended and not is_running else None,
         "address": spec["address"], "cores": spec["cores"], "memory_mib": spec["memory_mib"],
-        "created": spec["created"], "trusted": spec["trusted"], "base": spec["base"], "login": spec["login"],
+        "disk_gib": spec.get("disk_gib", 0), "created": created, "trusted": spec["trusted"], "base": spec["base"],
+        "login": spec["login"],
         "result": guest_file(machine, "var/lib/cloud/data/result.json", ran["since"] if is_running else created),
         "host_keys": [one.strip() for one in host_keys if one],
     }  # fmt: skip

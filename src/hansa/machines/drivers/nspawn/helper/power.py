@@ -15,6 +15,7 @@ from hansa.machines.drivers.nspawn.helper.disks import mount
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, isolate
 from hansa.machines.drivers.nspawn.helper.store import RANGE, SEED, UIDS, Machine, Store
 from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH, started_at, write
+from hansa.machines.drivers.nspawn.helper.volumes import binds
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 LOG_BYTES = 256 * 1024
@@ -30,13 +31,14 @@ def launch(machine: Machine) -> None:
     for name in ("run.json", "ended.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(machine.file(name))
+    argv, volumes = command(machine, spec, bridge), binds(machine)
     ready = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.setsid()
             if os.fork() == 0:
-                supervise(machine, cgroup, command(machine, spec, bridge), ready[1])
+                supervise(machine, cgroup, [*argv, *volumes], ready[1])
         finally:
             os._exit(0)
     os.close(ready[1])

@@ -27,7 +27,7 @@ class Store:
 
     def make(self) -> None:
         """Its folders are there: root's alone."""
-        for part in ("", "machines", "networks", "bases", "work"):
+        for part in ("", "machines", "networks", "bases", "volumes", "work"):
             os.makedirs(os.path.join(self.root, part), mode=0o700, exist_ok=True)
 
     def names(self, part: str) -> list[str]:
@@ -60,6 +60,11 @@ class Machine:
         self.path = os.path.join(store.root, "machines", key)
         self.root = os.path.join(self.path, "root")
         self.name = store.short("hz", f"machine/{key}")
+        self.disk = os.path.join(self.path, "disk")
+
+    def layer(self, name: str) -> str:
+        """A folder of its changes: on its own disk, where that has a size."""
+        return os.path.join(self.disk if os.path.exists(f"{self.disk}.img") else self.path, name)
 
     def file(self, name: str) -> str:
         return os.path.join(self.path, name)

@@ -9,6 +9,8 @@ from typing import Any
 KEY = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
+LABEL = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
+PATH = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._-]{0,100}){1,20}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 SIGN_IN_KEY = re.compile(r"[ -~]{1,16000}\Z")
 
