@@ -86,6 +86,11 @@ class Host:
         (end,) = self.hansa("site", "show", "mycluster", "-o", "json").json()["endpoints"]
         return dict(end["health"])
 
+    def is_idle(self) -> bool:
+        with self.server.client() as client:
+            found = client.get("/pilots").raise_for_status().json()["items"]
+        return all(one["status"]["phase"] in ("ended", "lost") for one in found)
+
     def await_health(self, phase: str) -> None:
         seen: list[dict[str, Any]] = []
 
@@ -186,5 +191,6 @@ def test_a_code_once_then_all_goes_through_that_connection_until_it_lapses(host:
     assert code == 0, shown
     assert host.server.await_end(job, PATIENCE_S)["exit_code"] == 0
     assert host.codes.taken == 2
+    eventually(host.is_idle, "no pilot lives", PATIENCE_S, 0.5)
     (stored,) = json.loads(host.hansa("site", "show", "mycluster", "-o", "json").out)["endpoints"]
     assert not stored["has_credential"]
