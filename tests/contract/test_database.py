@@ -342,6 +342,17 @@ async def test_a_database_locked_by_another_process_is_a_fault(embedded: Embedde
     assert await ids_in(embedded) == [1]
 
 
+async def test_commits_are_durable_whatever_postgresql_is_set_to(own_server: PostgresServer) -> None:
+    assert postgres.SETTINGS["synchronous_commit"] == "off"
+    database = await open_database(own_server.url("postgres"))
+    try:
+        for open_tx in (database.begin, database.read):
+            async with open_tx() as tx:
+                assert (await tx.execute(sa.text("SHOW synchronous_commit"))).scalar_one() == "on"
+    finally:
+        await database.close()
+
+
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server that this test may stop."""

@@ -189,6 +189,28 @@ def test_a_time_limit_and_preemption_are_no_failures(cluster: Cluster) -> None:
     asyncio.run(cluster.server.check_books())
 
 
+def test_drained_nodes_finish_what_they_have_and_are_waited_for(cluster: Cluster) -> None:
+    cluster.free()
+    go = cluster.desk.folder / "go"
+    script = f"while [ ! -e {go} ]; do sleep 0.1; done; echo went"
+    running = cluster.job("--site", "here", "--", "/bin/sh", "-c", script)
+    eventually(lambda: cluster.server.job(running)["counts"]["running"], "it runs")
+    cluster.slurm.run("scontrol", "update", "nodename=n[1-2]", "state=drain", "reason=test")
+    try:
+        waiting = cluster.job("--site", "here", "--batch", "nice=2", "--", "true")
+        said = "is pending: "
+        eventually(
+            lambda: said in cluster.hansa("job", "explain", str(waiting)).out, "Slurm's reason is told", pause_s=1
+        )
+        go.touch()
+        assert cluster.end(running)["exit_code"] == 0
+        assert cluster.server.job(waiting)["counts"]["waiting"] == 1
+    finally:
+        cluster.slurm.run("scontrol", "update", "nodename=n[1-2]", "state=resume")
+    assert cluster.end(waiting)["exit_code"] == 0
+    assert cluster.hansa("job", "logs", str(running)).out == "went\n"
+
+
 def test_slurmctld_is_killed_and_comes_back(cluster: Cluster) -> None:
     cluster.free()
     job = cluster.job("--site", "here", "--array", "0-39", "--", "sleep", "0.5")

@@ -67,7 +67,8 @@ def mortal_postgres() -> Iterator[PostgresServer]:
     programs = postgres.find_programs()
     if programs is None:
         pytest.skip(postgres.ADVICE)
-    server = postgres.start_server(programs, synchronous_commit="on")  # what is committed survives, as it must
+    # Our connections turn it on; else what was committed in the last seconds would be lost.
+    server = postgres.start_server(programs, synchronous_commit="off", wal_writer_delay="10s")
     yield server
     server.stop()
 
