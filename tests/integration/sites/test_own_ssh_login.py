@@ -184,8 +184,11 @@ def test_a_code_once_then_all_goes_through_that_connection_until_it_lapses(host:
     assert (health["waiting_on"], health["reason"]) == ("user", "sites.login")
     assert "hansa site login mycluster" in health["message"]
     job = int(host.hansa("job", "submit", "-q", "--site", "mycluster", "--", "echo", "later").out)
-    explained = lambda: host.hansa("job", "explain", str(job)).out  # noqa: E731
-    eventually(lambda: "hansa site login mycluster" in explained(), "who must act is told", PATIENCE_S, 1)
+
+    def is_explained() -> bool:
+        return "hansa site login mycluster" in host.hansa("job", "explain", str(job)).out
+
+    eventually(is_explained, "who must act is told", PATIENCE_S, 1)
 
     code, shown = host.at_a_terminal("site", "login", "mycluster", answer=host.codes.next)
     assert code == 0, shown
