@@ -25,6 +25,7 @@ from tests.support.serverprocess import ServerProcess, eventually
 from tests.support.sshd import Sshd
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.skipif(os.geteuid() != 0, reason="PAM reads its rules from /etc/pam.d, which only root writes"),
 ]
