@@ -14,7 +14,7 @@ from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
 from hansa.machines.drivers.nspawn.helper.disks import mount
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, isolate
 from hansa.machines.drivers.nspawn.helper.store import RANGE, SEED, UIDS, Machine, Store
-from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH, started_at, write
+from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH, run, started_at, write
 from hansa.machines.drivers.nspawn.helper.volumes import show
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
@@ -31,6 +31,9 @@ def launch(machine: Machine) -> None:
     for name in ("run.json", "ended.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(machine.file(name))
+    if os.path.exists(f"/sys/class/net/vb-{machine.name}"):  # the kernel takes a moment to forget that of a past life
+        with contextlib.suppress(Refusal):
+            run("ip", "link", "delete", f"vb-{machine.name}")
     argv = command(machine, spec, bridge)
     ready = os.pipe()
     child = os.fork()
