@@ -19,7 +19,6 @@ from hansa.machines.drivers.base import Life
 from hansa.machines.drivers.fake import Fault as Wrong
 from tests.support.vmworld import VmWorld
 
-
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """SQLite alone: what is asked of the database here is asked of both dialects by the suites of jobs and machines."""
 
