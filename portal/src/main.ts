@@ -22,12 +22,16 @@ function refresh(element: HTMLElement): void {
   if (element.dataset.more !== undefined) {
     if (!logs.has(element)) logs.set(element, new LiveLog(element));
     void logs.get(element)?.more();
-  } else if (element.contains(document.activeElement) || element.querySelector("input:checked, details[open]")) {
+  } else if (element.contains(document.activeElement) || element.querySelector("details[open]") || isTicked(element)) {
     due.add(element);  // not under the hands of whoever is in it
   } else {
     due.delete(element);
     htmx.trigger(element, "live");
   }
+}
+
+function isTicked(element: HTMLElement): boolean {  // what is folded away is in nobody's hands
+  return [...element.querySelectorAll("input:checked")].some((one) => one.closest("details:not([open])") === null);
 }
 
 function live(): HTMLElement[] {

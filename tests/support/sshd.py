@@ -16,10 +16,12 @@ from tests.support.slurm import free_ports
 
 @dataclass
 class Sshd:
-    """Lets one user in, with one key. ``environment`` is what every command of a session sees."""
+    """Lets one user in, with one key. ``environment`` is what every command of a session sees. With ``pam``, the name
+    of a PAM service, what that asks by keyboard-interactive is wanted besides the key."""
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    pam: str = ""
     port: int = 0
     _process: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +60,17 @@ class Sshd:
     def _launch(self) -> None:
         settings = {"SHLVL": "2", **self.environment}  # bash then leaves the user's .bashrc alone
         variables = " ".join(f'"{name}={value}"' for name, value in settings.items())
+        binary = str(program("sshd"))
+        first = []
+        if self.pam:  # the service is called as the program is
+            link = self.folder / self.pam
+            link.unlink(missing_ok=True)
+            link.symlink_to(binary)
+            binary = str(link)
+            first = ["UsePAM yes", "KbdInteractiveAuthentication yes", "PermitRootLogin yes",
+                     "AuthenticationMethods publickey,keyboard-interactive"]  # fmt: skip
         lines = [
+            *first,  # of several values sshd takes the first
             f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {self.folder}/host_key",
             f"AuthorizedKeysFile {self.folder}/authorized", f"PidFile {self.folder}/sshd.pid", "UsePAM no",
             "PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitRootLogin prohibit-password",
@@ -69,7 +81,7 @@ class Sshd:
         (self.folder / "config").write_text("\n".join(lines) + "\n")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(program("sshd")), "-D", "-e", "-f", str(self.folder / "config")],
+                [binary, "-D", "-e", "-f", str(self.folder / "config")],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -97,7 +109,7 @@ class Sshd:
 
         parent = psutil.Process(self._process.pid)
         for child in parent.children(recursive=True):
-            if child.name() == "sshd":
+            if child.name() in ("sshd", self.pam[:15]):
                 child.kill()
         self._process.kill()
         self._process.wait(30)

@@ -33,17 +33,17 @@ def make(
     ways = drivers(MachineSettings(), home() / "machines")
     if not ways:
         raise HansaError(USAGE, "This computer runs no machines, and one is needed.", hint="hansa doctor says why.")
-    way, driver = next(iter(ways.items()))
     name, _, version = base.partition("@")
     about = session.run(api.vm_image(name))
     content = fetch(session, name, version or None, folder / "base")
+    way = asyncio.run(golden.choose(ways, content, folder))
     note(f"{base}, customised in a throw-away machine by {way}")
     with content.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     image = Image(f"sha256:{checksum}", content, format="qcow2", arch=about.arch, login=about.login or "root")
     wish = golden.Wish(cloud_init.read_bytes() if cloud_init else b"", playbook.absolute() if playbook else None)
     try:
-        return asyncio.run(golden.customise(driver, image, wish, folder, tell))
+        return asyncio.run(golden.customise(ways[way], image, wish, folder, tell))
     finally:
         content.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from hansa.client.errors import USAGE, HansaError
 from hansa.sites import errors
 from hansa.sites.wire import Site
 
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
 
 def add_own(host: str, name: str | None, config: Path | None) -> Site:
     """Add a host of one's own; where it wants a password or a code, ask for it here and try once more."""
@@ -27,8 +30,13 @@ def add_own(host: str, name: str | None, config: Path | None) -> Site:
         if error.code.code != errors.LOGIN.code or not sys.stdin.isatty():
             raise
     note(f"{host} wants you to sign in")
-    sign_in(host, {"host": host, "own_config": True, **({"config": file} if file else {})})
+    sign_in(host, _own(host, config))
     return session.run(api.add_own_site(host, name, file))
+
+
+def _own(host: str, config: Path | None) -> dict[str, object]:
+    settings: dict[str, object] = {"host": host, "own_config": True}
+    return settings | ({"config": str(config.absolute())} if config else {})
 
 
 def sign_in(host: str, settings: dict[str, object]) -> None:
@@ -39,17 +47,24 @@ def sign_in(host: str, settings: dict[str, object]) -> None:
 
     options = own_options(parse_settings("ssh", settings))
     command = OpensshShell(host, home() / "run" / "ssh", options).login()
-    if subprocess.run(command, check=False).returncode != 0:
+    # The connection outlives this terminal, and so must the processes to its jump hosts, which stay in its session.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        status = subprocess.run(command, check=False).returncode
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    if status != 0:
         raise HansaError(errors.LOGIN, f"The login at {host} failed.", hint=f"Try it with: ssh {host}")
 
 
 @click.command(epilog=examples("hansa site login mycluster"))
 @click.argument("site", required=False, shell_complete=completion.sites)
 @click.option("--host", metavar="HOST", help="A host that is no site yet.")
-def login(site: str | None, host: str | None) -> None:
+@click.option("--ssh-config", type=_FILE, help="With --host: another file than ~/.ssh/config.")
+def login(site: str | None, host: str | None, ssh_config: Path | None) -> None:
     """Sign in anew at SITE, a computer or cluster of your own: password and one-time code are asked here."""
     if host is not None:
-        sign_in(host, {"host": host, "own_config": True})
+        sign_in(host, _own(host, ssh_config))
         return
     if site is None:
         raise HansaError(USAGE, "Say where: a site of yours, or --host HOST.")

@@ -51,3 +51,13 @@ async def convert(source: Path, has: str, wanted: str, folder: Path, *, is_share
         target.unlink(missing_ok=True)
         raise
     return target
+
+
+async def first_bytes(source: Path, form: str, folder: Path, size: int = 65536) -> bytes:
+    """The beginning of the disk that an image describes. ``folder`` is the caller's own."""
+    head = folder / secrets.token_hex(8)
+    try:
+        await qemu_img("dd", "-f", form, "-O", "raw", f"bs={size}", "count=1", f"if={source}", f"of={head}")
+        return head.read_bytes()
+    finally:
+        head.unlink(missing_ok=True)

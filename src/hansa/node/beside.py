@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional
 
@@ -22,7 +23,8 @@ from .transport import AnyTransport, Endpoint, Refused, Unreachable, open_transp
 from .wire import WireError, encode, parse_channel
 
 _log = logging.getLogger("hansa.node")
-DOOR_TIMEOUT_S = 20.0
+DOOR_TIMEOUT_S = 60.0
+_DOOR_LOOK_S = 0.2
 CONNECT_TIMEOUT_S = 10.0
 MOST_CHANNELS = 16
 MOST_STREAMS = 64
@@ -39,6 +41,7 @@ class Beside:
     task: int
     line: Line
     serial: int = 0
+    shell: Optional[_Shell] = None
 
 
 class Channels:
@@ -91,6 +94,7 @@ class Channels:
     def _start_shell(self, beside: Beside, end: _Shell, task: Task) -> None:
         channel = beside.channel
         serial = beside.serial = self._serial()
+        beside.shell = end
         base = f"{self._folder}/{serial}"
         try:
             os.mkdir(base, 0o700)
@@ -116,7 +120,10 @@ class Channels:
         """A shell's process is gone, or never was; gives back its directory, to be removed."""
         for name, beside in self._known.items():
             if beside is not None and beside.serial == serial:
-                beside.line.close(problem or "The shell has ended.")
+                if problem or beside.shell is None:
+                    beside.line.close(problem or "The shell has ended.")
+                else:  # what it said last may not have been read yet
+                    beside.shell.is_gone = True
                 self._known[name] = None
         return f"{self._folder}/{serial}"
 
@@ -157,6 +164,8 @@ class _Shell:
         self._socket: Optional[socket.socket] = None
         self._door: Optional[socket.socket] = None
         self._early: List[bytes] = []
+        self.is_gone = False
+        """Its process has ended. Whatever it said is in the socket until :meth:`_serve` has read it."""
         self._lock = threading.Lock()
 
     def open_door(self, base: str, line: Line) -> None:
@@ -168,25 +177,20 @@ class _Shell:
         finally:
             os.close(folder)
         self._door.listen(1)
-        self._door.settimeout(DOOR_TIMEOUT_S)
+        self._door.settimeout(_DOOR_LOOK_S)
         threading.Thread(target=self._serve, args=(line,), name="shell", daemon=True).start()
 
     def _serve(self, line: Line) -> None:
-        door = self._door
-        assert door is not None  # opened before, for the type checker
-        try:
-            found, _ = door.accept()
-        except OSError:
-            line.close("The shell did not start in time.")
+        found = self._accept()
+        if found is None:
+            line.close("The shell has ended." if self.is_gone else "The shell did not start in time.")
             return
-        finally:
-            door.close()
         with self._lock:
             self._socket = found
             for data in self._early:
                 found.sendall(data)
         reader = Reader()
-        with contextlib.suppress(OSError):
+        with found, contextlib.suppress(OSError):
             while True:
                 data = found.recv(_PIECE)
                 if not data:
@@ -195,6 +199,22 @@ class _Shell:
                     name, stream = _KINDS[kind]
                     line.say(name, stream, body)
         line.close("The shell has ended.")
+
+    def _accept(self) -> Optional[socket.socket]:
+        """The process at the door; None if none came in time, or it has gone without having been here."""
+        door = self._door
+        assert door is not None  # opened before, for the type checker
+        deadline = time.monotonic() + DOOR_TIMEOUT_S
+        with door:
+            while True:
+                is_last = self.is_gone or time.monotonic() > deadline  # looked at before: who came, waits at the door
+                try:
+                    return door.accept()[0]
+                except socket.timeout:
+                    if is_last:
+                        return None
+                except OSError:  # the channel is over
+                    return None
 
     def hear(self, frame: Frame) -> None:
         """From the other end, in the listening thread."""

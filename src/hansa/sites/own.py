@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class OwnSiteService:
                 hint = f"Look at it with: ssh {host}"
                 raise Fault(errors.SSH, f"The key of {host} is not known, or has changed.", hint=hint) from error
             hint = f"hansa site login --host {host}"
+            if settings.get("config"):
+                hint += f" --ssh-config {shlex.quote(settings['config'])}"
             raise Fault(errors.LOGIN, f"{host} wants you to sign in.", hint=hint, host=host) from error
         except Temporary as error:
             raise Fault(errors.SSH, str(error), hint=f"Try it with: ssh {host}") from error

@@ -295,7 +295,7 @@ def test_credentials_and_service_accounts_of_an_organisation(world: World, open_
     assert world.api.get("/vos/vo.example.org/credentials").json()["items"] == []
 
 
-def test_the_page_of_a_shared_site_changes_by_itself(world: World, open_page: Open) -> None:
+def test_pages_of_what_is_shared_change_by_themselves(world: World, open_page: Open) -> None:
     page = open_page()
     page.goto(f"{world.url}/sites/NEBULA")
     expect(page.locator("#site")).to_be_visible()
@@ -303,6 +303,10 @@ def test_the_page_of_a_shared_site_changes_by_itself(world: World, open_page: Op
     expect(page.locator("#site")).to_contain_text("New switches")
     assert world.api.post("/sites/NEBULA/resume").is_success
     expect(page.locator("#site")).not_to_contain_text("New switches")
+    page.goto(f"{world.url}/vos/vo.example.org")
+    expect(page.locator("#vo")).to_be_visible()
+    assert world.api.post("/vos/vo.example.org/groups", json={"name": "analysis"}).is_success
+    expect(page.locator("#vo")).to_contain_text("analysis")
 
 
 def test_by_keyboard_alone(world: World, open_page: Open) -> None:

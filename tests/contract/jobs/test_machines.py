@@ -21,6 +21,12 @@ from tests.support.vmworld import VmWorld
 
 
 @pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """SQLite alone: what is asked of the database here is asked of both dialects by the suites of jobs and machines."""
+    return f"sqlite:///{tmp_path}/hansa.db"
+
+
+@pytest.fixture
 async def world(database: Database, tmp_path: Path) -> VmWorld:
     """Ada is in vo.a, which has endorsed the image that machines for jobs are made of."""
     found = await VmWorld(database, tmp_path).start()

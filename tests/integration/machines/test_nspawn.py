@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import pytest
 from hansa.machines.drivers.base import Guest, Image, Life, MachineSpec, Observed, Progress, Size
 from hansa.machines.drivers.nspawn.driver import Nspawn
 from tests.support.nspawn import NspawnPlace, image, nspawn_place
-from tests.support.ssh_in import inside, new_key
+from tests.support.ssh_in import ansible_ping, inside, new_key
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 _DEADLINE_S = 180
 
 
@@ -57,6 +57,8 @@ async def test_a_life(place: NspawnPlace, key_file: Path) -> None:
     assert await inside(one, key_file, "cat /etc/greeting; hostname") == (0, "hello from cloud-init" + "one\n")
     assert (await inside(one, key_file, f"sudo ping -c1 -W5 {two.private[0]}"))[0] == 0
     assert (await inside(one, key_file, f"sudo ping -c1 -W1 {other.private[0]}"))[0] == 1
+    said = await ansible_ping([one], key_file)
+    assert '"ping": "pong"' in said, said
     if place.is_isolated:  # its root is nobody outside
         assert (await inside(one, key_file, "cat /proc/self/uid_map"))[1].split()[1] != "0"
     eat = "python3 -c 'x = b\"x\" * (600 << 20)'"
@@ -84,6 +86,58 @@ async def test_a_life(place: NspawnPlace, key_file: Path) -> None:
     assert await driver.leftovers() == []
     assert not list((place.folder / "store" / "machines").iterdir())
     assert not list((place.folder / "store" / "networks").iterdir())
+
+
+async def test_volumes_have_a_size_and_outlive_machines(place: NspawnPlace, key_file: Path) -> None:
+    """Given to a machine that runs and to one that starts; what was written stays; a full one is full."""
+    driver, key = place.driver(), (key_file.with_suffix(".pub").read_text().strip(),)
+    spec = MachineSpec("one", image(), Size(1, 256, disk_gib=1), ssh_keys=key)
+    try:
+        await driver.ensure_volume("data", 1, "data")
+        await driver.ensure_volume("later", 1, "later")
+        await driver.ensure(spec, "one")
+        await driver.attach("later", "one", "/srv/later")  # its first boot is under way
+        one = await ready(driver, "one")
+        volume = await driver.attach("data", "one")
+        assert (await driver.attach("data", "one")).device == volume.device == "/mnt/data"
+        assert await inside(one, key_file, "echo kept | sudo tee /mnt/data/file && sync") == (0, "kept\n")
+        assert (await inside(one, key_file, "sudo fallocate -l 1100M /mnt/data/zero"))[0] == 1
+        assert (await inside(one, key_file, "sudo fallocate -l 1100M /zero"))[0] == 1, "disk_gib holds"
+        assert (await inside(one, key_file, "sudo rm -f /zero /mnt/data/zero; findmnt /srv/later"))[0] == 0
+
+        await driver.stop("one")
+        await driver.start("one")
+        one = await ready(driver, "one")
+        assert await inside(one, key_file, "cat /mnt/data/file") == (0, "kept\n")
+        assert (
+            await inside(one, key_file, "sudo systemd-run -q --unit=holder -p WorkingDirectory=/mnt/data sleep 3600")
+        )[0] == 0
+        assert await driver.detach("data") is Progress.PENDING, "somebody there uses it"
+        assert (await inside(one, key_file, "sudo systemctl stop holder"))[0] == 0
+        await gone(lambda: driver.detach("data"))
+        assert (await inside(one, key_file, "test -e /mnt/data/file"))[0] == 1
+
+        await driver.attach("data", "one", "/data")
+        assert await driver.delete("one") is Progress.DONE
+        kept = await driver.observe_volume("data")
+        assert kept is not None
+        assert kept.attached_to is None
+        await driver.ensure(replace(spec, name="two"), "two")
+        await driver.attach("data", "two", "/data")
+        assert await inside(await ready(driver, "two"), key_file, "cat /data/file") == (0, "kept\n")
+    finally:
+        for machine in await driver.list_keys():
+            await driver.delete(machine)
+        for name in ("data", "later"):
+            await gone(lambda name=name: driver.delete_volume(name))  # type: ignore[misc]
+    assert await driver.leftovers() == []
+
+
+async def gone(ask: Callable[[], Awaitable[Progress]]) -> None:
+    deadline = asyncio.get_running_loop().time() + _DEADLINE_S
+    while await ask() is not Progress.DONE:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.2)
 
 
 async def test_a_failed_first_boot_is_told_in_the_guests_words(place: NspawnPlace) -> None:

@@ -15,8 +15,12 @@ from hansa.jobs.log_search import Wanted, find_lines
 from hansa.jobs.overview import Bucket
 from hansa.jobs.wire import After, JobSpec, Requirements
 from hansa.kernel.errors import Fault
+from hansa.kernel.status import Party, Status
+from hansa.machines.sync_wire import ImagePlace
 from hansa.portal import charts, job_form, machine_form, show, site_form, snippets, texts
 from hansa.portal.frame import templates, with_query
+from hansa.portal.image_places import table_of
+from hansa.portal.vo_access import read_credential
 from hansa.sites.capacity_wire import GrantTerms
 from tests.support.tools import load_tool
 
@@ -241,3 +245,38 @@ def test_a_wizard_asks_for_a_machine_and_says_it_in_words() -> None:
     for bad in ({"image": ""}, {"cores": "0"}, {"memory_gib": "nan"}, {"name": "A b"}, {"days": "x"}):
         with pytest.raises(Fault):
             machine_form.read(form | bad)
+
+
+def place(image: str, where: str, phase: str = "there", message: str = "It is there.") -> ImagePlace:
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    status = Status(phase, "images.x", message, Party.NOBODY, now)
+    return ImagePlace(image, "1", "vo.example.org", where, status, None, now)
+
+
+def test_images_by_site_have_a_cell_for_each_pair_and_say_why_not() -> None:
+    bad = place("tools", "NEBULA/cloud", "failed", "Glance said <no>.")
+    sites, lines = table_of([place("debian", "NEBULA/cloud"), place("debian", "BARI/cloud"), bad])
+    assert sites == ["BARI/cloud", "NEBULA/cloud"]
+    assert [(line.image, [one and one.status.phase for one in line.cells]) for line in lines] == [
+        ("debian", ["there", "there"]),
+        ("tools", [None, "failed"]),
+    ]
+    text = (
+        templates()
+        .get_template("images/_places.html")
+        .render(base="", sites=sites, lines=lines, there=2, number=3, asked={})
+    )
+    assert text.count("<tr>") == 3
+    assert "Glance said &lt;no&gt;." in text
+    assert "2 of 3 are there" in text
+
+
+def test_a_credential_is_read_and_what_is_wrong_is_said_without_its_secret() -> None:
+    form = {"id": "app", "secret": "s3cret", "more": "region = one\n\n", "expires": "2030-01-01"}
+    found = read_credential(form)
+    assert found.fields == {"id": "app", "secret": "s3cret", "region": "one"}
+    assert found.expires is not None
+    with pytest.raises(Fault) as fault:
+        read_credential(form | {"more": "s3cret-token-alone"})
+    assert "Line 1" in fault.value.detail
+    assert "s3cret" not in fault.value.detail

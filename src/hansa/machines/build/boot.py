@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -38,11 +39,19 @@ linux /vmlinuz root=LABEL=cloudroot rw console=tty0 console=ttyS0,115200 net.ifn
 initrd /initrd.img
 boot
 """
+
 PROGRAMS = {"grub-mkimage": "grub-common", "mformat": "mtools"}
 FILES = {
     Path("/usr/lib/grub/i386-pc/boot.img"): "grub-pc-bin",
     Path("/usr/lib/grub/x86_64-efi/linux.mod"): "grub-efi-amd64-bin",
 }
+
+
+def missing() -> set[str]:
+    """Debian packages that are needed to make a disk start by itself, and are not here."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    absent = {package for name, package in PROGRAMS.items() if shutil.which(name, path=path) is None}
+    return absent | {package for file, package in FILES.items() if not file.exists()}
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,11 @@ def wrap(root: Path, disk: Path, disk_id: uuid.UUID, date: int) -> None:
     make_bootable(disk, size, disk_id, date)
 
 
-def needs_boot(disk: Path) -> bool:
-    """Whether a raw disk is a bare ext file system, which no firmware starts."""
-    with disk.open("rb") as file:
-        head = file.read(2048)
+def is_made_here(head: bytes) -> bool:
+    """Of a disk's first 64 KiB: whether all of it is in one file system whose kernel GRUB finds by our rules. Pure."""
+    return ROOT_NAME.encode("utf-16-le") in head
+
+
+def needs_boot(head: bytes) -> bool:
+    """Of a disk's first bytes: whether it is a bare ext file system, which no firmware starts. Pure."""
     return head[510:512] != b"\x55\xaa" and head[1080:1082] == b"\x53\xef"

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hansa.kernel.errors import Permanent, Temporary
-from hansa.machines.build.boot import FILES, PROGRAMS
+from hansa.machines.build import boot
 from hansa.machines.build.recipe import Recipe, command, step_of
 
 BUILD_S = 1800.0
@@ -27,11 +27,10 @@ def missing_programs() -> list[str]:
     """Debian packages that a build needs and this computer does not have."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     wanted = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils", "systemctl": "systemd"}
-    wanted |= PROGRAMS
     if os.geteuid() != 0:
         wanted["newuidmap"] = "uidmap"
     absent = {package for program, package in wanted.items() if shutil.which(program, path=path) is None}
-    return sorted(absent | {package for file, package in FILES.items() if not file.exists()})
+    return sorted(absent | boot.missing())
 
 
 async def build(recipe: Recipe, folder: Path, tell: Tell) -> Path:

@@ -11,13 +11,13 @@ import os
 import secrets
 import shutil
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hansa.engines.qemu_img import convert
+from hansa.engines.qemu_img import convert, first_bytes
 from hansa.kernel.errors import Permanent, Temporary
-from hansa.machines.build.boot import needs_boot, wrap
+from hansa.machines.build.boot import is_made_here, missing, needs_boot, wrap
 from hansa.machines.build.builder import Tell
 from hansa.machines.build.recipe import EPOCH
 from hansa.machines.drivers.base import (
@@ -69,6 +69,8 @@ async def customise(driver: Machines, image: Image, wish: Wish, folder: Path, te
     """
     if wish.playbook is not None and shutil.which("ansible-playbook") is None:
         raise Permanent("ansible-playbook is not installed: uv tool install ansible-core.")
+    if absent := missing():
+        raise Permanent(f"Images cannot be made here: {', '.join(sorted(absent))} must be installed (apt install …).")
     await sweep(driver)
     key = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
     private, public = await _new_key(folder)
@@ -87,6 +89,20 @@ async def customise(driver: Machines, image: Image, wish: Wish, folder: Path, te
         return await _taken(driver, key, folder)
     finally:
         await asyncio.shield(remove(driver, key))
+
+
+async def choose(ways: Mapping[str, Machines], content: Path, folder: Path) -> str:
+    """Of the ways to run machines here the first that keeps what starts the image. Raises Permanent.
+
+    A container is given back as one file system: the boot loader, its configuration and other partitions of an image
+    that was not made here would be lost with it.
+    """
+    head = await first_bytes(content, "qcow2", folder)
+    is_whole = is_made_here(head) or needs_boot(head)
+    for name in ways:
+        if name != "nspawn" or is_whole:
+            return name
+    raise Permanent("No way to run machines here suits this image: qemu is needed (hansa doctor).")
 
 
 async def sweep(driver: Machines) -> None:
@@ -113,7 +129,9 @@ async def _taken(driver: Machines, key: Key, folder: Path) -> Path:
     if taken.path is None:
         raise Permanent("The snapshot is not on this computer.")
     raw = await convert(taken.path, taken.format, "raw", folder)
-    if needs_boot(raw):
+    with raw.open("rb") as file:
+        head = file.read(65536)
+    if needs_boot(head):
         disk = folder / "disk.raw"
         await asyncio.to_thread(wrap, raw, disk, uuid.uuid4(), EPOCH)
         raw.unlink()

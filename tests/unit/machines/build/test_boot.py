@@ -5,11 +5,10 @@ from __future__ import annotations
 import binascii
 import struct
 import uuid
-from pathlib import Path
 
 import pytest
 
-from hansa.machines.build.boot import ROOT_AT, ROOT_NAME, Partition, bios, disk_bytes, needs_boot, tables
+from hansa.machines.build.boot import ROOT_AT, ROOT_NAME, Partition, bios, disk_bytes, is_made_here, needs_boot, tables
 from hansa.machines.build.still import settle
 from hansa.machines.drivers.nspawn.helper.disks import partitions
 
@@ -52,13 +51,13 @@ def test_grub_is_told_where_the_rest_of_it_is() -> None:
         bios(bytes(512), bytes(2 * 1024**2))
 
 
-def test_a_bare_file_system_needs_what_starts_it(tmp_path: Path) -> None:
+def test_a_bare_file_system_needs_what_starts_it() -> None:
     bare = bytearray(4096)
     bare[1080:1082] = b"\x53\xef"
-    (tmp_path / "bare").write_bytes(bare)
-    (tmp_path / "disk").write_bytes(made()[0])
-    assert needs_boot(tmp_path / "bare")
-    assert not needs_boot(tmp_path / "disk")
+    assert needs_boot(bytes(bare))
+    assert not is_made_here(bytes(bare))
+    assert not needs_boot(made()[0])
+    assert is_made_here(made()[0])
 
 
 def test_only_files_that_are_there_get_another_time() -> None:

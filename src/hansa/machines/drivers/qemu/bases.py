@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hansa.engines.qemu_img import convert, qemu_img
+from hansa.engines.qemu_img import convert, first_bytes
 from hansa.kernel.errors import Permanent
-from hansa.machines.build.boot import ROOT_NAME
+from hansa.machines.build.boot import is_made_here
 from hansa.machines.drivers.base import Image, Refused, Why
 from hansa.machines.drivers.nspawn.helper.disks import partitions
 
 _NAME = re.compile(r"/\d+/10\d+/\d+/\d+/(vmlinuz-[\w.+~-]+|initrd\.img-[\w.+~-]+|hansa-initrd\.img)/")
-
-_MADE_HERE = ROOT_NAME.encode("utf-16-le")
-"""In the partition table of images made here: they start by themselves, and faster with their kernel handed to them."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,9 @@ def _share(source: Path, target: Path) -> None:
 
 async def _take_kernel(work: Path, form: str) -> bool:
     """Whether the disk needs its kernel handed to it, which is then beside it; False: it has a boot sector."""
-    head = work / "head"
-    await qemu_img("dd", "-f", form, "-O", "raw", "bs=65536", "count=1", f"if={work / 'disk'}", f"of={head}")
-    first = head.read_bytes()
-    head.unlink()
+    first = await first_bytes(work / "disk", form, work)
     offsets = partitions(first)
-    if _MADE_HERE not in first and (offsets or first[510:512] == b"\x55\xaa"):
+    if not is_made_here(first) and (offsets or first[510:512] == b"\x55\xaa"):
         return False
     if not offsets and first[1080:1082] != b"\x53\xef":
         raise Refused(Why.IMAGE, "It has neither a boot sector nor an ext file system with a kernel.")

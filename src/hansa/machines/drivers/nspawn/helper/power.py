@@ -15,7 +15,7 @@ from hansa.machines.drivers.nspawn.helper.disks import mount
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, isolate
 from hansa.machines.drivers.nspawn.helper.store import RANGE, SEED, UIDS, Machine, Store
 from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH, started_at, write
-from hansa.machines.drivers.nspawn.helper.volumes import binds
+from hansa.machines.drivers.nspawn.helper.volumes import show
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 LOG_BYTES = 256 * 1024
@@ -31,14 +31,14 @@ def launch(machine: Machine) -> None:
     for name in ("run.json", "ended.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(machine.file(name))
-    argv, volumes = command(machine, spec, bridge), binds(machine)
+    argv = command(machine, spec, bridge)
     ready = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.setsid()
             if os.fork() == 0:
-                supervise(machine, cgroup, [*argv, *volumes], ready[1])
+                supervise(machine, cgroup, argv, ready[1])
         finally:
             os._exit(0)
     os.close(ready[1])
@@ -49,6 +49,7 @@ def launch(machine: Machine) -> None:
         raise Refusal("failed", said.decode(errors="replace") or "its process did not start", passing=True)
     if spec["network"] is None:  # machines that do not belong together do not see each other
         isolate(f"vb-{machine.name}")
+    show(machine)
 
 
 def command(machine: Machine, spec: Any, bridge: str) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +19,7 @@ from hansa.machines.drivers.nspawn.helper.tools import locked, read_json, run, w
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 _OPEN_TREE, _MOVE_MOUNT, _CLONE, _FROM_NOWHERE = 428, 429, 1, 4
-_SETNS, _NOFOLLOW, _NEWNS = 308, 8, 0x00020000
+_NOFOLLOW, _NEWNS = 8, 0x00020000
 _BUSY, _FAILED = 16, 97
 
 
@@ -65,20 +67,26 @@ class Disk:
         with locked(os.path.join(self.store.root, "locks", f"volume-{self.key}")):
             yield
 
-    def bring(self) -> None:
-        """It is mounted here."""
+    def tree(self) -> int:
+        """A mount of it that is nowhere yet: a descriptor. Call it where nobody else sees what is mounted."""
         mount_file(self.image, self.mount)
+        return _call(_OPEN_TREE, -100, self.mount.encode(), _CLONE | os.O_CLOEXEC)
 
-    def take_away(self) -> bool:
-        """It is not mounted here any more; False while somebody uses it."""
-        while os.path.ismount(self.mount):
-            try:
-                run("umount", self.mount)
-            except Refusal as refusal:
-                if "busy" in str(refusal):
-                    return False
-                raise
-        return True
+    def is_free(self) -> bool:
+        """Whether it is mounted nowhere any more; False while a guest uses it."""
+        for _ in range(50):  # the loop device lets go a moment after its last mount
+            if not self.is_looped():
+                return True
+            time.sleep(0.02)
+        return False
+
+    def is_looped(self) -> bool:
+        """Whether the kernel still has the file as a disk: it has, while any guest's mount of it is left."""
+        for name in glob.glob("/sys/block/loop*/loop/backing_file"):
+            with contextlib.suppress(OSError), open(name, encoding="utf-8", errors="replace") as file:
+                if file.read().strip() == os.path.realpath(self.image):
+                    return True
+        return False
 
 
 def disks_of(machine: Machine) -> list[Disk]:
@@ -89,19 +97,32 @@ def disks_of(machine: Machine) -> list[Disk]:
     return [one for one in found if (about := one.about()) is not None and about["attached"] == machine.key]
 
 
-def binds(machine: Machine) -> list[str]:
-    """Words for systemd-nspawn: each volume of a machine at its path. They are mounted here by now."""
-    words = []
+def show(machine: Machine) -> None:
+    """A machine has just been started: it gets its volumes.
+
+    From outside, as one that runs does: what systemd-nspawn itself binds cannot be taken away again.
+    """
     for disk in disks_of(machine):
-        disk.bring()
-        words.append(f"--bind={disk.mount}:{disk.need()['path']}")
-    return words
+        show_disk(machine, disk, disk.need()["path"])
+
+
+def show_disk(machine: Machine, disk: Disk, place: str) -> None:
+    """A machine that runs has a volume at a path. Raises Refusal, passing where the machine is not so far yet."""
+    cgroup = Cgroup(machine)
+    for _ in range(500):
+        if (first := cgroup.first()) is not None:
+            break
+        time.sleep(0.01)
+    else:
+        raise Refusal("failed", "the machine has no process 1 yet", passing=True)
+    owner = 0 if machine.need()["trusted"] else UIDS
+    in_guest(first, lambda: alone(disk.tree), lambda tree: graft(tree, place, owner))
 
 
 def leave(machine: Machine) -> None:
     """A machine is gone, and nothing of it runs: its volumes are nobody's."""
     for disk in disks_of(machine):
-        if not disk.take_away():
+        if not disk.is_free():
             raise Refusal("busy", f"the volume {disk.key} is still in use", passing=True)
         disk.note(attached=None, path=None)
 
@@ -138,15 +159,8 @@ def verb_attach(store: Store, key: str, machine: str, path: str | None) -> dict[
             raise Refusal("taken", f"the volume belongs to {about['attached']} now")
         place = path or about["path"] or f"/mnt/{about['name']}"
         disk.note(attached=machine, path=place)
-        first = Cgroup(guest).first() if guest.running() is not None else None
-        if first is not None:
-            disk.bring()
-            owner = 0 if guest.need()["trusted"] else UIDS
-            tree = _call(_OPEN_TREE, -100, disk.mount.encode(), _CLONE | os.O_CLOEXEC)
-            try:
-                in_guest(first, lambda: graft(tree, place, owner))
-            finally:
-                os.close(tree)
+        if guest.running() is not None:
+            show_disk(guest, disk, place)
         return seen(disk)
 
 
@@ -155,7 +169,7 @@ def verb_detach(store: Store, key: str) -> dict[str, Any]:
     disk = Disk(store, key)
     about = disk.about()
     if about is None or about["attached"] is None:
-        return {"gone": disk.take_away()}
+        return {"gone": disk.is_free()}
     guest = store.machine(about["attached"])
     with guest.lock(), disk.lock():
         about = disk.need()
@@ -163,9 +177,9 @@ def verb_detach(store: Store, key: str) -> dict[str, Any]:
             return {"gone": False}
         first = Cgroup(guest).first() if guest.running() is not None else None
         place = about["path"]
-        if first is not None and in_guest(first, lambda: unmount(place)) == _BUSY:
+        if first is not None and in_guest(first, lambda: 0, lambda _: unmount(place)) == _BUSY:
             return {"gone": False}
-        if not disk.take_away():
+        if not disk.is_free():
             return {"gone": False}
         disk.note(attached=None, path=None)
     return {"gone": True}
@@ -207,10 +221,18 @@ def unmount(place: str) -> int:
     return _BUSY if ctypes.get_errno() == errno.EBUSY else 0
 
 
-def in_guest(first: int, work: Callable[[], int]) -> int:
+def alone(work: Callable[[], int]) -> int:
+    """Do something in a view of files of one's own, which nobody copies, and which ends with this process."""
+    _checked(ctypes.CDLL(None, use_errno=True).unshare(_NEWNS))
+    run("mount", "--make-rprivate", "/")
+    return work()
+
+
+def in_guest(first: int, before: Callable[[], int], work: Callable[[int], int]) -> int:
     """Do something in a child of ours that has the guest's view of files: its answer, a small number.
 
-    Nothing of the guest's is executed. Raises Refusal where it fails.
+    ``before`` is done with our own view; what it gives is given on. Nothing of the guest's is executed. Raises
+    Refusal where it fails.
     """
     namespace = os.open(f"/proc/{first}/ns/mnt", os.O_RDONLY)
     reading, writing = os.pipe()
@@ -219,8 +241,9 @@ def in_guest(first: int, work: Callable[[], int]) -> int:
         code = _FAILED
         try:
             os.close(reading)
-            _call(_SETNS, namespace, _NEWNS)
-            code = work()
+            brought = before()
+            _checked(ctypes.CDLL(None, use_errno=True).setns(namespace, _NEWNS))
+            code = work(brought)
         except BaseException as error:  # noqa: BLE001 - the end of a process: told to whoever waits
             os.write(writing, str(error).encode()[:400])
         finally:
@@ -239,7 +262,11 @@ def _call(number: int, *arguments: int | bytes) -> int:
     """A system call that libc may not know by name. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     words = [ctypes.c_long(one) if isinstance(one, int) else ctypes.c_char_p(one) for one in arguments]
-    found: int = libc.syscall(ctypes.c_long(number), *words)
+    return _checked(libc.syscall(ctypes.c_long(number), *words))
+
+
+def _checked(found: int) -> int:
+    """What a call of libc gave. Raises OSError."""
     if found < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return found
