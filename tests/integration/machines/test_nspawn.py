@@ -14,7 +14,7 @@ from hansa.machines.drivers.nspawn.driver import Nspawn
 from tests.support.nspawn import NspawnPlace, image, nspawn_place
 from tests.support.ssh_in import ansible_ping, inside, new_key
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 _DEADLINE_S = 180
 
 
