@@ -38,7 +38,10 @@ def network() -> Iterator[Apart]:
         pytest.skip("needs root: it makes a network")
     need(["ip", "nsenter"], ["iproute2", "util-linux"])
     holder = subprocess.Popen(
-        [sys.executable, "-S", "-c", _HOLD + "signal.pause()"], stdout=subprocess.PIPE, preexec_fn=die_with_parent
+        [sys.executable, "-S", "-c", _HOLD + "signal.pause()"],
+        stdout=subprocess.PIPE,
+        preexec_fn=die_with_parent,
+        start_new_session=True,
     )
     try:
         assert holder.stdout is not None

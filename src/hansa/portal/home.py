@@ -23,6 +23,8 @@ from hansa.kernel.errors import Fault
 from hansa.kernel.events import EventLog
 from hansa.kernel.http import MOST, provided
 from hansa.kernel.status import Party
+from hansa.machines.service import MachineService
+from hansa.machines.store import Search
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
 from hansa.portal.sites import may_steer
@@ -36,12 +38,14 @@ Jobs = Annotated[JobService, Depends(provided(JobService))]
 Sites = Annotated[SiteService, Depends(provided(SiteService))]
 Vos = Annotated[VoService, Depends(provided(VoService))]
 Images = Annotated[ImageService, Depends(provided(ImageService))]
+Machines = Annotated[MachineService, Depends(provided(MachineService))]
 Capacities = Annotated[CapacityService, Depends(provided(CapacityService))]
 Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
 Log = Annotated[EventLog, Depends(provided(EventLog))]
 Pages = Annotated[Portal, Depends(provided(Portal))]
 Reader = Annotated[Visit, visitor(Permission.SELF_READ)]
 _SOON = timedelta(days=14)
+_HITS = 10
 
 
 @dataclass(frozen=True)
@@ -132,12 +136,15 @@ async def search(
     sites: Sites,
     vos: Vos,
     images: Images,
+    machines: Machines,
     portal: Pages,
     q: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """Everything of the reader's with this number or name."""
     word = q.strip()
     hits = await _find(visit, jobs, sites, vos, word) if word else []
+    found, _ = await machines.search(visit.caller, Search(word, limit=_HITS)) if word else ([], 0)
+    hits += [Hit("machine", one.name, f"/machines/{one.name}", one.status.message) for one in found]
     small = word.lower()
     for image in (await images.list_images(visit.caller, None, 1000)).items if word else ():
         if small in image.name.lower() or small in image.title.lower():
@@ -156,7 +163,7 @@ async def _find(visit: Visit, jobs: JobService, sites: SiteService, vos: VoServi
         except Fault:
             pass  # it is nobody's, or not the reader's: the same to them
     quoted = '"' + word.replace('"', " ") + '"'
-    named = await jobs.list_jobs(caller, query=quoted, limit=10)
+    named = await jobs.list_jobs(caller, query=quoted, limit=_HITS)
     hits += [Hit("job", str(job.number), f"/jobs/{job.number}", job.name or "") for job in named.items]
     for site in (await sites.list_sites(caller)).items:
         if small in site.name.lower():

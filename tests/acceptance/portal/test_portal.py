@@ -309,6 +309,20 @@ def test_pages_of_what_is_shared_change_by_themselves(world: World, open_page: O
     expect(page.locator("#vo")).to_contain_text("analysis")
 
 
+def test_the_search_finds_things_of_every_kind(world: World, open_page: Open) -> None:
+    page = open_page()
+    for word, href in (
+        ("sweep", f"/jobs/{world.sweep}"),
+        (str(world.done), f"/jobs/{world.done}"),
+        ("kept", "/machines/kept"),
+        ("nebula", "/sites/NEBULA"),
+        ("galaxies", "/vos/vo.example.org"),
+        ("debian", "/images/show/preset/debian-12"),
+    ):
+        page.goto(f"{world.url}/search?q={word}")
+        expect(page.locator(f"main a[href='{href}']").first).to_be_visible()
+
+
 def test_by_keyboard_alone(world: World, open_page: Open) -> None:
     page = open_page()
     page.keyboard.press("Tab")

@@ -19,11 +19,8 @@ from hansa.machines.drivers.base import Life
 from hansa.machines.drivers.fake import Fault as Wrong
 from tests.support.vmworld import VmWorld
 
-
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what is asked of the database here is asked of both dialects by the suites of jobs and machines."""
-    return f"sqlite:///{tmp_path}/hansa.db"
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""SQLite alone: what is asked of the database here is asked of both dialects by the suites of jobs and machines."""
 
 
 @pytest.fixture
