@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG as HTTPX_TIMEOUT
+from hypothesis import HealthCheck, settings
 
 from tests.support.groups import Scheduler, arrange
 
@@ -15,6 +16,9 @@ pytest_plugins = ["tests.support.leftovers", "tests.support.postgres", "tests.su
 
 for _part in ("connect", "read", "write", "pool"):  # five seconds are not enough on a busy computer
     setattr(HTTPX_TIMEOUT, _part, 120.0)
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:

@@ -1,4 +1,4 @@
-"""OpenNebula's OCCI interface, as its manual describes it (3.8): a cloud without computers."""
+"""OpenNebula's OCCI interface as Libcloud's driver (3.8) speaks it: a cloud without computers."""
 
 from __future__ import annotations
 

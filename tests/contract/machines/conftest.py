@@ -138,7 +138,7 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 
 
 async def opennebula_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    """The driver that all other clouds of Libcloud share, at OpenNebula's OCCI as its manual describes it."""
+    """The driver that all other clouds of Libcloud share, at OpenNebula's OCCI as Libcloud speaks it."""
     with serve_occi() as occi:
         options = {"api_version": "3.8"}
         account = Account("opennebula", "ada", "secret", url=occi.url, options=options)
