@@ -228,6 +228,7 @@ def test_capacity_is_asked_for_and_agreed_and_an_image_endorsed(world: World, op
     page.click("main a >> text=Debian 12")
     page.click("main button >> text=Take it back")
     expect(page.locator("main")).to_contain_text("No organisation has endorsed it")
+    page.select_option("main select[name=vo]", "vo.example.org")
     page.select_option("#version", "latest")
     page.click("main button >> text='Endorse'")
     expect(page.locator("main")).to_contain_text("Members of vo.example.org may start it")
