@@ -206,8 +206,9 @@ def first_paint_ms(page: httpx.Client, base: str, runs: int) -> float | None:
             shown = context.new_page()
             shown.goto(base + "/")
             entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-            shown.wait_for_function(entry)
-            took.append(float(shown.evaluate(entry)))
+            while (painted := shown.evaluate(entry)) is None:  # to wait in the page takes eval, which the policy forbids
+                shown.wait_for_timeout(5)
+            took.append(float(painted))
             context.close()
     return statistics.median(took[1:])
 
