@@ -206,7 +206,7 @@ def first_paint_ms(page: httpx.Client, base: str, runs: int) -> float | None:
             shown = context.new_page()
             shown.goto(base + "/")
             entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-            while (painted := shown.evaluate(entry)) is None:  # to wait in the page takes eval, which the policy forbids
+            while (painted := shown.evaluate(entry)) is None:  # waiting in the page takes eval: forbidden
                 shown.wait_for_timeout(5)
             took.append(float(painted))
             context.close()
