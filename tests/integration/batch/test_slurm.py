@@ -206,8 +206,12 @@ def test_drained_nodes_finish_what_they_have_and_are_waited_for(cluster: Cluster
         assert cluster.end(running)["exit_code"] == 0
         assert cluster.server.job(waiting)["counts"]["waiting"] == 1
     finally:
+        before = time.time()
         cluster.slurm.run("scontrol", "update", "nodename=n[1-2]", "state=resume")
     assert cluster.end(waiting)["exit_code"] == 0
+    kept = cluster.slurm.folder / "state" / "node_state"
+    # A controller that is killed before it has written that down comes back with drained nodes.
+    eventually(lambda: kept.stat().st_mtime > before, "the controller has written it down", pause_s=0.5)
     assert cluster.hansa("job", "logs", str(running)).out == "went\n"
 
 
