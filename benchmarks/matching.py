@@ -136,6 +136,9 @@ def _pilot(number: int) -> Any:
         node={},
         tags=[],
         required_tags=[],
+        nodes=1,
+        batch=None,
+        vo=None,
     )
 
 

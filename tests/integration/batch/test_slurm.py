@@ -217,7 +217,9 @@ def test_drained_nodes_finish_what_they_have_and_are_waited_for(cluster: Cluster
 
 def test_slurmctld_is_killed_and_comes_back(cluster: Cluster) -> None:
     cluster.free()
-    job = cluster.job("--site", "here", "--array", "0-39", "--", "sleep", "0.5")
+    # So long that the controller has written down whose jobs run where, which it does within five seconds: one that
+    # does not know its last jobs gives their numbers again, and drains the nodes that know better.
+    job = cluster.job("--site", "here", "--array", "0-39", "--", "sleep", "12")
     eventually(lambda: cluster.server.job(job)["counts"]["done"], "some tasks are done")
     cluster.slurm.kill_controller()
     ended = cluster.end(job)  # pilots need no controller
