@@ -182,9 +182,11 @@ def test_a_time_limit_and_preemption_are_no_failures(cluster: Cluster) -> None:
             "Slurm's reason is told",
             pause_s=0.5,
         )
-    runs = {path.name: len(path.read_text().splitlines()) for path in began.iterdir()}
-    assert runs.keys() == {"late", "first", "again"}
-    assert min(runs.values()) >= 2, "each ran again; once more where a pilot was taken away before it could report"
+    with cluster.server.client() as client:
+        tasks = [client.get(f"/jobs/{job}/tasks").raise_for_status().json()["items"] for job, _ in (late, first, again)]
+    attempts = {name: task["attempt"] for name, (task,) in zip(("late", "first", "again"), tasks, strict=True)}
+    assert {path.name: len(path.read_text().splitlines()) for path in began.iterdir()} == attempts, "once an attempt"
+    assert min(attempts.values()) >= 2, "each ran again"
     eventually(lambda: not cluster.slurm.jobs(ALL), "what Slurm had queued again is gone", pause_s=0.5)
     asyncio.run(cluster.server.check_books())
 
