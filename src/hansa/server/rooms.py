@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -45,7 +45,8 @@ from hansa.jobs.enrolment import EnrolService, Tickets
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
-from hansa.jobs.measured import measured, started_since
+from hansa.jobs.measured import measured
+from hansa.jobs.measured import started_since as pilots_since
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
@@ -55,12 +56,14 @@ from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock, SystemClock
-from hansa.kernel.database import Database
+from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.machines import local as local_machines
+from hansa.machines.canaries import CanaryStarters, MachineCanaries
+from hansa.machines.canaries import started_since as machines_since
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
 from hansa.machines.libcloud_site import build as build_libcloud
@@ -282,11 +285,16 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
     openstack_sites = OpenstackSites()
+    builders = {"openstack": openstack_sites.build, "libcloud": build_libcloud}
+    start_s = settings.machines.start_s
+    canaries_of = CanaryStarters(
+        {name: MachineCanaries(database, clock, kind_of(name), build, start_s) for name, build in builders.items()}
+    )
     machine_drivers = SiteDrivers(
         database,
         vault,
         egress,
-        {"openstack": openstack_sites.build, "libcloud": build_libcloud},
+        builders,
         local_machines.drivers(settings.machines, home.path / "machines"),
         _equip(tokens),
         openstack_sites.close,
@@ -312,7 +320,16 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     )
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     endpoints = EndpointRoom(
-        kind_of, events, clock, vault, settings.sites, egress, sockets, tokens, started_since=started_since
+        kind_of,
+        events,
+        clock,
+        vault,
+        settings.sites,
+        egress,
+        sockets,
+        tokens,
+        started_since=_started_since,
+        canaries_of=canaries_of,
     )
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
@@ -349,7 +366,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens, canaries_of),
         own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
@@ -389,6 +406,11 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )
+
+
+async def _started_since(tx: Tx, site: str, endpoint_id: str, since: datetime) -> bool:
+    """Whether anything was started there: a pilot, or a machine."""
+    return await pilots_since(tx, site, endpoint_id, since) or await machines_since(tx, site, endpoint_id, since)
 
 
 def _equip(tokens: SiteTokens) -> Equip:
