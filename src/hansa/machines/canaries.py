@@ -195,7 +195,7 @@ def _fits(flavour: Flavour, image: VmImage) -> bool:
     return has_disk and flavour.memory_mib >= image.min_memory_mib
 
 
-def _size(one: Flavour) -> tuple[int, int, bool, int, str]:
+def _size(one: Flavour) -> tuple[int, int, int, str]:
     return one.vcpus, one.memory_mib, one.disk_gib, one.name
 
 

@@ -53,6 +53,7 @@ from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.retention import Retention
 from hansa.jobs.service import JobService
+from hansa.jobs.steered import Steered
 from hansa.jobs.timers import Timers
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock, SystemClock
@@ -137,6 +138,7 @@ class Rooms:
     program: NodeProgram
     places: EndpointPlaces
     demand: Demand
+    steered: Steered
     timers: Timers
     retention: Retention
     images: ImageService
@@ -164,6 +166,7 @@ class Rooms:
                     await engine.queue.take_over(tx, self.clock.now())
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
+            ("steered", self.steered.run),
             ("timers", self.timers.run),
             ("retention", self.retention.run),
             *((name, engine.run) for name, engine in self.engines.items()),
@@ -392,6 +395,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         program=program,
         places=places,
         demand=Demand(database, events, clock, sites, settings.job.share_half_life_s, authority),
+        steered=Steered(database, events, clock),
         timers=Timers(database, events, clock),
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,

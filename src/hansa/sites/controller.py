@@ -47,6 +47,8 @@ from hansa.sites.wire import Facts
 log = structlog.get_logger(__name__)
 DISCOVER = "discover"
 _MOST_BYTES = 4 * 1024 * 1024
+_SOON_S = 2.0
+"""After a discovery, where a canary is to be sent."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,8 @@ class EndpointRoom:
             canary = loaded.canary
             if not isinstance(outcome.result, Sighting):
                 await self._keep(tx, row, outcome.result, now)
+                if canary is not None and loaded.may_start and (canary.again_at is None or canary.again_at <= now):
+                    soon_s = _SOON_S
             elif canary is not None:
                 canary = replace(canary, vo=outcome.intent.arguments["vo"])
                 canary = await self._note_canary(tx, row, canary, outcome.result, now)

@@ -17,7 +17,7 @@ def test_of_what_a_canary_is_made() -> None:
         VmImage("a", "windows", is_public=True, min_disk_gib=30),
         VmImage("b", "debian", is_public=True, min_disk_gib=10, size_bytes=9),
         VmImage("c", "cirros", is_public=True, size_bytes=1),
-        VmImage("d", "of-the-vo"),
+        VmImage("d", "of-the-vo", size_bytes=5),
     ]
     flavours = [Flavour("z", "zero", 1, 64, 0), Flavour("t", "tiny", 1, 64, 1), Flavour("s", "small", 1, 2048, 20)]
     facts = Facts(flavours=flavours, vm_images=images)
