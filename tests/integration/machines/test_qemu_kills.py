@@ -69,7 +69,7 @@ def test_killed_at_every_step_of_a_life(folder: Path) -> None:
     killed(folder, lambda driver: driver.ensure_volume("data", 1, "data"))
     killed(folder, lambda driver: driver.attach("data", "one"))
     killed(folder, lambda driver: driver.snapshot("one", "snap", "before"))
-    assert [path.name for path in (folder / "snapshots").iterdir()] == ["snap.qcow2"]
+    assert (folder / "snapshots" / "snap.qcow2").is_file()
     killed(folder, lambda driver: driver.stop("one"))
     killed(folder, lambda driver: driver.start("one"))
     assert emulators(folder) == 1

@@ -49,6 +49,7 @@ from hansa.machines.drivers.qemu.command import (
 from hansa.machines.drivers.qemu.processes import detached, end, free_port, kill_all, strays, until_gone
 from hansa.machines.drivers.qemu.qmp import Qmp, QmpError, talk
 from hansa.machines.drivers.qemu.store import Store, process_of, read, remove, write
+from hansa.machines.drivers.scratch import clear, scratch
 
 _CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -258,14 +259,12 @@ class Qemu:
 
     async def snapshot(self, key: Key, snapshot_key: Key, name: str) -> Snapshot:  # noqa: ARG002 - the catalogue names it
         target = self._folder / "snapshots" / f"{_checked(snapshot_key)}.qcow2"
-        work = target.with_name(f".{snapshot_key}")
         if not target.is_file():
             self._store.need(key)
-            remove(work)
-            async with self._lock(key):
-                made = await self._copy(self._store.machines / key, work)
-            made.rename(target)
-        remove(work)
+            with scratch(target.parent) as work:
+                async with self._lock(key):
+                    made = await self._copy(self._store.machines / key, work)
+                made.rename(target)
         return Snapshot(Progress.DONE, path=target, size_bytes=target.stat().st_size)
 
     async def _copy(self, folder: Path, work: Path) -> Path:
@@ -289,7 +288,7 @@ class Qemu:
 
     async def delete_snapshot(self, snapshot_key: Key) -> Progress:
         (self._folder / "snapshots" / f"{_checked(snapshot_key)}.qcow2").unlink(missing_ok=True)
-        remove(self._folder / "snapshots" / f".{snapshot_key}")
+        clear(self._folder / "snapshots")
         return Progress.DONE
 
     async def ensure_volume(self, volume_key: Key, size_gib: int, name: str) -> Volume:  # noqa: ARG002
