@@ -43,7 +43,7 @@ def killed(folder: Path, ask: Callable[[Qemu], Awaitable[object]]) -> None:
     """Ask a driver that is killed, and the one of the next server, until one comes to the end."""
 
     async def work() -> None:
-        while await ask(Qemu(folder, patience_s=0.5)) is Progress.PENDING:
+        while await ask(Qemu(folder, patience_s=0.05)) is Progress.PENDING:
             await asyncio.sleep(0.2)
 
     kill_until_done(lambda: asyncio.run(work()))
