@@ -136,6 +136,8 @@ class Ec2Machines(LibcloudBase):
 
     def _destroy(self, api: Any, key: Key) -> Progress:
         _release(api, key)
+        for node in self._listed(api, key):
+            ec2_volumes.free(api, node)
         if super()._destroy(api, key) is Progress.PENDING:
             return Progress.PENDING
         if key in {one.name for one in api.list_key_pairs()}:

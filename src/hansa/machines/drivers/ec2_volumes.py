@@ -71,10 +71,8 @@ def attach(api: Any, key: Key, node: Any) -> Volume:
 
 def detach(api: Any, key: Key) -> Progress:
     """Asked once: a second order while the guest holds on to it is an error."""
-    found = [one for one in _listed(api, key) if one.extra.get("instance_id")]
-    for one in found:
-        if one.extra.get("attachment_status") != "detaching":
-            api.detach_volume(one)
+    for one in _listed(api, key):
+        _free(api, one)
     return Progress.PENDING if any(one.extra.get("instance_id") for one in _listed(api, key)) else Progress.DONE
 
 
@@ -85,6 +83,19 @@ def delete(api: Any, key: Key) -> Progress:
         if one.extra.get("state") != "deleting":
             api.destroy_volume(one)
     return Progress.PENDING if _listed(api, key) else Progress.DONE
+
+
+def free(api: Any, node: Any) -> None:
+    """Take a machine's volumes of ours from it: clouds like EC2 do not all let them go with it."""
+    for one in api.list_volumes(node=node, ex_filters={"tag-key": TAG}):
+        _free(api, one)
+
+
+def _free(api: Any, volume: Any) -> None:
+    has = volume.extra.get("instance_id")
+    if has and volume.extra.get("attachment_status") != "detaching":
+        params = {"Action": "DetachVolume", "VolumeId": volume.id, "InstanceId": has}
+        api.connection.request(api.path, params=params)
 
 
 def _listed(api: Any, key: Key) -> list[Any]:

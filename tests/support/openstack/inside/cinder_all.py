@@ -14,8 +14,8 @@ monkey_patch.patch("threading")
 
 import os_brick  # noqa: E402
 import waitress  # noqa: E402
-from cinder.wsgi.api import application  # noqa: E402, I001 - reads the configuration
 from cinder import service  # noqa: E402
+from cinder.wsgi.api import application  # noqa: E402 - reads the configuration
 from oslo_config import cfg  # noqa: E402
 
 BACKEND = "thin"
