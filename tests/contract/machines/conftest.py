@@ -148,8 +148,8 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
     with ec2_server(lost) as url:
         account = Account("ec2", "testing", "testing", region="us-east-1", url=url)
-        drivers = [Ec2Machines(account) for _ in range(2)]
-        yield Place(*drivers, spec, Size(2, 2048), 60.0, lambda: call(account, look), lose=lose)
+        first, second = Ec2Machines(account), Ec2Machines(account)
+        yield Place(first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), lose=lose)
 
 
 async def opennebula_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
