@@ -122,10 +122,11 @@ def test_what_a_task_uses_is_drawn_while_it_runs(world: World, open_page: Open) 
     memory = page.locator("#state figure.curve", has_text="asked for 77 MiB")
     expect(memory.locator("line.limit")).to_have_count(1)
     rows = page.locator("#state details.twin tbody tr")
-    page.click("text=The same as a table")
-    expect(rows.first).to_contain_text("1.0 s")
     before = rows.count()
     expect(rows.nth(before)).to_be_attached(timeout=120_000)  # it grows by itself
+    page.click("text=The same as a table")
+    expect(rows.first).to_be_visible()
+    expect(rows.first).to_contain_text("1.0 s")
     world.api.post(f"/jobs/{job}/kill", json={})
     world.wait(job)
     page.goto(f"{world.url}/jobs/{world.long}/usage")
@@ -133,9 +134,9 @@ def test_what_a_task_uses_is_drawn_while_it_runs(world: World, open_page: Open) 
     page.click("text=Show")
     expect(page.locator("#state h2").first).to_have_text("Task 1 over its time")
     expect(page.locator("#state")).to_contain_text("How its tasks differ")
-    stranger = world.other("peeps")
-    assert stranger.get(f"/jobs/{job}/tasks/0/usage").status_code == 404
-    assert stranger.get(f"/jobs/{job}/usage").status_code == 404
+    with world.other("peeps") as stranger:
+        assert stranger.get(f"/jobs/{job}/tasks/0/usage").status_code == 404
+        assert stranger.get(f"/jobs/{job}/usage").status_code == 404
 
 
 def test_html_in_names_and_logs_is_text(world: World, open_page: Open) -> None:

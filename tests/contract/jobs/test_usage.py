@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +38,8 @@ def runs(lease: Lease, index: int, series: UsageSeries | None) -> RunningTask:
 async def rows_of(world: World, job: int) -> list[tuple[int, int]]:
     query = sa.select(task_series.c.index, task_series.c.attempt).where(task_series.c.job == job)
     async with world.database.read() as tx:
-        return [(row[0], row[1]) for row in (await tx.execute(query.order_by("index", "attempt"))).all()]
+        rows: Sequence[Any] = (await tx.execute(query.order_by("index", "attempt"))).all()
+    return [(row[0], row[1]) for row in rows]
 
 
 async def test_a_task_is_seen_while_it_runs_and_after(world: World) -> None:

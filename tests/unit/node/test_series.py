@@ -149,13 +149,16 @@ def test_a_task_with_gpus_has_their_load(tmp_path: Path) -> None:
         work()
 
     gpus = Gpus(at_once, lambda: 0.0, _tool(tmp_path, 'echo "0, GPU-a, 40, 100"; echo "1, GPU-b, 80, 300"'))
-    task: Any = SimpleNamespace(started=100.0, is_setup=False, recorder=None, gpus=("0", "GPU-b"))
+    task: Any = SimpleNamespace(started=100.0, is_setup=False, gpus=("0", "GPU-b"))
+    task.recorder = None
     curves = Curves(gpus)
     curves.note(task, Usage(0.1, 7.0), [], 100.5)
-    assert task.recorder is None  # too young
+    too_young = task.recorder
+    assert too_young is None
     for number in range(1, 11):
         curves.note(task, Usage(number * 0.5, 7.0), [], 100.0 + number)
-    found = task.recorder.series()
+    recorder: Any = task.recorder
+    found = recorder.series()
     assert found.gpus == pytest.approx([1.2] * 10)
     assert found.gpu_memory_mib == [400.0] * 10
-    assert task.recorder.total(GPU) == pytest.approx(12.0)
+    assert recorder.total(GPU) == pytest.approx(12.0)
