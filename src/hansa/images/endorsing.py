@@ -63,6 +63,7 @@ class EndorsementService:
                 new.vo,
             )
             await self._events.record(tx, event)
+            tx.ring(store.TOPIC)
         return await self._images.get(caller, name)
 
     async def _version(self, tx: Tx, image_id: str, name: str, new: NewEndorsement) -> str | None:
@@ -92,6 +93,7 @@ class EndorsementService:
                 vo,
             )
             await self._events.record(tx, event)
+            tx.ring(store.TOPIC)
         return await self._images.get(caller, name)
 
     async def policy(self, caller: Caller, vo: str) -> ImagePolicy:

@@ -212,7 +212,7 @@ async def test_an_image_is_sent_as_it_is_read(glance: Glance) -> None:
 def test_what_a_vo_endorses_comes_by_itself_is_replaced_and_goes(federation: Federation) -> None:
     operator, name = federation.server.operator(), "NEBULA-SYNC"
     operator.timeout = 300
-    settings = {"auth": "v3password", "image_sync": True}
+    settings = {"auth": "v3password"}
     end: dict[str, Any] = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "settings": settings}
     end |= {"vos": {VO: "admin"}, "credential": {"username": "admin", "password": PASSWORD}}
     operator.post("/sites", json={"name": name, "endpoints": [end]}).raise_for_status()
