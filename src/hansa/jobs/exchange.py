@@ -19,6 +19,7 @@ from hansa.jobs import (
     errors,
     leases,
     links,
+    matching,
     notices,
     store,
     store_channels,
@@ -172,7 +173,7 @@ class ExchangeService:
             if await store_pilots.has_kills(tx, pilot_id):
                 return _News.SOME
             some = request.want > 0 and bool(
-                await leases.eligible_queues(tx, pilot, request)
+                await matching.eligible_queues(tx, pilot, request)
                 or await leases.has_due(tx, pilot.owner_id, self._clock.now())
             )
             return _News.SOME if some else _News.NONE

@@ -44,11 +44,11 @@ from hansa.jobs.wire import (
     TaskPage,
     TaskUsage,
 )
-from hansa.kernel.http import MOST, provided
+from hansa.kernel.http import API, MOST, provided
 from hansa.kernel.wire import encode
 from hansa.node.protocol import ChannelReply, ChannelRequest
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(prefix=API, tags=["jobs"])
 Jobs = Annotated[JobService, Depends(provided(JobService))]
 Files = Annotated[FileService, Depends(provided(FileService))]
 Usage = Annotated[UsageService, Depends(provided(UsageService))]
