@@ -240,8 +240,8 @@ class Talker:
         if content.chunks:
             body["logs"] = content.chunks
         running = []
-        for task in self._core.active.values():
-            if task.phase is Phase.RUNNING and not task.is_setup and now - task.started > 0.1:
+        for task in (*self._core.active.values(), *self._core.ending.values()):
+            if task.phase in (Phase.RUNNING, Phase.ENDED) and not task.is_setup and now - task.started > 0.1:
                 task.told = True
                 running.append(
                     {"lease": task.lease, "index": task.index, "age_s": round(now - task.started, 3),
