@@ -19,6 +19,7 @@ from .checkpoint import Checkpoints
 from .config import Places
 from .containers.settings import read_only_roots, store_root
 from .core import Arrivals, Core, Job, Refusal, SetupPhase, Signal, Task
+from .curves import Curves, Gpus
 from .doubts import STOPPED, Doubts, taken_away
 from .files import Cache, InputError
 from .finish import (
@@ -103,6 +104,7 @@ class Agent:
         self._deaths: Deque[float] = deque(maxlen=DEATHS)
         self._next_prune = 0.0
         self._sampler = Sampler()
+        self._curves = Curves(Gpus(self._handlers.do, clock))
         self._next_sample = 0.0
         self._next_tick = 0.0
         self._busy_at = self._round_at = clock()
@@ -646,6 +648,7 @@ class Agent:
         for task in old.values():
             usage = usages[task.serial]
             task.cpu_s = usage.cpu_s
+            self._curves.note(task, usage, self._sampler.members[task.serial], now)
             self._signal(self.core.over_memory(task, usage.memory_mib, now))
 
     def _live_speakers(self, now: float) -> List[Speaker]:

@@ -10,6 +10,7 @@ from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
 from .backlog import Rate, free_soon, wanted
 from .outbox import Speaker
 from .protocol import IMAGE, KILLED, MEMORY, NODE, SETUP, WALL_TIME, Channel, ExchangeReply, JobOrder, Lease, TaskRow
+from .series import Recorder
 
 TERM_GRACE_S = {WALL_TIME: 10.0, MEMORY: 0.0}
 KILL_GRACE_S = 5.0
@@ -110,6 +111,7 @@ class Task:
         "phase",
         "pid",
         "queued_at",
+        "recorder",
         "row",
         "saved_at",
         "serial",
@@ -148,6 +150,7 @@ class Task:
         self.base = ""
         self.inputs: Dict[str, Tuple[int, int, int]] = {}
         self.speaker: Optional[Speaker] = None
+        self.recorder: Optional[Recorder] = None  # of what it uses over its time, once it has run for a while
 
     @property
     def is_setup(self) -> bool:

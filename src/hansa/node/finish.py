@@ -13,6 +13,7 @@ from .core import Task
 from .outputs import INLINE_TASK_LIMIT_BYTES, Selection, open_output, read_fields, read_output, select
 from .paths import matcher
 from .protocol import EXITED, KILLED, NODE, OUTPUT, RESUME_BYTES, OutputFile, TaskResult
+from .series import last_series
 from .template import render
 from .transport import AnyTransport, Refused, Unreachable
 from .wire import clean_text
@@ -42,6 +43,7 @@ def basic_result(task: Task, status: int, cpu_s: float, max_rss_kib: int, ended_
         wall_s=max(0.0, ended_at - task.started),
         cpu_s=cpu_s,
         memory_mib=max(task.peak_mib, max_rss_kib / 1024.0),
+        series=None if task.recorder is None else last_series(task.recorder, ended_at - task.started, cpu_s),
     )
 
 

@@ -171,6 +171,14 @@ def _observed(node: Any) -> Observed:
     )  # fmt: skip
 
 
+def _image(api: Any, name: str) -> Any:
+    """One that the cloud offers to everybody. Raises Refused IMAGE."""
+    found = next((one for one in api.list_images(ex_image_ids=[name]) if one.id == name), None)
+    if found is None or str(found.extra.get("is_public")).lower() != "true":
+        raise Refused(Why.IMAGE, f"It has no VM image {name} that can be used.")
+    return found
+
+
 def _create(api: Any, spec: MachineSpec, key: Key, subnet: str | None) -> Observed:
     if spec.image.provider_id is None:
         raise Refused(Why.IMAGE, "Images of the catalogue are not brought to this cloud; name one of its own.")
@@ -184,7 +192,7 @@ def _create(api: Any, spec: MachineSpec, key: Key, subnet: str | None) -> Observ
     if user_data:
         more["ex_userdata"] = user_data
     tags = {name: value for name, value in spec.tags.items() if value} | {TAG: key, "hansa_login": spec.image.login}
-    image = SimpleNamespace(id=spec.image.provider_id)
+    image = _image(api, spec.image.provider_id) if spec.image.is_public else SimpleNamespace(id=spec.image.provider_id)
     api.create_node(spec.name, size, image, ex_metadata=tags, ex_clienttoken=key, **more)
     found = adopt([_observed(one) for one in _nodes(api, key)])
     if found is None:

@@ -287,7 +287,7 @@ def _observed(server: Any) -> Observed:
 def _create(api: Any, spec: MachineSpec, key: Key, network_id: str) -> Observed:
     if spec.image.provider_id is None:
         raise Refused(Why.IMAGE, "The image is not at this provider.")
-    image_id = _image_id(api, spec.image.provider_id)
+    image_id = _image_id(api, spec.image.provider_id, is_public=spec.image.is_public)
     flavour = _flavour(api, spec.size)
     more: dict[str, Any] = {}
     if spec.ssh_keys:
@@ -334,9 +334,10 @@ def _smallest(api: Any, size: Size) -> Any | None:
     return min(fit, key=lambda one: (one.vcpus, one.ram, one.disk, one.name), default=None)
 
 
-def _image_id(api: Any, name: str) -> str:
+def _image_id(api: Any, name: str, *, is_public: bool) -> str:
     found = api.image.find_image(name, ignore_missing=True)
-    if found is None or found.status != "active":
+    is_offered = found is not None and found.visibility == "public" and not found.is_hidden
+    if found is None or found.status != "active" or (is_public and not is_offered):
         raise Refused(Why.IMAGE, f"It has no VM image {name} that can be used.")
     return str(found.id)
 

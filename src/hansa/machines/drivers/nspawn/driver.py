@@ -179,6 +179,11 @@ class Nspawn:
         wish = {"key": _checked(volume_key), "size_gib": size_gib, "name": label, "trusted": not self._is_isolated}
         return _volume(volume_key, await self._helper.ask("volume", wish))
 
+    async def volumes(self) -> list[Key]:
+        """Keys of all volumes here."""
+        found: list[Key] = (await self._helper.ask("volumes", {}))["keys"]
+        return found
+
     async def observe_volume(self, volume_key: Key) -> Volume | None:
         found = await self._helper.ask("observe-volume", {"key": _checked(volume_key)})
         return None if found["state"] == "absent" else _volume(volume_key, found)

@@ -11,6 +11,7 @@ import stat
 import time
 from typing import Any
 
+from hansa.machines.drivers.nspawn.helper.boot import is_local
 from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
 from hansa.machines.drivers.nspawn.helper.disks import base_name, bring_disk
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, network_config, users_of, verb_remove_network
@@ -51,6 +52,9 @@ def _reserve(machine: Machine, spec: dict[str, Any]) -> None:
         seed = machine.file("seed")
         os.makedirs(seed, mode=0o755, exist_ok=True)
         meta = {"instance-id": f"{machine.key}", "local-hostname": spec["name"], "public-keys": spec["ssh_keys"]}
+        spec["local"] = is_local(spec["user_data"])
+        if spec["local"]:
+            meta["dsmode"] = "local"
         files = {
             "meta-data": json.dumps(meta),
             "user-data": spec.pop("user_data") or "#cloud-config\n{}\n",

@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import IO, Any, NoReturn
 
+from hansa.machines.drivers.nspawn.helper.boot import GENERATOR, generator
 from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
 from hansa.machines.drivers.nspawn.helper.disks import mount
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, isolate
@@ -31,6 +32,7 @@ def launch(machine: Machine) -> None:
     for name in ("run.json", "ended.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(machine.file(name))
+    write(machine.file("generator"), generator(spec.get("local", False)), 0o755)
     if os.path.exists(f"/sys/class/net/vb-{machine.name}"):  # the kernel takes a moment to forget that of a past life
         with contextlib.suppress(Refusal):
             run("ip", "link", "delete", f"vb-{machine.name}")
@@ -56,7 +58,7 @@ def launch(machine: Machine) -> None:
 
 
 def command(machine: Machine, spec: Any, bridge: str) -> list[str]:
-    """The command line of systemd-nspawn. Pure."""
+    """The command line of systemd-nspawn."""
     argv = [
         "systemd-nspawn", "--quiet", "--boot", "--keep-unit", "--register=no", "--console=read-only",
         "--link-journal=no", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off", "--timezone=off",
@@ -64,6 +66,8 @@ def command(machine: Machine, spec: Any, bridge: str) -> list[str]:
         f"--machine={machine.name}", f"--hostname={spec['name']}", f"--network-bridge={bridge}",
         f"--bind-ro={machine.file('seed')}:/{SEED}",
     ]  # fmt: skip
+    if os.path.lexists(os.path.join(machine.root, GENERATOR)):
+        argv.append(f"--bind-ro={machine.file('generator')}:/{GENERATOR}")
     if spec["trusted"]:
         return [*argv, "--drop-capability=CAP_MKNOD,CAP_SYS_RAWIO"]
     return [*argv, f"--private-users={UIDS}:{RANGE}", "--private-users-ownership=off"]
