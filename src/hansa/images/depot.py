@@ -104,8 +104,13 @@ class Depot:
         partial.rename(target)
         return Content(sums["sha256"], size, found.format, found.virtual_bytes)
 
-    async def take(self, pieces: AsyncIterator[bytes], limit: int, declared: Format | None) -> Content:
-        """Store what is uploaded. Raises Fault ``images.bad_content`` or ``kernel.storage_full``."""
+    async def take(
+        self, pieces: AsyncIterator[bytes], limit: int, declared: Format | None, checksum: str | None = None
+    ) -> Content:
+        """Store what is uploaded, where it has the checksum.
+
+        Raises Fault ``images.bad_content`` or ``kernel.storage_full``.
+        """
         partial = self.partial(f"upload-{secrets.token_hex(8)}")
         size = 0
         try:
@@ -117,7 +122,7 @@ class Depot:
                             errors.BAD_CONTENT, f"It is larger than {limit:,} bytes (setting images.limit_bytes)."
                         )
                     await asyncio.to_thread(file.write, piece)
-            return await self.publish(partial, None, declared)
+            return await self.publish(partial, checksum, declared)
         except Permanent as error:
             raise Fault(errors.BAD_CONTENT, str(error)) from error
         except OSError as error:
@@ -136,20 +141,14 @@ class Depot:
                 self.path(sha256, form).unlink(missing_ok=True)
 
     async def as_format(self, sha256: str, has: Format, wanted: Format) -> Path:
-        """The content in a format; converted once. Raises Fault ``images.no_tool`` or Temporary."""
+        """The content in a format; converted once. Raises Permanent (``MissingProgramError``) or Temporary."""
         if has is wanted:
             return self.path(sha256)
         target = self.path(sha256, wanted)
         if not target.is_file():
-            await self._convert(self.path(sha256), has, target, wanted)
+            made = await qemu_img.convert(self.path(sha256), has, wanted, target.parent)
+            made.rename(target)
         return target
-
-    async def _convert(self, source: Path, has: Format, target: Path, wanted: Format) -> None:
-        try:
-            made = await qemu_img.convert(source, has, wanted, target.parent)
-        except Permanent as error:
-            raise Fault(errors.NO_TOOL, str(error), hint="Install qemu-utils.") from error
-        made.rename(target)
 
     async def stream(self, path: Path) -> AsyncIterator[bytes]:
         """A file in pieces."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from hansa.kernel.errors import Permanent
 from hansa.machines.build import builder, golden
 from hansa.machines.build.boot import ROOT_AT, is_made_here
 from hansa.machines.build.recipe import Recipe
+from hansa.machines.build.workspace import PREFIX, workspace
 from hansa.machines.drivers.base import MachineSpec, Size
 from tests.support import apt
 from tests.support.nspawn import NspawnPlace, image, nspawn_place
@@ -41,6 +44,56 @@ async def test_the_same_recipe_gives_the_same_image_bit_by_bit(tmp_path: Path) -
     need_builder()
     first, second = await asyncio.gather(made(tmp_path / "one"), made(tmp_path / "two"))
     assert first == second
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from hansa.machines.build import builder
+from tests.integration.machines.test_build import SMALL, quiet
+asyncio.run(builder.build(SMALL, Path(sys.argv[1]), quiet))
+"""
+
+
+def mounted(word: str) -> set[str]:
+    """Processes that have something mounted whose place has this word in it, ours among them."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            if word in path.read_text():
+                found.add(path.parent.name)
+    return found
+
+
+def folder_of(pid: int) -> Path | None:
+    """The folder that a process has locked."""
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if (opened := link.readlink()).parent.name.startswith(PREFIX):
+                    return opened.parent
+    return None
+
+
+def test_a_build_that_is_killed_leaves_no_mount_and_no_process_and_the_next_one_sweeps(tmp_path: Path) -> None:
+    need_builder()
+    with (tmp_path / "said").open("w") as said:
+        build = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "one"], stderr=said)
+    deadline = time.monotonic() + 300
+    while (folder := folder_of(build.pid)) is None or not mounted(folder.name):
+        if build.poll() is not None:
+            pytest.skip(f"no image of Debian can be made here: {(tmp_path / 'said').read_text()[-300:]}")
+        assert time.monotonic() < deadline
+    assert folder.name not in Path("/proc/self/mountinfo").read_text(), "its mounts are its own"
+    build.kill()
+    build.wait()
+    deadline = time.monotonic() + 60
+    while busy := mounted(folder.name):
+        assert time.monotonic() < deadline, busy
+        time.sleep(0.05)
+    assert folder.is_dir()
+    with workspace():
+        assert not folder.exists()
 
 
 def test_it_starts_by_itself(tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ class Image:
     """What a provider should write on it, in OpenStack's words (``os_distro``)."""
     min_disk_gib: int = 0
     """The smallest root disk that it fits on; 0: not known."""
+    is_public: bool = False
+    """A user named the provider's own: it is started only where the provider offers it to everybody, as another
+    user's snapshot, or what a VO has withdrawn, may be found in the same project."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,8 @@ class Volume:
     device: str = ""
     surplus: int = 0
     """How many more there are of the same key: ``ensure_volume`` removes them."""
+    failed: str = ""
+    """Where the provider has given it up: its own words. It only remains to be deleted."""
 
 
 @dataclass(frozen=True)
