@@ -45,6 +45,7 @@ apt-get clean 2>/dev/null || true
 cloud-init clean --logs
 rm -rf /var/lib/cloud/seed/* 2>/dev/null || true
 rm -f /etc/ssh/ssh_host_* /root/.ssh/authorized_keys "$1/.ssh/authorized_keys" /root/.bash_history "$1/.bash_history"
+rm -rf /root/.ansible "$1/.ansible"
 rm -f /etc/netplan/50-cloud-init.yaml /etc/systemd/network/10-cloud-init-* /etc/network/interfaces.d/50-cloud-init
 find /var/log -type f -exec truncate -s 0 {} +
 truncate -s 0 /etc/machine-id
