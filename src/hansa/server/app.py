@@ -28,6 +28,7 @@ from hansa.portal.frame import Portal
 from hansa.portal.home import router as portal_home_router
 from hansa.portal.image_places import router as portal_place_router
 from hansa.portal.images import router as portal_image_router
+from hansa.portal.job_usage import router as portal_job_usage_router
 from hansa.portal.jobs import router as portal_job_router
 from hansa.portal.live import router as portal_live_router
 from hansa.portal.machines import router as portal_machine_router
@@ -89,6 +90,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         portal_live_router,
         portal_home_router,
         portal_job_router,
+        portal_job_usage_router,
         portal_machine_router,
         portal_site_router,
         portal_vo_router,
@@ -133,6 +135,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.jobs,
             rooms.exchange,
             rooms.channels,
+            rooms.task_usage,
             rooms.enrolments,
             rooms.program,
             rooms.events,

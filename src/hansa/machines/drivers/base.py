@@ -232,6 +232,8 @@ class Volume:
     device: str = ""
     surplus: int = 0
     """How many more there are of the same key: ``ensure_volume`` removes them."""
+    failed: str = ""
+    """Where the provider has given it up: its own words. It only remains to be deleted."""
 
 
 @dataclass(frozen=True)
