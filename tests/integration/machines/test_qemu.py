@@ -49,9 +49,12 @@ async def test_a_life(tmp_path: Path) -> None:
         said = await asyncio.to_thread(subprocess.run, ["qemu-img", "check", "-q", str(snapshot.path)], check=False)
         assert said.returncode == 0
         assert (await inside(seen, key_file, "true"))[0] == 0, "it goes on after the snapshot"
+        assert await driver.delete_image(spec.image.checksum) is Progress.PENDING, "a machine needs it"
     finally:
         for key in await driver.list_keys():
             await driver.delete(key)
+    assert await driver.delete_image(spec.image.checksum) is Progress.DONE
+    assert await driver.bases() == {}
     await driver.delete_volume("data")
     await driver.delete_snapshot("snap")
     assert await driver.leftovers() == []

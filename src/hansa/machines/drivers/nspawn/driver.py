@@ -7,7 +7,6 @@ Conversions of images, which are files of ours, are done here, as whoever runs t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from hansa.machines.drivers.base import (
     Ssh,
     Volume,
     Why,
+    base_of,
     check,
 )
 from hansa.machines.drivers.guest import guest_of
@@ -216,12 +216,6 @@ class Nspawn:
         """What is left of machines that are gone: nothing, if all is well."""
         found: list[str] = (await self._helper.ask("sweep", {}))["left"]
         return found
-
-
-def base_of(image: Image) -> str:
-    """The name of an image's unpacked tree: its SHA-256, or one made of whatever checksum it has."""
-    algorithm, _, value = image.checksum.partition(":")
-    return value if algorithm == "sha256" else hashlib.sha256(image.checksum.encode()).hexdigest()
 
 
 def _checked(key: Key) -> Key:

@@ -28,10 +28,10 @@ from hansa.machines.drivers.base import (
     Ssh,
     Volume,
     Why,
+    base_of,
     check,
 )
 from hansa.machines.drivers.guest import guest_on_console, keys_on_console
-from hansa.machines.drivers.nspawn.driver import base_of
 from hansa.machines.drivers.qemu import kvm
 from hansa.machines.drivers.qemu.bases import Base, Bases
 from hansa.machines.drivers.qemu.command import (
