@@ -48,10 +48,10 @@ class Place:
     """What is left at the place of machines, in words; empty when all is deleted."""
     hypervisor: Callable[[], Awaitable[None]] = field(default=lambda: _done())
     """Does what a hypervisor would do now, where the place has none that is real."""
-    speaks: bool = True
-    """Whether a console says something within seconds; where not, a test that boots a guest anyway reads it."""
     lose: Callable[[str], Awaitable[None]] | None = None
     """From now on the next answer to the creation of a ``machine``, ``volume`` or ``address`` gets lost, once made."""
+    speaks: bool = True
+    """Whether a console says something within seconds; where not, a test that boots a guest anyway reads it."""
 
 
 async def _nothing() -> list[str]:

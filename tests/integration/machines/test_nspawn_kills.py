@@ -10,8 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from hansa.machines.drivers.base import Life
-from hansa.machines.drivers.nspawn.driver import base_of
+from hansa.machines.drivers.base import Life, base_of
 from hansa.machines.drivers.nspawn.helper.__main__ import VERBS
 from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
 from hansa.machines.drivers.nspawn.helper.store import Store
