@@ -38,6 +38,8 @@ class LibcloudSettings(KindSettings):
     """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else that is listed here."""
     canary_flavour: str | None = Field(default=None, max_length=200)
     """Flavour of canaries, by name. Default: the smallest without GPUs that the VM image fits."""
+    zone: str | None = Field(default=None, max_length=200)
+    """For ec2: the availability zone of machines and volumes. Default: that of the subnet, else the region's first."""
 
 
 class LibcloudKind:

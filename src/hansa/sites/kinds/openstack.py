@@ -49,8 +49,9 @@ class OpenstackSettings(KindSettings):
     """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else a public one."""
     canary_flavour: str | None = Field(default=None, max_length=200)
     """Flavour of canaries, by name. Default: the smallest without GPUs that the VM image fits."""
-    image_sync: bool = False
-    """Whether the VO's VM images are brought here automatically."""
+    image_sync: bool | None = None
+    """Whether the VM images that a VO endorses are brought here by themselves; also for one VO only, in its settings.
+    Default: yes; no at a site that somebody keeps for himself."""
     image_formats: list[str] = Field(default_factory=lambda: ["qcow2", "raw"], max_length=20)
     """Formats of VM images that it takes."""
     entitlement: str | None = Field(default=None, max_length=500)
