@@ -14,7 +14,7 @@ from hansa.sites.wire import Facts, Flavour, SitePolicy, VmImage
 
 def test_of_what_a_canary_is_made() -> None:
     images = [
-        VmImage("a", "windows", is_public=True, min_disk_gib=30),
+        VmImage("a", "windows", is_public=True, min_disk_gib=30, min_memory_mib=4096),
         VmImage("b", "debian", is_public=True, min_disk_gib=10, size_bytes=9),
         VmImage("c", "cirros", is_public=True, size_bytes=1),
         VmImage("d", "of-the-vo", size_bytes=5),
