@@ -105,8 +105,8 @@ async def test_no_new_work_starts_and_what_runs_ends_by_itself(desk: Desk, word:
     assert message in refused.json()["detail"]
     (folder / "go").touch()
     await until(desk, pilot, lambda row: row.phase == "ended")
-    said = lambda: desk.server.job(number)["status"]["message"]  # noqa: E731
-    eventually(lambda: message in said(), "the job says why it waits", DEADLINE_S)
+    says = f"the job says {message}"
+    eventually(lambda: message in str(desk.server.job(number)["status"]["message"]), says, DEADLINE_S)
     job = desk.server.job(number)
     assert (job["status"]["reason"], job["status"]["waiting_on"]) == ("jobs.no_site_now", "site")
     assert job["counts"]["done"] == CORES, job["counts"]
