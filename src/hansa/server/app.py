@@ -128,6 +128,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.endorsing,
             rooms.registry_logins,
             rooms.machines,
+            rooms.meters,
             rooms.volumes,
             rooms.snapshots,
             rooms.image_places,
