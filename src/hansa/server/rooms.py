@@ -32,6 +32,7 @@ from hansa.images.controller import TUNING as IMAGE_TUNING
 from hansa.images.controller import VersionRoom, expire_endorsements
 from hansa.images.depot import Depot
 from hansa.images.endorsing import EndorsementService
+from hansa.images.publishing import PublishedLists
 from hansa.images.service import ImageService
 from hansa.images.sources import Sources
 from hansa.images.subscriptions import SubscriptionRoom
@@ -140,6 +141,7 @@ class Rooms:
     retention: Retention
     images: ImageService
     endorsing: EndorsementService
+    image_lists: PublishedLists
     machines: MachineService
     volumes: VolumeService
     snapshots: SnapshotService
@@ -312,6 +314,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     places = EndpointPlaces(
         local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, ca_file, machine_batch
     )
+    endorsing = EndorsementService(database, events, clock, images, home.url)
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     endpoints = EndpointRoom(
         kind_of, events, clock, vault, settings.sites, egress, sockets, tokens, started_since=started_since
@@ -381,7 +384,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         timers=Timers(database, events, clock),
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
-        endorsing=EndorsementService(database, events, clock, images, home.url),
+        endorsing=endorsing,
+        image_lists=PublishedLists(database, clock, vault, images, endorsing, home.url),
         machines=machines,
         enrolments=EnrolService(database, events, clock, identity, tickets, program, home.pilot_urls(), settings.job),
         volumes=VolumeService(database, events, clock, machine_drivers, sites, vos, authority),
