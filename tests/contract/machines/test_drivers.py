@@ -283,6 +283,6 @@ async def test_the_console_can_be_read(place: Place, key: str) -> None:
     with pytest.raises(Refused):
         await driver.console_log(key)
     await made(place, key)
-    text = await until(place, lambda: driver.console_log(key, 5), bool)
+    text = await until(place, lambda: driver.console_log(key, 5), lambda said: bool(said) or not place.speaks)
     assert len(text.splitlines()) <= 5
     await gone(place, key)
