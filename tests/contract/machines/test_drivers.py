@@ -286,7 +286,7 @@ async def test_console_and_meters_can_be_read(place: Place, key: str) -> None:
     with pytest.raises(Refused):
         await driver.console_log(key)
     await made(place, key)
-    text = await until(place, lambda: driver.console_log(key, 5), bool)
+    text = await until(place, lambda: driver.console_log(key, 5), lambda said: bool(said) or not place.speaks)
     assert len(text.splitlines()) <= 5
     if Can.METERS in place.driver.capabilities().can:
         await _meters_grow(place, key)
