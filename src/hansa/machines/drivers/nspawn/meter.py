@@ -17,6 +17,8 @@ _V1 = ("cpuacct/cpuacct.usage", "memory/memory.usage_in_bytes", "memory/memory.s
 def read_meter(store: str, key: Key) -> Meter | None:
     """None where it does not run. Raises OSError where the kernel does not tell."""
     cgroup = Cgroup(Store(store).machine(key))
+    if not cgroup.processes():  # of a machine that was stopped it stays
+        return None
     try:
         files = {name: _read(cgroup.path(name)) for name in (_V2 if cgroup.unified else _V1)}
     except FileNotFoundError:
