@@ -107,7 +107,7 @@ def run(quick: bool) -> list[Row]:
                     folder,
                     spec,
                     key_file,
-                    1 if quick else 5,
+                    1 if quick else 3,
                 )
         if not quick and shutil.which("qemu-system-x86_64"):
             with cleared(Qemu(folder / "qemu")) as machines:
