@@ -1,11 +1,10 @@
-"""Machines on the computer at hand: from the wish to a sign-in over SSH, and gone again. Needs root for containers."""
+"""Containers on the computer at hand: from the wish to a sign-in over SSH, and gone again. Needs root."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import os
-import shutil
 import socket
 import tempfile
 import time
@@ -17,14 +16,12 @@ from typing import Any, TypeVar
 from tests.support.ssh_in import new_key
 from tests.support.vmimage import debian_image
 
-from benchmarks.by_hand import Containers, Emulator
+from benchmarks.by_hand import Containers
 from benchmarks.harness import Better, Row, median, rounded, used_by_others
 from hansa.machines.drivers.base import Image, Machines, MachineSpec, Observed, Size, base_of
 from hansa.machines.drivers.nspawn.driver import Nspawn
 from hansa.machines.drivers.nspawn.helper.disks import base_name
 from hansa.machines.drivers.nspawn.root import find_helper, probe
-from hansa.machines.drivers.qemu.bases import Bases
-from hansa.machines.drivers.qemu.driver import Qemu
 
 LIMIT_S = 600.0
 D = TypeVar("D", bound=Machines)
@@ -91,12 +88,18 @@ async def measure(create: Create, delete: Delete, key_file: Path, rounds: int, a
     return found
 
 
+def wish(folder: Path) -> tuple[Path, MachineSpec]:
+    """A new key to sign in with, and a machine that lets it in."""
+    key_file = new_key(folder)
+    key = key_file.with_suffix(".pub").read_text().strip()
+    return key_file, MachineSpec("bench", image(), Size(2, 512), ssh_keys=(key,))
+
+
 def run(quick: bool) -> list[Row]:
-    """Containers, and where it is not to be quick, virtual machines as well; each beside one that is made by hand."""
+    """Hansa's, and beside them those that are made by hand."""
     with tempfile.TemporaryDirectory(prefix="hansa-bench-machines-") as name:
         folder = Path(name)
-        key_file, start = new_key(folder), image()
-        spec = MachineSpec("bench", start, Size(2, 512), ssh_keys=(key_file.with_suffix(".pub").read_text().strip(),))
+        key_file, spec = wish(folder)
         rows: list[Row] = []
         probed, helper = probe(folder / "nspawn"), find_helper(folder / "nspawn" / "store")
         if os.geteuid() == 0 and helper is not None and probed.works:
@@ -109,9 +112,6 @@ def run(quick: bool) -> list[Row]:
                     key_file,
                     1 if quick else 3,
                 )
-        if not quick and shutil.which("qemu-system-x86_64"):
-            with cleared(Qemu(folder / "qemu")) as machines:
-                rows += _qemu(machines, folder / "qemu", spec, key_file)
     return rows
 
 
@@ -161,31 +161,10 @@ def _nspawn(driver: Nspawn, by_hand: Nspawn, folder: Path, spec: MachineSpec, ke
         "at once": ("four containers of nspawn at once, wish to the last sign-in", 4.0),
         "delete": ("container of nspawn, deleted with all that belongs to it", 0.3),
     }
-    return [_row(said, found[name], theirs[name], budget, detail) for name, (said, budget) in works.items()]
+    return [row(said, found[name], theirs[name], budget, detail) for name, (said, budget) in works.items()]
 
 
-def _qemu(driver: Qemu, folder: Path, spec: MachineSpec, key_file: Path) -> list[Row]:
-    """One after the other, each with the computer for itself: an emulated processor takes a real one."""
-    noise = used_by_others()
-    asyncio.run(driver.prepare(spec.image))
-    base = Bases(folder / "bases").find(base_of(spec.image))
-    if base is None or base.kernel is None or base.initrd is None:
-        return []
-    peer = Emulator(folder / "by-hand", base.disk, base.kernel, base.initrd, spec.ssh_keys[0])
-    ours: list[float] = []
-    theirs: list[float] = []
-    try:
-        for _ in range(2):
-            hand = measure(lambda _: peer.create(), lambda _: asyncio.to_thread(peer.delete), key_file, 1, 0)
-            theirs += asyncio.run(hand)["create"]
-            ours += measure_driver(driver, spec, key_file, 1, 0)["create"]
-    finally:
-        peer.delete()
-    detail = {"used_by_others": noise, "load": os.getloadavg()[0]}
-    return [_row("machine of QEMU, emulated, wish to sign-in", ours, theirs, 1.15 * median(theirs), detail)]
-
-
-def _row(said: str, ours: list[float], theirs: list[float], budget: float, detail: dict[str, Any]) -> Row:
+def row(said: str, ours: list[float], theirs: list[float], budget: float, detail: dict[str, Any]) -> Row:
     each = {"each": [rounded(one) for one in ours], "by hand, each": [rounded(one) for one in theirs]}
     peers = {"by hand": rounded(median(theirs))}
     return Row(said, "s", Better.LOWER, rounded(median(ours)), peers, rounded(budget), {**detail, **each})
