@@ -279,6 +279,36 @@ def test_only_operators_administer(server: Server, ada: Browser) -> None:
     assert api.post("/keys/rotate").status_code == 403
 
 
+def _kept(server: Server, ada: httpx.Client) -> set[str]:
+    """Secrets that are given to be kept, in all places where such can be given."""
+    operator = server.operator()
+    end = {
+        "kind": "openstack", "url": "https://keystone.example.org:5000/v3", "settings": {"auth": "v3password"},
+        "credential": {
+            "username": "hansa", "password": "kept-of-an-endpoint", "vo.example.org/secret": "kept-of-a-vo-there",
+        },
+    }  # fmt: skip
+    slurm = {
+        "kind": "slurm", "settings": {"host": "login.example.org", "user": "hansa"},
+        "credential": {"private_key": "kept-private-key-of-a-login"},
+    }  # fmt: skip
+    new = {"name": "SECRETIVE", "endpoints": [end, slurm]}
+    assert operator.post("/sites", json=new).status_code == 201
+    fields = {"id": "app", "secret": "kept-application-credential"}
+    assert ada.put("/vos/vo.example.org/credentials/SECRETIVE", json={"fields": fields}).is_success
+    login = {"username": "ada", "password": "kept-password-of-a-registry"}
+    assert ada.put("/registry-logins/registry.example.org", json=login).is_success
+    service = ada.post("/vos/vo.example.org/services", json={"name": "secretive"})
+    assert service.is_success, service.text
+    shown = operator.get("/sites/SECRETIVE").text + ada.get("/vos/vo.example.org/credentials").text
+    shown += ada.get("/registry-logins").text
+    assert "kept-" not in shown, "what is kept is never shown"
+    return {
+        "kept-of-an-endpoint", "kept-of-a-vo-there", "kept-private-key-of-a-login", "kept-application-credential",
+        "kept-password-of-a-registry", service.json()["secret"],
+    }  # fmt: skip
+
+
 def test_no_secret_is_in_the_database_or_the_logs_in_clear(server: Server, ada: Browser) -> None:
     started = server.post("auth/device", client_id="hansa-cli", scope="openid").json()
     ada.get(started["verification_uri_complete"])
@@ -287,9 +317,11 @@ def test_no_secret_is_in_the_database_or_the_logs_in_clear(server: Server, ada: 
     server.token(grant_type="refresh_token", client_id="hansa-cli", refresh_token=tokens["refresh_token"])
     server.add_client(id="secretive", confidential=True)
     vo = server.api(tokens["access_token"]).post("/vos/vo.example.org/invitations", json={}).json()
+    kept = _kept(server, server.api(tokens["access_token"]))
     key = _signing_key(server.home, header(tokens["access_token"])["kid"]).as_pem(private=True).decode()
     known = {
         *server.secrets,
+        *kept,
         vo["link"].partition("=")[2],
         server.info["token"],
         (server.home / "keys" / "master.key").read_text().strip(),
