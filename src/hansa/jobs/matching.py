@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs.budget import Budget
+from hansa.jobs.bulk import among
 from hansa.jobs.needs import Needs, Place, lacks, needs_from_text, needs_of_queue, place_of_pilot
 from hansa.jobs.store import HAS_WORK, MAY_RUN, NONE, OPEN
 from hansa.jobs.tables import jobs, queues
@@ -76,12 +77,8 @@ def _eligible(dialect: DialectName, most: int) -> sa.Select[Any]:
 
 @lru_cache(maxsize=2)
 def _named(dialect: DialectName) -> sa.Select[Any]:
-    """Open jobs by number, locked. To PostgreSQL the numbers are one parameter, so that it is always one statement."""
-    numbers: sa.BindParameter[int] = sa.bindparam("numbers", expanding=True)
-    is_named: sa.ColumnElement[bool] = jobs.c.number.in_(numbers)
-    if dialect == "postgresql":
-        is_named = jobs.c.number == sa.any_(sa.bindparam("numbers", type_=sa.ARRAY(sa.BigInteger)))
-    query = sa.select(jobs).where(is_named, OPEN).order_by(*_IN_ORDER).limit(_MOST)
+    """Open jobs by number, locked."""
+    query = sa.select(jobs).where(among(jobs.c.number, dialect), OPEN).order_by(*_IN_ORDER).limit(_MOST)
     return query.with_for_update(skip_locked=True)
 
 
