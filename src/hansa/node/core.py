@@ -211,6 +211,7 @@ class Core:
         self._with_setup: Dict[int, Job] = {}
         self.tasks: Dict[Tuple[int, int], Task] = {}  # that have not ended
         self.active: Dict[int, Task] = {}  # by serial: starting or running, setups too
+        self.ending: Dict[int, Task] = {}  # gone, but how it ended or what it leaves is still being found out
         self.waiting: Deque[Task] = deque()
         self.owed: Dict[int, int] = {}  # lease -> results not yet acknowledged
         self.rate = Rate()
@@ -551,10 +552,19 @@ class Core:
         """Of the pilot's own wall time; None if it has no end."""
         return None if self.ends_at is None else max(0.0, self.ends_at - now)
 
+    def stood_still(self, seconds: float) -> None:
+        """Pilot and tasks were suspended together for so long: that counts for no limit, as in the batch system."""
+        if self.ends_at is not None:
+            self.ends_at += seconds
+        for task in self.active.values():
+            task.started += seconds
+            if task.kill_at is not None:
+                task.kill_at += seconds
+
     @property
     def is_idle(self) -> bool:
         """Nothing leased is unfinished."""
-        return not self.tasks and not self.active
+        return not self.tasks and not self.active and not self.ending
 
     def has_no_time(self, now: float) -> bool:
         """True if nothing runs and no leased task fits into what is left of the pilot's wall time."""

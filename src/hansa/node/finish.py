@@ -12,7 +12,7 @@ from .backoff import Backoff
 from .core import Task
 from .outputs import INLINE_TASK_LIMIT_BYTES, Selection, open_output, read_fields, read_output, select
 from .paths import matcher
-from .protocol import EXITED, KILLED, NODE, OUTPUT, PREEMPTED, RESUME_BYTES, OutputFile, TaskResult
+from .protocol import EXITED, KILLED, NODE, OUTPUT, RESUME_BYTES, OutputFile, TaskResult
 from .series import last_series
 from .template import render
 from .transport import AnyTransport, Refused, Unreachable
@@ -49,13 +49,6 @@ def basic_result(task: Task, status: int, cpu_s: float, max_rss_kib: int, ended_
 
 def is_success(result: TaskResult) -> bool:
     return result.outcome == EXITED and result.exit_code == 0
-
-
-def taken_away(result: TaskResult, message: str) -> TaskResult:
-    """The result of a task that a batch system ended together with its pilot: no failure of its own."""
-    if result.outcome != EXITED or is_success(result):
-        return result
-    return replace(result, outcome=PREEMPTED, message=message)
 
 
 def with_problem(task: Task, result: TaskResult) -> TaskResult:

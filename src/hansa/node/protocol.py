@@ -345,6 +345,8 @@ class PilotConfig:
     ca_file: Optional[str] = None
     keep_env: List[str] = field(default_factory=list)
     """Variables of the pilot's environment that tasks get, by the beginning of their names."""
+    shares_signals: bool = False
+    """What ends the pilot sends its signal to the tasks as well: a batch system does."""
     cache_limit_bytes: Optional[int] = None
     """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: a
     quarter of the file system, each."""

@@ -254,8 +254,8 @@ class Talker:
     def _running(self, now: float) -> List[Json]:
         running: List[Json] = []
         told = set(map(id, self._due_series(now)))
-        for task in self._core.active.values():
-            if task.phase is Phase.RUNNING and not task.is_setup and now - task.started > 0.1:
+        for task in (*self._core.active.values(), *self._core.ending.values()):
+            if task.phase in (Phase.RUNNING, Phase.ENDED) and not task.is_setup and now - task.started > 0.1:
                 task.told = True
                 said: Json = {
                     "lease": task.lease, "index": task.index, "age_s": round(now - task.started, 3),

@@ -481,3 +481,39 @@ async def test_a_small_image_that_unpacks_to_a_disk_full_is_stopped(
     assert code_of(fault) == "images.bad_content"
     (kept,) = (world.depot.path("0" * 64).parent).iterdir()
     assert kept.name == image.versions[0].sha256, "nothing is left of what was written"
+
+
+async def test_a_list_that_is_renewed_brings_its_images_back_but_not_what_was_withdrawn_here(world: World) -> None:
+    publish(world, listed(world, "one", "two"))
+    await follow(world)
+    await world.images.withdraw(MANAGER, "two", "1", "we do not want it")
+    publish(world, listed(world, days=7))
+    world.clock.advance(3601)
+    await world.settle()
+    with pytest.raises(Fault, match="does not name it any more"):
+        await world.chosen(MEMBER, "one", "vo.a")
+    publish(world, listed(world, "one", "two"))
+    world.clock.advance(3601)
+    await world.settle()
+    assert (await world.chosen(MEMBER, "one", "vo.a")).is_ready
+    with pytest.raises(Fault, match="we do not want it"):
+        await world.chosen(MEMBER, "two", "vo.a")
+
+
+async def test_another_content_under_a_version_that_is_known_takes_its_place(world: World) -> None:
+    first = listed(world, "one")
+    publish(world, first)
+    await follow(world)
+    url = world.files.put("/one-again", RAW)
+    other = replace(first.images[0], uri=url, checksum=sha256(RAW), format="raw")
+    twin = replace(other, identifier="a twin with the same title", uri=world.files.put("/twin", RAW * 2))
+    twin = replace(twin, checksum=sha256(RAW * 2))
+    publish(world, replace(first, images=(other, twin)))
+    for _ in range(2):  # and stays it
+        world.clock.advance(3601)
+        await world.settle()
+    versions = {one.version: one.status.phase for one in (await world.images.get(MEMBER, "one")).versions}
+    names = [f"1-{sha256(data).removeprefix('sha256:')[:12]}" for data in (RAW, RAW * 2)]
+    assert versions == {"1": "withdrawn", names[0]: "ready", names[1]: "ready"}
+    with pytest.raises(Fault, match="withdrawn"):
+        await world.chosen(MEMBER, "one@1", "vo.a")
