@@ -114,6 +114,8 @@ def _counted(job: Any, change: Change) -> dict[str, Any]:
         "again": job.again + change.again,
         "version": job.version + 1,
     }
+    if change.series:
+        values["series_kept"] = job.series_kept + change.series
     if change.again and not job.held and not job.blockers:
         values |= {"open": True, "wake_at": None}
     return values
