@@ -240,7 +240,8 @@ class ImageService:
     async def find(self, tx: Tx, caller: Caller, name: str, vo: str | None = None) -> Any:
         """The image that a name means: the caller's own before the VOs', those before presets; ``SCOPE/NAME`` is exact.
 
-        ``vo``: it is meant for this VO, whose images come before those of others. Raises Fault ``images.not_found``, also where two VOs have the name.
+        ``vo``: it is meant for this VO, whose images come before those of others.
+        Raises Fault ``images.not_found``, also where two VOs have the name.
         """
         where = await self._visible(tx, caller)
         scope, _, last = name.rpartition("/")
