@@ -321,7 +321,7 @@ def test_nodes_that_reach_the_server_talk_to_it_by_https_alone(slurm: Slurm, tmp
         assert not list(there.glob("*/spool/*/*"))
         go.touch()
         desk.hansa("job", "wait", job)
-        assert {row["phase"] for row in desk.results(job)} == {"done"}
+        assert {row["state"] for row in desk.results(job)} == {"done"}
         desk.hansa("job", "fetch", job)
         assert sorted(path.stat().st_size for path in desk.folder.rglob("out.*")) == [300_000] * 3
     finally:
