@@ -12,7 +12,7 @@ const due = new Set<HTMLElement>();
 document.documentElement.classList.add("js");
 showTimes(document);
 setInterval(() => { if (!document.hidden) showTimes(document); }, 20_000);
-document.addEventListener("htmx:afterSettle", (event) => showTimes(event.target as HTMLElement));
+document.addEventListener("htmx:afterSwap", () => showTimes(document));  // before anybody sees it
 document.addEventListener("htmx:beforeSwap", (event) => {  // refusals are shown where they belong, not dropped
   const detail = (event as CustomEvent<{ xhr: XMLHttpRequest; shouldSwap: boolean }>).detail;
   if (detail.xhr.status >= 400 && detail.xhr.getResponseHeader("HX-Retarget")) detail.shouldSwap = true;

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
@@ -91,7 +94,46 @@ def show_plain_hours(hours: float | None) -> str:
     return show_hours(None if hours is None else hours * 3600)
 
 
+def show_actor(actor: str) -> str:
+    """Who did it, as people call them: nobody reads the id of a pilot.
+
+    >>> show_actor("user/root"), show_actor("pilot/pilot_01a2"), show_actor("hansa")
+    ('root', 'a pilot', 'Hansa')
+    """
+    kind, _, name = actor.partition("/")
+    if kind == "pilot":
+        return "a pilot"
+    return name or {"hansa": "Hansa"}.get(kind, kind)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A line of an explanation: a sentence, or with its moment and actor something that happened."""
+
+    text: str
+    time: datetime | None = None
+    actor: str = ""
+
+
+_HAPPENED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (\S+): (.*)", re.DOTALL)
+
+
+def tell(lines: Sequence[str]) -> list[Told]:
+    """An explanation as every face of ours gets it, apart: sentences, and what has happened."""
+    found = []
+    for line in lines:
+        event = _HAPPENED.fullmatch(line)
+        if event is None:
+            found.append(Told(line))
+        else:
+            moment = datetime.fromisoformat(event[1]).replace(tzinfo=UTC)
+            found.append(Told(event[3], moment, event[2]))
+    return found
+
+
 FILTERS = {
+    "actor": show_actor,
+    "tell": tell,
     "urldecode": unquote,
     "day": show_day,
     "hours": show_plain_hours,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +72,8 @@ def api_of(url: str, token: str) -> httpx.Client:
 
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    server = ServerProcess(tmp_path_factory.mktemp("portal") / "home", machines__local="fake")
+    home = tmp_path_factory.mktemp("portal") / "home"
+    server = ServerProcess(home, machines__local="fake", identity__issuers=json.dumps([ISSUER]))
     try:
         server.start()
         info = server_status(server.home)
@@ -92,9 +94,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         server.end()
 
 
+ISSUER = {
+    "name": "check-in",
+    "url": "https://127.0.0.1:9/auth",
+    "client_id": "hansa",
+    "preset": "egi-check-in",
+    "login": False,
+}
+"""One that says who is in organisations. Nobody answers there: it is asked when somebody signs in."""
+
+
 def _federate(api: httpx.Client) -> None:
-    """An organisation with an endorsed VM image, and a site that it has asked for capacity."""
-    vo, away = "vo.example.org", {"kind": "openstack", "url": "https://127.0.0.1:9/v3"}
+    """An organisation with an endorsed VM image, a site that it has asked for capacity, a machine and a volume."""
+    away = {"kind": "openstack", "url": "https://127.0.0.1:9/v3", "settings": {"image_sync": True}}
+    vo = "vo.example.org"
     new = {"name": "tiny", "title": "Tiny", "vo": None, "source": {"upload": True}, "visibility": "all"}
     for path, body in (
         ("/vm-images", new),
@@ -104,6 +117,7 @@ def _federate(api: httpx.Client) -> None:
         ("/vm-images/endorse/debian-12", {"vo": vo, "follow": True}),
         ("/vm-images/endorse/tiny", {"vo": vo, "follow": True}),
         ("/machines", {"image": "tiny", "name": "kept", "flavour": "tiny", "ssh_keys": [KEY]}),
+        ("/volumes", {"name": "archive", "size_gib": 100, "vo": vo}),
     ):
         assert api.post(path, json=body).is_success, path
         if body is new:
