@@ -15,6 +15,7 @@ PORTAL = Path(__file__).resolve().parent.parent / "src" / "hansa" / "portal"
 CATALOGUE = PORTAL / "texts.json"
 WORDS = (
     *("waiting", "running", "done", "failed", "killed", "job", "site", "organisation", "machine", "volume", "VM image"),
+    *("grant", "sign-in", "user", "pilot"),
     *("Task", "State", "Wall time", "Wall time, s", "CPU time, s", "Memory, MiB", "Memory at most", "Busy cores"),
     *("Exit code", "Organisation", "Group", "User", "Site", "Kind", "Day", "Month"),
     *("organisation and site", "user", "organisation and user", "organisation and group", "kind of work", "month"),

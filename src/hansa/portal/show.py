@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import unquote
 
 from markupsafe import Markup
@@ -107,6 +108,35 @@ def show_actor(actor: str) -> str:
 
 
 @dataclass(frozen=True)
+class Thing:
+    """What an event is about: its kind, its name, and its page (none: ``""``)."""
+
+    kind: str
+    name: str
+    path: str
+
+
+def show_thing(subject: str, data: Mapping[str, Any]) -> Thing:
+    """What people call the subject of an event; never an id that nobody reads.
+
+    >>> show_thing("job/12", {}), show_thing("machine/machine_01a2", {"name": "web"}).name
+    (Thing(kind='job', name='12', path='/jobs/12'), 'web')
+    """
+    kind, _, rest = subject.partition("/")
+    if kind == "grant" and "@" in rest:
+        vo, _, site = rest.partition("@")
+        return Thing("grant", f"{vo}, {site}", f"/vos/{vo}")
+    if kind in ("machine", "volume"):
+        return Thing(kind, str(data.get("name") or ""), f"/{kind}s/{rest}")
+    if kind == "image":
+        scope, _, name = rest.rpartition("/")  # events name people by their ids, addresses by their names
+        return Thing("VM image", name, f"/images/show/{name if scope.startswith('user/') else rest}")
+    if kind in ("job", "site", "vo"):
+        return Thing({"vo": "organisation"}.get(kind, kind), rest, f"/{kind}s/{rest}")
+    return Thing({"authority": "sign-in", "grant": "sign-in"}.get(kind, kind), "", "")
+
+
+@dataclass(frozen=True)
 class Told:
     """A line of an explanation: a sentence, or with its moment and actor something that happened."""
 
@@ -134,6 +164,7 @@ def tell(lines: Sequence[str]) -> list[Told]:
 FILTERS = {
     "actor": show_actor,
     "tell": tell,
+    "thing": show_thing,
     "urldecode": unquote,
     "day": show_day,
     "hours": show_plain_hours,

@@ -39,6 +39,7 @@ class World:
     done: int
     sweep: int
     huge: int
+    home: Path
 
     def submit(self, **spec: Any) -> int:
         answer = self.api.post("/jobs", json=spec)
@@ -79,7 +80,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         info = server_status(server.home)
         assert info is not None
         with api_of(info.url, info.token) as api:
-            made = World(info.url, api, 0, 0, 0)
+            made = World(info.url, api, 0, 0, 0, home)
             script = f"echo hello; echo '{HOSTILE}'; echo x > out.txt; echo '{{\"loss\": 0.5}}' > result.json"
             made.done = made.submit(command=["sh", "-c", script], name=HOSTILE)
             numbers = 'test $((HANSA_TASK % 7)) -ne 3; code=$?; echo "{\\"loss\\": 0.{i}}" > result.json; exit $code'
