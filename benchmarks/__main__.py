@@ -32,6 +32,7 @@ LIMITS_S = {
     "at_hand": 1200,
     "submit": 240,
     "transfers": 600,
+    "image_sync": 300,
     "node_noop": 300,
     "tasks": 1200,
     "slurm": 900,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hansa.machines.drivers.base import Image
+from hansa.machines.drivers.base import Image, Progress
 from hansa.machines.drivers.nspawn.driver import Nspawn
 from hansa.machines.drivers.nspawn.root import Helper, find_helper, probe
 from tests.support import apt
@@ -40,6 +40,8 @@ class NspawnPlace:
         driver = self.driver()
         for key in await driver.list_keys():
             await driver.delete(key)
+        for key in await driver.volumes():
+            assert await driver.delete_volume(key) is Progress.DONE, key
         await driver.delete_network("lab")
         return await driver.leftovers()
 
@@ -56,7 +58,9 @@ async def nspawn_place() -> NspawnPlace:
         pytest.skip(f"nspawn machines do not work here: {found.problem}")
     helper = find_helper(folder / "store")
     assert helper is not None
-    return NspawnPlace(folder, helper, found.is_isolated)
+    place = NspawnPlace(folder, helper, found.is_isolated)
+    await place.clear()  # of a run that was killed
+    return place
 
 
 def qemu_folder() -> Path:

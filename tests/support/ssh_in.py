@@ -46,7 +46,11 @@ async def ansible_ping(machines: list[Observed], key_file: Path) -> str:
     inventory = key_file.with_name("inventory.ini")
     inventory.write_text("\n".join(["[machines]", *lines, ""]))
     environ = {**os.environ, "ANSIBLE_HOME": str(key_file.with_name("ansible")), "ANSIBLE_NOCOLOR": "1"}
-    environ |= {"ANSIBLE_TIMEOUT": "60", "ANSIBLE_LOCAL_TEMP": str(key_file.with_name("ansible-tmp"))}
+    environ |= {
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_TIMEOUT": "60",
+        "ANSIBLE_LOCAL_TEMP": str(key_file.with_name("ansible-tmp")),
+    }
     argv = ["ansible", "-i", str(inventory), "machines", "-o", "-m", "ping"]
     done = await asyncio.to_thread(
         subprocess.run, argv, capture_output=True, text=True, timeout=300, check=False, env=environ

@@ -13,9 +13,9 @@ from hansa.accounting.wire import BY, UsagePage
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 
-router = APIRouter(tags=["accounting"])
+router = APIRouter(prefix=API, tags=["accounting"])
 Accounting = Annotated[AccountingService, Depends(provided(AccountingService))]
 Reader = Annotated[Caller, allowed(Permission.USAGE_READ)]
 

@@ -59,6 +59,7 @@ JOB = {
     "wait": ("jobs:wait", "Wait for jobs to end."),
     "fetch": ("jobs:fetch_files", "Bring the output files here."),
     "results": ("jobs:results", "Print a row per task: parameters, state, resources, result.json."),
+    "usage": ("usage:show", "Show what a task uses over its time, or how tasks differ."),
     "explain": ("jobs:explain", "Say why a job or task is where it is."),
     "shell": ("beside:shell", "Open a shell beside a running task."),
     "forward": ("beside:forward", "Make a port of a running task's node reachable here."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -73,6 +72,7 @@ def build(
     from hansa.kernel.errors import Permanent, Temporary
     from hansa.machines.build import builder
     from hansa.machines.build.recipe import Recipe, check
+    from hansa.machines.build.workspace import workspace
 
     if output is not None and output.exists():
         raise HansaError(USAGE, f"{output} is there already.", hint="Choose another name, or remove it.")
@@ -80,26 +80,25 @@ def build(
         raise HansaError(USAGE, "--cloud-init and --playbook customise another image.", hint="Say which: --from IMAGE.")
     if base is not None and packages:
         raise HansaError(USAGE, "--package is for images made from nothing.", hint="Install them by --cloud-init.")
-    folder, teller = Path(tempfile.mkdtemp(prefix="hansa-image-")), _Teller(time.monotonic())
+    teller = _Teller(time.monotonic())
     try:
-        if base is not None:
-            session = open_session()
-            made = image_golden.make(session, base, cloud_init, playbook, folder, teller)
-            about = image_golden.described(session.run(api.vm_image(base.partition("@")[0])))
-            about["title"] = f"{base}, customised"
-        else:
-            recipe = check(Recipe(release, tuple(sorted(set(packages))), disk_gib, mirror))
-            made = asyncio.run(builder.build(recipe, folder, teller))
-            about = _about(release)
-        if output is not None:
-            shutil.move(made, output)
-            note(f"{output}: {output.stat().st_size:,} bytes")
-            return
-        _add(name, version, vo, made, about, form)
+        with workspace() as folder:
+            if base is not None:
+                session = open_session()
+                made = image_golden.make(session, base, cloud_init, playbook, folder, teller)
+                about = image_golden.described(session.run(api.vm_image(base.partition("@")[0])))
+                about["title"] = f"{base}, customised"
+            else:
+                recipe = check(Recipe(release, tuple(sorted(set(packages))), disk_gib, mirror))
+                made = asyncio.run(builder.build(recipe, folder, teller))
+                about = _about(release)
+            if output is not None:
+                shutil.move(made, output)
+                note(f"{output}: {output.stat().st_size:,} bytes")
+                return
+            _add(name, version, vo, made, about, form)
     except (Permanent, Temporary) as error:
         raise HansaError(BUILD_FAILED, str(error)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Teller:

@@ -264,8 +264,8 @@ def publish(vo: str) -> None:
 def sites(image: str | None, *, form: str) -> None:
     """Show at which sites the VM images of your VOs are, or why not; of IMAGE only, if it is given.
 
-    What a VO endorses is brought by itself to every site that supports the VO and takes images (setting image_sync of
-    its endpoint), and to this computer's own machines.
+    What a VO endorses is brought by itself to every cloud that supports the VO, unless its site says no (by its policy,
+    or image_sync: false of the endpoint or of the VO there), and to this computer's own machines.
     """
     found = [one for one in open_session().run(api.image_places()).items if image in (None, one.image)]
     emit(found, form, _place_cells, lambda one: f"{one.image}@{one.version}")

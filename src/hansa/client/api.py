@@ -75,6 +75,7 @@ from hansa.jobs.wire import (
     JobInputs,
     JobPage,
     JobSpec,
+    JobUsage,
     LogLine,
     MissingFiles,
     NewChannel,
@@ -87,6 +88,7 @@ from hansa.jobs.wire import (
     Selection,
     TaskFilePage,
     TaskPage,
+    TaskUsage,
 )
 from hansa.kernel.wire import decode, encode
 from hansa.machines.sync_wire import ImagePlacePage
@@ -417,6 +419,14 @@ def release(number: int) -> Operation[Job]:
 
 def explain(number: int, task: int | None = None) -> Operation[Explanation]:
     return (yield from get(Explanation, f"/jobs/{number}/explain", task=task))
+
+
+def task_usage(number: int, task: int, attempt: int | None = None) -> Operation[TaskUsage]:
+    return (yield from get(TaskUsage, f"/jobs/{number}/tasks/{task}/usage", attempt=attempt))
+
+
+def job_usage(number: int) -> Operation[JobUsage]:
+    return (yield from get(JobUsage, f"/jobs/{number}/usage"))
 
 
 def missing(keys: list[FileKey]) -> Operation[list[str]]:

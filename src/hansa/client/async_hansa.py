@@ -17,7 +17,7 @@ from hansa.client.results import TaskResults
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
 from hansa.client.volume_handles import AsyncVolumeHandle
 from hansa.identity.wire import Vo
-from hansa.jobs.wire import Explanation, Job
+from hansa.jobs.wire import Explanation, Job, JobUsage, TaskUsage
 from hansa.machines.volume_wire import NewVolume
 from hansa.machines.wire import NewMachine
 from hansa.placement.wire import Plan, PlanRequest
@@ -78,6 +78,15 @@ class AsyncJobHandle(KnownJob):
         """Run failed and killed tasks again: all, or those named."""
         self._job = await self._transport.run(verbs.retry(self.number, tasks))
         return self
+
+    async def usage(self, task: int | None = None, attempt: int | None = None) -> TaskUsage:
+        """What a task used over its time, live while it runs: by default the job's first task, its last attempt."""
+        index = self.job.first if task is None else task
+        return await self._transport.run(api.task_usage(self.number, index, attempt))
+
+    async def usage_of_tasks(self) -> JobUsage:
+        """How the job's tasks differ in wall time, busy cores and memory, beside what was asked for."""
+        return await self._transport.run(api.job_usage(self.number))
 
     async def explain(self, task: int | None = None) -> Explanation:
         """Why the job, or one of its tasks, is where it is."""

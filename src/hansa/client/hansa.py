@@ -16,7 +16,7 @@ from hansa.client.transport import Transport
 from hansa.client.verbs import Command, Function, JobOptions, JobProgress, KnownJob
 from hansa.client.volume_handles import VolumeHandle
 from hansa.identity.wire import Vo
-from hansa.jobs.wire import Explanation, Job
+from hansa.jobs.wire import Explanation, Job, JobUsage, TaskUsage
 from hansa.machines.volume_wire import NewVolume
 from hansa.machines.wire import NewMachine
 from hansa.placement.wire import Plan, PlanRequest
@@ -77,6 +77,15 @@ class JobHandle(KnownJob):
         """Run failed and killed tasks again: all, or those named."""
         self._job = self._transport.run(verbs.retry(self.number, tasks))
         return self
+
+    def usage(self, task: int | None = None, attempt: int | None = None) -> TaskUsage:
+        """What a task used over its time, live while it runs: by default the job's first task, its last attempt."""
+        index = self.job.first if task is None else task
+        return self._transport.run(api.task_usage(self.number, index, attempt))
+
+    def usage_of_tasks(self) -> JobUsage:
+        """How the job's tasks differ in wall time, busy cores and memory, beside what was asked for."""
+        return self._transport.run(api.job_usage(self.number))
 
     def explain(self, task: int | None = None) -> Explanation:
         """Why the job, or one of its tasks, is where it is."""

@@ -10,13 +10,21 @@ from pathlib import Path
 from hansa.kernel.errors import Permanent, Temporary
 
 _CONVERT_S = 3600.0
+_LOOK_S = 0.5
+_GROWS, _ALWAYS = 32, 16 * 1024**3
+ROOM = 1024**3
+"""Bytes that stay free on a disk while something is converted there."""
+
+
+class MissingProgramError(Permanent):
+    """qemu-img is not installed on the server: apt install qemu-utils."""
 
 
 async def qemu_img(*words: str, deadline_s: float = _CONVERT_S) -> str:
     """Run it; what it said. Raises Permanent where it is not installed, Temporary where it failed."""
     program = shutil.which("qemu-img")
     if program is None:
-        raise Permanent("qemu-img is not installed on the server: apt install qemu-utils.")
+        raise MissingProgramError(str(MissingProgramError.__doc__))
     process = await asyncio.create_subprocess_exec(
         program,
         *words,
@@ -44,13 +52,43 @@ async def convert(source: Path, has: str, wanted: str, folder: Path, *, is_share
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = folder / f"{secrets.token_hex(8)}.{wanted}"
+    shared = ["-U"] if is_shared else []
+    work = asyncio.ensure_future(qemu_img("convert", *shared, "-f", has, "-O", wanted, str(source), str(target)))
     try:
-        shared = ["-U"] if is_shared else []
-        await qemu_img("convert", *shared, "-f", has, "-O", wanted, str(source), str(target))
+        await _within(work, target, room_of(source, folder))
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     return target
+
+
+def room_of(source: Path, folder: Path) -> int:
+    """Bytes that an image may unpack to: 32 times its own size, at least 16 GiB, and what is free but for a rest."""
+    free = max(0, shutil.disk_usage(folder).free - ROOM)
+    return min(max(_GROWS * source.stat().st_size, _ALWAYS), free)
+
+
+async def _within(work: asyncio.Task[str], target: Path, most: int) -> None:
+    """Wait for a conversion. Raises Permanent where it writes more than so many bytes.
+
+    A few bytes may stand for any number: the clusters of a qcow2 image are compressed, and named as often as one likes.
+    """
+    try:
+        while not (await asyncio.wait({work}, timeout=_LOOK_S))[0]:
+            if _written(target) > most:
+                raise Permanent(f"It unpacks to more than {most:,} bytes, for which there is no room here.")
+        await work
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+def _written(path: Path) -> int:
+    """Bytes on the disk, not those that are only described."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 async def first_bytes(source: Path, form: str, folder: Path, size: int = 65536) -> bytes:

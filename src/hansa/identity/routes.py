@@ -27,9 +27,9 @@ from hansa.identity.wire import (
     User,
     UserPage,
 )
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 
-router = APIRouter(tags=["identity"])
+router = APIRouter(prefix=API, tags=["identity"])
 Identity = Annotated[IdentityService, Depends(provided(IdentityService))]
 Accounts = Annotated[AccountService, Depends(provided(AccountService))]
 Provider = Annotated[ProviderService, Depends(provided(ProviderService))]

@@ -33,9 +33,9 @@ from hansa.identity.wire import (
     VoPage,
     VoRule,
 )
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 
-router = APIRouter(tags=["virtual organisations"])
+router = APIRouter(prefix=API, tags=["virtual organisations"])
 Vos = Annotated[VoService, Depends(provided(VoService))]
 Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
 Services = Annotated[ServiceAccounts, Depends(provided(ServiceAccounts))]

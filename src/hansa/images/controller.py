@@ -155,6 +155,7 @@ async def turn(
     await store.update_version(tx, version.id, **status)
     subject = f"image/{image.scope}/{image.name}"
     said = f"Version {version.version}: {message}"
+    tx.ring(store.TOPIC)
     await events.record(tx, Event(actor, subject, phase.value, reason, said, image.owner_id, image.vo))
 
 

@@ -83,12 +83,12 @@ class Depot:
         return await asyncio.to_thread(self._publish, partial, checksum, declared)
 
     def _publish(self, partial: Path, checksum: str | None, declared: Format | None) -> Content:
+        algorithm, _, wanted = (checksum or "").partition(":")
         try:
-            found, sums = _look(partial, declared)
+            found, sums = _look(partial, declared, {"sha256", algorithm} - {""})
         except UnsafeImageError as error:
             partial.unlink(missing_ok=True)
             raise Permanent(str(error)) from error
-        algorithm, _, wanted = (checksum or "").partition(":")
         if wanted and sums[algorithm] != wanted:
             partial.unlink(missing_ok=True)
             raise Permanent(
@@ -104,8 +104,13 @@ class Depot:
         partial.rename(target)
         return Content(sums["sha256"], size, found.format, found.virtual_bytes)
 
-    async def take(self, pieces: AsyncIterator[bytes], limit: int, declared: Format | None) -> Content:
-        """Store what is uploaded. Raises Fault ``images.bad_content`` or ``kernel.storage_full``."""
+    async def take(
+        self, pieces: AsyncIterator[bytes], limit: int, declared: Format | None, checksum: str | None = None
+    ) -> Content:
+        """Store what is uploaded, where it has the checksum.
+
+        Raises Fault ``images.bad_content`` or ``kernel.storage_full``.
+        """
         partial = self.partial(f"upload-{secrets.token_hex(8)}")
         size = 0
         try:
@@ -117,7 +122,7 @@ class Depot:
                             errors.BAD_CONTENT, f"It is larger than {limit:,} bytes (setting images.limit_bytes)."
                         )
                     await asyncio.to_thread(file.write, piece)
-            return await self.publish(partial, None, declared)
+            return await self.publish(partial, checksum, declared)
         except Permanent as error:
             raise Fault(errors.BAD_CONTENT, str(error)) from error
         except OSError as error:
@@ -136,20 +141,14 @@ class Depot:
                 self.path(sha256, form).unlink(missing_ok=True)
 
     async def as_format(self, sha256: str, has: Format, wanted: Format) -> Path:
-        """The content in a format; converted once. Raises Fault ``images.no_tool`` or Temporary."""
+        """The content in a format; converted once. Raises Permanent (``MissingProgramError``) or Temporary."""
         if has is wanted:
             return self.path(sha256)
         target = self.path(sha256, wanted)
         if not target.is_file():
-            await self._convert(self.path(sha256), has, target, wanted)
+            made = await qemu_img.convert(self.path(sha256), has, wanted, target.parent)
+            made.rename(target)
         return target
-
-    async def _convert(self, source: Path, has: Format, target: Path, wanted: Format) -> None:
-        try:
-            made = await qemu_img.convert(source, has, wanted, target.parent)
-        except Permanent as error:
-            raise Fault(errors.NO_TOOL, str(error), hint="Install qemu-utils.") from error
-        made.rename(target)
 
     async def stream(self, path: Path) -> AsyncIterator[bytes]:
         """A file in pieces."""
@@ -158,9 +157,9 @@ class Depot:
                 yield piece
 
 
-def _look(path: Path, declared: Format | None) -> tuple[Inspected, dict[str, str]]:
+def _look(path: Path, declared: Format | None, algorithms: set[str]) -> tuple[Inspected, dict[str, str]]:
     """What a file is, and its checksums, in one reading."""
-    hashers = {"sha256": hashlib.sha256(), "sha512": hashlib.sha512()}
+    hashers = {name: hashlib.new(name) for name in algorithms}
     size, head = path.stat().st_size, b""
     for piece in _pieces(path):
         head = head or piece[:HEAD_BYTES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hansa.identity import vo_store
@@ -41,6 +41,12 @@ class EndorsementService:
         async with self._database.begin() as tx:
             await allow_vo(tx, caller, new.vo)
             image = await self._images.find(tx, caller, name)
+            if new.follow and image.vo is None and image.visibility == "owner":
+                raise Fault(
+                    errors.FORBIDDEN,
+                    f"{name} is {image.owner_name}'s alone, who could add any version to it later.",
+                    hint=f"Endorse one version, or add it as the VO's own: hansa image add {name} --vo {new.vo} …",
+                )
             version_id = await self._version(tx, image.id, name, new)
             until = now + timedelta(days=new.lasts_days) if new.lasts_days else None
             await store.put_endorsement(
@@ -57,6 +63,7 @@ class EndorsementService:
                 new.vo,
             )
             await self._events.record(tx, event)
+            tx.ring(store.TOPIC)
         return await self._images.get(caller, name)
 
     async def _version(self, tx: Tx, image_id: str, name: str, new: NewEndorsement) -> str | None:
@@ -86,6 +93,7 @@ class EndorsementService:
                 vo,
             )
             await self._events.record(tx, event)
+            tx.ring(store.TOPIC)
         return await self._images.get(caller, name)
 
     async def policy(self, caller: Caller, vo: str) -> ImagePolicy:
@@ -220,6 +228,22 @@ async def check_container(tx: Tx, vo: str | None, image: str) -> None:
         f"{', '.join(places or ()) or 'no registry at all'}.",
         hint=f"Take an image from there, or ask a manager of the VO to allow it: hansa image policy {vo}",
     )
+
+
+async def why_not(tx: Tx, vo: str, name: str, version: Any | None, now: datetime) -> str | None:
+    """Why a VO does not let a machine start of this, now; None: it does. ``version`` None: an image of a site's own.
+
+    What was allowed when a machine was asked for may have been taken back before it starts.
+    """
+    if version is None:
+        policy = await read_policy(tx, vo)
+        return None if policy.site_images else f"{vo} does not allow the VM images of sites any more, as {name} is one."
+    found = await store.get_endorsement(tx, vo, version.image_id)
+    if found is None or (found.until is not None and found.until <= now):
+        return f"{vo} does not endorse the VM image {name} any more."
+    if found.version_id not in (None, version.id):
+        return f"{vo} endorses another version of {name} by now, not {version.version}."
+    return None
 
 
 async def read_policy(tx: Tx, vo: str | None) -> ImagePolicy:

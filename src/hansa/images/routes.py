@@ -25,9 +25,9 @@ from hansa.images.wire import (
     VmImagePage,
     Withdrawal,
 )
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 
-router = APIRouter(tags=["VM images"])
+router = APIRouter(prefix=API, tags=["VM images"])
 Images = Annotated[ImageService, Depends(provided(ImageService))]
 Endorsing = Annotated[EndorsementService, Depends(provided(EndorsementService))]
 Reader = Annotated[Caller, allowed(Permission.IMAGES_READ)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from hansa.engines.qemu_img import MissingProgramError
 from hansa.identity import vo_store
 from hansa.identity.model import Caller, Membership, Role
 from hansa.images import errors, store
@@ -22,7 +23,7 @@ from hansa.images.views import image_view
 from hansa.images.wire import NewImage, NewVersion, VmImage, VmImagePage
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
-from hansa.kernel.errors import INVALID, Fault
+from hansa.kernel.errors import INVALID, Fault, Permanent, Temporary
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.http import decode_cursor, encode_cursor
 from hansa.kernel.ids import new_id
@@ -56,6 +57,10 @@ class Pinned:
     place: str | None = None
     """Where it is kept, if nowhere else: machines of it start there only."""
     provider_id: str | None = None
+    scope: str = ""
+    """Whose it is: ``preset``, ``vo/NAME``, ``user/ID``."""
+    is_for_all: bool = False
+    """Operators let everybody see it: its name is not only what its owner calls it."""
 
 
 class ImageService:
@@ -162,16 +167,18 @@ class ImageService:
             row = await store.find_version(tx, image.id, version)
         if row is None or row.phase != Phase.UPLOADING or row.source != "upload":
             raise Fault(errors.NOT_FOUND, f"No version {version} of {name} waits for its content.")
-        content = await self._depot.take(pieces, self._settings.limit_bytes, _format(row.declared))
+        limit = self._settings.limit_bytes
+        content = await self._depot.take(pieces, limit, _format(row.declared), row.checksum)
         return await self.fill(image, row, content, caller.actor)
 
     async def fill(self, image: Any, version: Any, content: Content, actor: str) -> VmImage:
-        """Say that a version has this content, which is in the depot. Raises Fault where it has another checksum."""
+        """Say that a version has this content, which is in the depot. Raises Fault where it waits for none any more."""
         async with self._database.begin() as tx:
             row: Any = await store.get_version(tx, version.id, lock=True)
-            wanted = (row.checksum or "").partition(":")
-            if wanted[0] == "sha256" and wanted[2] != content.sha256:
-                raise Fault(errors.BAD_CONTENT, f"The content has the sha256 {content.sha256}, not {wanted[2]}.")
+            if row.phase != Phase.UPLOADING:  # withdrawn meanwhile, or another upload was quicker
+                if not await store.uses_of(tx, content.sha256):
+                    self._depot.drop(content.sha256, row.id)
+                raise Fault(errors.TAKEN, f"Version {row.version} of {image.name} is {row.phase} already.")
             values = vars(content) | {"format": content.format.value, "done_bytes": content.size_bytes}
             await store.update_version(
                 tx, row.id, **values, checksum=row.checksum or f"sha256:{content.sha256}", since=self._clock.now()
@@ -305,7 +312,14 @@ class ImageService:
                 retry_after_s=10,
             )
         has = Format(row.format)
-        path = await self._depot.as_format(row.sha256, has, form or has)
+        try:
+            path = await self._depot.as_format(row.sha256, has, form or has)
+        except MissingProgramError as error:
+            raise Fault(errors.NO_TOOL, str(error), hint="apt install qemu-utils") from error
+        except Permanent as error:
+            raise Fault(errors.BAD_CONTENT, f"{name} cannot be had as {form}: {error}") from error
+        except Temporary as error:
+            raise Fault(errors.NOT_READY, f"{name} cannot be had as {form} now: {error}", retry_after_s=60) from error
         return path, f"{image.name}-{row.version}.{form or has}"
 
     async def _visible(self, tx: Tx, caller: Caller) -> Any:
@@ -416,7 +430,7 @@ def _pinned(image: Any, row: Any) -> Pinned:
     return Pinned(
         image.id, row.id, image.name, row.version, row.sha256, row.checksum, _format(row.format), row.size_bytes,
         row.virtual_bytes, image.about["arch"], image.about["login"], row.phase == Phase.READY,
-        row.place, row.provider_id,
+        row.place, row.provider_id, image.scope, image.visibility == "all",
     )  # fmt: skip
 
 

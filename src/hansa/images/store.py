@@ -10,6 +10,9 @@ import sqlalchemy as sa
 from hansa.kernel.database import Document, Moment, Tx, metadata
 from hansa.kernel.reconcile import reconcile_columns
 
+TOPIC = "vm_images"
+"""The bell of what may be started: an endorsement, or a version's phase, has changed."""
+
 images = sa.Table(
     "vm_images",
     metadata,

@@ -35,6 +35,10 @@ _LOOK_LATER = timedelta(seconds=60)
 START_FAILED = "pilots.start_failed"
 _ORDERLY = ("stopped", "wall_time", "idle", "fault: the server ")
 """How a pilot's last words begin that stopped its tasks by itself, though nobody heard of it: they did not kill it."""
+_REQUEUED = "pilots.requeued"
+"""The batch system took its place away and would start it anew: it is not waited for, its tasks go elsewhere."""
+_CLOCKS_S = 5.0
+"""By how much the clocks of two servers may differ."""
 _STOPPED = "pilots.stopped"
 """It said itself that a signal had ended it, but not why: that is the batch system's to say."""
 START, CANCEL, CLEAN = "start", "cancel", "clean"
@@ -63,6 +67,8 @@ def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Ac
         return Act(CLEAN, "pilots.clean") if seen.life is Life.ENDED else Verdict("pilots.gone")
     if seen.life is Life.ENDED:
         said = seen.message or "no word was left"
+        if pilot.reason == _REQUEUED:
+            return Verdict(STOPPED_BY_SITE, None, PilotPhase.LOST, pilot.message, True)
         if seen.is_blameless or seen.message.startswith(_ORDERLY):
             return Verdict(STOPPED_BY_SITE, None, PilotPhase.LOST, f"The site ended it: {said}.", True)
         return Verdict("pilots.died", None, PilotPhase.LOST, f"It died: {said}.")
@@ -70,6 +76,8 @@ def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Ac
         if phase is PilotPhase.STARTING:
             return Act(START, "pilots.start")
         return Verdict("pilots.vanished", None, PilotPhase.LOST, "The batch system does not know it any more.")
+    if _is_queued_again(pilot, seen, now):
+        return Act(CANCEL, _REQUEUED, {"why": _REQUEUED})
     silent_s = (now - (pilot.last_seen or pilot.since)).total_seconds()
     if seen.listened_s is not None:
         silent_s = min(silent_s, seen.listened_s)
@@ -79,6 +87,16 @@ def decide(pilot: Any, seen: Seen, now: datetime, settings: PilotSettings) -> Ac
         return Act(CANCEL, "pilots.does_not_stop")
     message = seen.message if phase is PilotPhase.STARTING else ""
     return Verdict("pilots.alive", now + timedelta(seconds=seen.again_s), message=message, seen=seen)
+
+
+def _is_queued_again(pilot: Any, seen: Seen, now: datetime) -> bool:
+    """Whether a pilot that had begun waits for its turn anew: its process is gone, with all that it ran.
+
+    A look from before its first word says nothing: then it did wait.
+    """
+    if seen.life is not Life.QUEUED or seen.unborn_s is None or pilot.started is None:
+        return False
+    return bool(now - timedelta(seconds=seen.unborn_s + _CLOCKS_S) > pilot.started)
 
 
 def is_over(pilot: Any, now: datetime) -> bool:
@@ -156,6 +174,9 @@ class PilotRoom:
         if isinstance(outcome, Failed):
             return await self._failed(tx, pilot, outcome, now)
         if isinstance(outcome, Acted):
+            if outcome.intent.arguments.get("why") == _REQUEUED and not PilotPhase(pilot.phase).is_final:
+                said = "The site took its place away and queued it again: its tasks go elsewhere."
+                await store_pilots.update(tx, pilot.id, reason=_REQUEUED, message=said)
             return Next(now)  # look at once at what it has led to
         assert isinstance(outcome, Settled)  # noqa: S101 - the only one left, for the type checker
         verdict = outcome.decision

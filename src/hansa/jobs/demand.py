@@ -20,7 +20,7 @@ from hansa.jobs import placing, store, store_pilots, store_shares
 from hansa.jobs.controller import START_FAILED, PilotRoom
 from hansa.jobs.measured import measured
 from hansa.jobs.model import PilotPhase, start_delay_s
-from hansa.jobs.needs import Needs, needs_of_queue, place_of_pilot
+from hansa.jobs.needs import Needs, coming_place, needs_of_queue
 from hansa.jobs.placing import Known, Offer, choice_for, offer_of
 from hansa.jobs.sizing import GROW_S, Live, Size, most_at, most_waiting_at, size_for, uncovered
 from hansa.jobs.standing import Standing, standing_of
@@ -254,7 +254,7 @@ class _Look:
             self._count(where, pilot.owner_id, pilot.endpoint_id, is_starting=is_starting)
             cores, memory = held.get(pilot.id, (0, 0))
             live = Live(
-                place_of_pilot(pilot),
+                coming_place(pilot),
                 pilot.vo,
                 where,
                 is_starting,
@@ -379,7 +379,7 @@ def _planned(start: Start) -> Live:
         candidate.site, size.cores, size.memory_mib, list(size.gpus), sorted(candidate.tags),
         sorted(candidate.required_tags), size.nodes, list(start.needs.batch) if candidate.kind == "slurm" else [],
     )  # fmt: skip
-    return Live(place_of_pilot(row), start.vo, start.offer.place, True, 0.0, size.cores, size.memory_mib)
+    return Live(coming_place(row), start.vo, start.offer.place, True, 0.0, size.cores, size.memory_mib)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ from hansa.jobs import (
     errors,
     leases,
     links,
+    matching,
     notices,
     store,
     store_channels,
     store_checkpoints,
     store_files,
     store_pilots,
+    store_series,
     store_shares,
 )
 from hansa.jobs.budget import Budget
@@ -61,6 +63,7 @@ from hansa.node.protocol import (
     Lease,
     TaskResult,
     TaskRow,
+    UsageSeries,
 )
 
 log = structlog.get_logger(__name__)
@@ -93,6 +96,7 @@ class _Books:
     earlier: list[dict[str, Any]] = field(default_factory=list)
     again: list[dict[str, Any]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
+    series: list[store_series.Ended] = field(default_factory=list)
     known: dict[tuple[int, int], Any] = field(default_factory=dict)
     """Rows of ``retries`` of the tasks that are reported."""
     recount: set[int] = field(default_factory=set)
@@ -169,7 +173,7 @@ class ExchangeService:
             if await store_pilots.has_kills(tx, pilot_id):
                 return _News.SOME
             some = request.want > 0 and bool(
-                await leases.eligible_queues(tx, pilot, request)
+                await matching.eligible_queues(tx, pilot, request)
                 or await leases.has_due(tx, pilot.owner_id, self._clock.now())
             )
             return _News.SOME if some else _News.NONE
@@ -234,7 +238,7 @@ class ExchangeService:
             is_first = pilot.session != request.session or request.sequence > pilot.sequence
             is_newest = is_first or request.sequence == pilot.sequence
             if is_newest:  # of what runs, a request that was overtaken knows less
-                await self._note_running(tx, held, request)
+                await self._note_running(tx, pilot, held, request, now)
             if request.ending:
                 await self._end(tx, pilot, request.ending, now, books.busy_s)
                 return ExchangeReply(), pilot.owner_id
@@ -307,6 +311,8 @@ class ExchangeService:
             "cpu_s": result.cpu_s,
             "memory_mib": result.memory_mib,
         }
+        if result.series is not None:
+            books.series.append(store_series.Ended((job.number, result.index, lease.attempt), result.series))
         if isinstance(verdict, Final):
             books.final.append(row | {"phase": verdict.phase.value, "fields": storable(result.fields)})
             books.files += [
@@ -362,6 +368,13 @@ class ExchangeService:
             if jobs[number].spec.get("checkpoint"):
                 done = [row["index"] for row in rows if row["phase"] == Phase.DONE.value]
                 await store_checkpoints.forget(tx, number, done)
+        if books.series:
+            counted = {(row["job"], row["index"], row["attempt"]) for rows in used.values() for row in rows}
+            ended = [one for one in books.series if one.key in counted]
+            kept = {number: jobs[number].series_kept for number in used}
+            limit = self._settings.usage_series_limit
+            for number, more in (await store_series.keep(tx, ended, kept, limit, now)).items():
+                books.change(number).series = more
         await self._close_leases(tx, books, held)
         charges = {number: _charge(pilot, jobs[number], rows) for number, rows in used.items()}
         await charge(tx, now.date(), list(charges.values()))
@@ -392,10 +405,20 @@ class ExchangeService:
         for lease_id in finished:
             del held[lease_id]
 
-    async def _note_running(self, tx: Tx, held: dict[int, Any], request: ExchangeRequest) -> None:
+    async def _note_running(
+        self, tx: Tx, pilot: Any, held: dict[int, Any], request: ExchangeRequest, now: datetime
+    ) -> None:
         running: dict[int, int] = {}
+        told: dict[store_series.Key, UsageSeries] = {}
         for task in request.running:
             running[task.lease] = running.get(task.lease, 0) + 1
+            lease = held.get(task.lease) if task.series is not None else None
+            if lease is not None and task.series is not None and lease.first <= task.index <= lease.last:
+                told[lease.job, task.index, lease.attempt] = task.series
+        for number in await store_series.note(tx, told, now) if told else ():
+            await store.update_job(tx, number)  # whoever looks at it has something new to see
+            tx.ring(f"job/{number}")
+            tx.ring(f"jobs/{pilot.owner_id}")
         for lease in held.values():
             if lease.running != running.get(lease.id, 0):
                 await leases.update(tx, lease.id, running=running.get(lease.id, 0))

@@ -1,68 +1,31 @@
 """Leases: giving tasks to pilots, and taking them back. This is the hot path of matching.
 
-The cost of a match does not grow with the number of waiting tasks: an index gives each queue's next open job, and
-a lease moves that job's ``next_index``.
+The cost of a match does not grow with the number of waiting tasks: ``matching.py`` finds the next open jobs, and a
+lease moves a job's ``next_index``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from hansa.jobs import store
 from hansa.jobs.budget import NO_LIMIT, Budget
+from hansa.jobs.matching import candidates, eligible_queues
 from hansa.jobs.model import ranges, split_range
-from hansa.jobs.needs import Needs, Room, lacks, needs_of_queue, place_of_pilot, room_left, tasks_wanted, weight
-from hansa.jobs.store import HAS_WORK, MAY_RUN, OPEN
-from hansa.jobs.tables import jobs, leases, queues, retries
-from hansa.kernel.database import Tx
+from hansa.jobs.needs import Room, room_left, tasks_wanted, weight
+from hansa.jobs.tables import jobs, leases, retries
+from hansa.kernel.database import Document, Tx
 
 _MOST_IN_ONE_LEASE = 1024
 _HEADS_PER_QUEUE = 64
-_SLACK = 32
-"""How many more jobs are looked at than are wanted: others may have locked what is next."""
-_NO_END_S = 2**31 - 1
 
 # Built once: to build a statement costs as much as to execute it.
-_ELIGIBLE = sa.select(queues).where(
-    queues.c.owner_id == sa.bindparam("has_owner"),
-    queues.c.cores <= sa.bindparam("has_cores"),
-    queues.c.memory_mib <= sa.bindparam("has_memory_mib"),
-    queues.c.gpus <= sa.bindparam("has_gpus"),
-    queues.c.wall_time_s <= sa.bindparam("has_s"),
-    (queues.c.site == "") | (queues.c.site == sa.bindparam("has_site")),
-    HAS_WORK,
-    MAY_RUN,
-)
-_WAITS_IN_QUEUE = sa.and_(jobs.c.queue_id == sa.bindparam("queue"), OPEN)
-_IN_ORDER = (jobs.c.rank, jobs.c.number)
-_MOST: sa.BindParameter[int] = sa.bindparam("most", type_=sa.Integer)
-_HEADS = sa.select(jobs).where(_WAITS_IN_QUEUE).order_by(*_IN_ORDER).limit(_MOST).with_for_update(skip_locked=True)
-_KEYS = sa.select(jobs.c.rank, jobs.c.number).where(_WAITS_IN_QUEUE).order_by(*_IN_ORDER).limit(_MOST)
-_IN_EACH = (
-    sa.select(jobs.c.rank, jobs.c.number)
-    .where(jobs.c.queue_id == queues.c.id, OPEN)
-    .order_by(*_IN_ORDER)
-    .limit(_MOST)
-    .lateral("heads")
-)
-_KEYS_OF_ALL = (  # for PostgreSQL, where every statement is a way to the server and back
-    sa.select(_IN_EACH.c.rank, _IN_EACH.c.number)
-    .select_from(queues.join(_IN_EACH, sa.true()))
-    .where(queues.c.id.in_(sa.bindparam("queues", expanding=True)))
-    .order_by(_IN_EACH.c.rank, _IN_EACH.c.number)
-    .limit(_MOST)
-)
-_NAMED = (
-    sa.select(jobs)
-    .where(jobs.c.number.in_(sa.bindparam("numbers", expanding=True)), OPEN)
-    .order_by(*_IN_ORDER)
-    .limit(_MOST)
-    .with_for_update(skip_locked=True)
-)
 _INSERT = sa.insert(leases).returning(leases.c.id, sort_by_parameter_order=True)
 _MOVE = sa.update(jobs).where(jobs.c.number == sa.bindparam("this"))
 _OF_PILOT = sa.select(leases).where(leases.c.pilot_id == sa.bindparam("pilot"))
@@ -73,30 +36,6 @@ _DUE = sa.and_(
 _SOME_DUE = sa.select(jobs.c.number).where(_DUE).limit(1)
 _DUE_JOBS = sa.select(jobs.c.number).where(_DUE).limit(1000).with_for_update(skip_locked=True)
 _WAKE = sa.update(jobs).where(jobs.c.number == sa.bindparam("this")).values(open=True, wake_at=None)
-
-
-async def eligible_queues(
-    tx: Tx, pilot: Any, free: Any, now: datetime | None = None, budget: Budget | None = None
-) -> list[tuple[int, Needs]]:
-    """The owner's queues whose tasks this pilot can run, as it is now, and with a budget may."""
-    has = {
-        "has_owner": pilot.owner_id,
-        "has_cores": pilot.cores,
-        "has_memory_mib": pilot.memory_mib,
-        "has_gpus": len(pilot.gpus),
-        "has_site": pilot.site,
-        "has_s": _NO_END_S if free.remaining_s is None else int(free.remaining_s),
-    }
-    rows = (await tx.execute(_ELIGIBLE, has)).all()
-    if not rows:
-        return []
-    place = place_of_pilot(pilot)
-    found = [(row, needs_of_queue(row)) for row in rows if pilot.vo is None or row.vo == pilot.vo]
-    fit = [(row, needs) for row, needs in found if not lacks(needs, place)]
-    if budget is not None and now is not None:
-        await budget.look(tx, {(row.vo, row.vo_group) for row, _ in fit}, now)
-        fit = [(row, needs) for row, needs in fit if budget.count(row.vo, row.vo_group, needs)]
-    return [(row.id, needs) for row, needs in fit]
 
 
 async def has_due(tx: Tx, owner_id: str, now: datetime) -> bool:
@@ -112,38 +51,6 @@ async def wake(tx: Tx, owner_id: str, now: datetime) -> int:
     return len(due)
 
 
-async def _heads(tx: Tx, queue_id: int, limit: int) -> Sequence[Any]:
-    """The queue's next jobs."""
-    return (await tx.execute(_HEADS, {"queue": queue_id, "most": limit})).all()
-
-
-async def _candidates(tx: Tx, fit: Sequence[tuple[int, Needs]], limit: int) -> list[tuple[Any, Needs]]:
-    """The next jobs of these queues, locked, in order of priority and age.
-
-    Of several queues only the keys are read at first: rows are large. Where others have locked all that is next, each
-    queue gives what it has.
-    """
-    needs = dict(fit)
-    rows: list[Any] = []
-    if len(fit) > 1:
-        numbers = await _next_numbers(tx, list(needs), limit + _SLACK)
-        rows = list((await tx.execute(_NAMED, {"numbers": numbers, "most": limit})).all()) if numbers else []
-    if not rows:
-        rows = [row for queue in needs for row in await _heads(tx, queue, limit)]
-        rows.sort(key=lambda row: (row.rank, row.number))
-    return [(row, needs[row.queue_id]) for row in rows]
-
-
-async def _next_numbers(tx: Tx, ids: Sequence[int], limit: int) -> list[int]:
-    """The numbers of the jobs that are next in these queues, in order, whoever has locked them."""
-    if tx.dialect == "postgresql":
-        rows: Sequence[Any] = (await tx.execute(_KEYS_OF_ALL, {"queues": ids, "most": limit})).all()
-    else:
-        found = [(await tx.execute(_KEYS, {"queue": queue, "most": limit})).all() for queue in ids]
-        rows = sorted(tuple(row) for some in found for row in some)[:limit]
-    return [row[1] for row in rows]
-
-
 async def take(
     tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: bool = False, budget: Budget | None = None
 ) -> list[dict[str, Any]]:
@@ -151,10 +58,11 @@ async def take(
 
     ``has_backlog``: it holds tasks that it has not started. ``budget``: what the site's grants leave it.
     """
-    fit = await eligible_queues(tx, pilot, request, now, budget)
-    if not fit and await wake(tx, pilot.owner_id, now):  # else the timers do it
-        fit = await eligible_queues(tx, pilot, request, now, budget)
     want, taken, moves = request.want, [], []
+    limit = min(want, _HEADS_PER_QUEUE)
+    fit = await eligible_queues(tx, pilot, request, now, budget, limit=limit)
+    if not fit and await wake(tx, pilot.owner_id, now):  # else the timers do it
+        fit = await eligible_queues(tx, pilot, request, now, budget, limit=limit)
     room = Room(
         pilot.cores,
         pilot.memory_mib,
@@ -163,11 +71,11 @@ async def take(
         request.gpus_free,
         has_backlog=has_backlog,
     )
+    are_fresh = True
     while fit and want > 0:
-        limit = min(want, _HEADS_PER_QUEUE)
-        candidates = await _candidates(tx, fit, limit)
+        found = await candidates(tx, fit, limit, are_fresh=are_fresh)
         is_stale = False
-        for job, needs in candidates:
+        for job, needs in found:
             paid = NO_LIMIT if budget is None else budget.count(job.vo, job.vo_group, needs)
             if not paid:
                 continue  # the grant of its VO has come to its end: of others there may be more
@@ -176,31 +84,73 @@ async def take(
                 if needs.gpus:
                     continue
                 break  # smaller ones must not keep it waiting for ever: what the pilot has in wait goes first
-            found, values = await _take_from(tx, job, wanted, now)
-            moves.append({"this": job.number, **values})
-            is_stale = is_stale or not found
-            taken += [{"row": job, **lease} for lease in found]
-            count = sum(lease["remaining"] for lease in found)
+            new, values = await _take_from(tx, job, wanted, now)
+            moves.append({"number": job.number, **values})
+            is_stale = is_stale or not new
+            taken += [{"row": job, **lease} for lease in new]
+            count = sum(lease["remaining"] for lease in new)
             want -= weight(needs, room) * count
             if budget is not None:
                 budget.took(job.vo, job.vo_group, needs, count)
             room = room_left(room, needs, count)
-        for values in moves:
-            await tx.execute(_MOVE, values)
-        moves.clear()
-        if not is_stale or taken or len(candidates) < limit:
+        if not is_stale or taken or len(found) < limit:
             break  # what had nothing due was closed until it has: look behind it
-    await _insert(tx, taken, pilot, request, now)
+        await _write(tx, moves, [], pilot, request, now)
+        moves, are_fresh = [], False
+    await _write(tx, moves, taken, pilot, request, now)
     return taken
 
 
-async def _insert(tx: Tx, taken: list[dict[str, Any]], pilot: Any, request: Any, now: datetime) -> None:
+async def _write(
+    tx: Tx, moves: list[dict[str, Any]], taken: list[dict[str, Any]], pilot: Any, request: Any, now: datetime
+) -> None:
+    """Write what has changed of the jobs, and the leases; each gets its id."""
+    if not moves:
+        return
     to = {"pilot_id": pilot.id, "session": request.session, "sequence": request.sequence, "created": now}
-    rows = [{key: value for key, value in lease.items() if key != "row"} | to for lease in taken]
-    if rows:
-        ids = (await tx.execute(_INSERT, rows)).scalars()
-        for lease, lease_id in zip(taken, ids, strict=True):
-            lease["id"] = lease_id
+    rows = [{**{key: value for key, value in lease.items() if key != "row"}, **to} for lease in taken]
+    if tx.dialect == "postgresql":
+        ids = await _move_and_lease(tx, moves, rows)
+    else:
+        await tx.execute(_MOVE, [{"this": move["number"], **move} for move in moves])
+        ids = list((await tx.execute(_INSERT, rows)).scalars()) if rows else []
+    for lease, lease_id in zip(taken, ids, strict=True):
+        lease["id"] = lease_id
+
+
+async def _move_and_lease(tx: Tx, moves: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[int]:
+    """Both in one statement; the ids of the leases."""
+    words = {
+        "moves": json.dumps(moves, default=datetime.isoformat),
+        "rows": json.dumps(rows, default=datetime.isoformat),
+    }
+    found: Sequence[Any] = (await tx.execute(_moving(tuple(moves[0])), words)).all()
+    ids = {(row.job, row.first): row.id for row in found}
+    return [ids[row["job"], row["first"]] for row in rows]
+
+
+@lru_cache(maxsize=16)
+def _moving(names: tuple[str, ...]) -> Any:
+    """PostgreSQL's statement that changes these columns of jobs and inserts leases.
+
+    Both are given as JSON: of arrays it sees how long they are, and plans anew each time.
+    """
+    to = _records("moves", [jobs.c[name] for name in names])
+    changed = {name: to.c[name] for name in names if name != "number"}
+    are_few = to.c.number % sa.literal_column("1") == sa.literal_column(
+        "0"
+    )  # true; so it reckons with one row, not 100
+    moved = sa.update(jobs).where(jobs.c.number == to.c.number, are_few).values(changed).cte("moved")
+    new = _records("rows", [column for column in leases.c if column.name != "id"])
+    insert = sa.insert(leases).from_select(list(new.c.keys()), sa.select(*new.c))
+    return insert.add_cte(moved).returning(leases.c.id, leases.c.job, leases.c.first)
+
+
+def _records(name: str, columns: Sequence[sa.Column[Any]]) -> Any:
+    """Rows with these columns, from a JSON text."""
+    shape = [sa.column(column.name, column.type) for column in columns]
+    given = sa.cast(sa.bindparam(name, type_=sa.Text), Document)
+    return sa.func.jsonb_to_recordset(given).table_valued(*shape, name=name).render_derived(with_types=True)
 
 
 async def _take_from(tx: Tx, job: Any, wanted: int, now: datetime) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -165,6 +165,11 @@ def _data(tags: Iterable[str]) -> frozenset[str]:
     return frozenset(tag.removeprefix("data:") for tag in tags if tag.startswith("data:"))
 
 
+def coming_place(pilot: Any) -> Place:
+    """A pilot that may still be on its way: until it has told what it found on its node, that may be what is asked."""
+    return replace(place_of_pilot(pilot), is_pilot=pilot.node is not None)
+
+
 def place_of_pilot(pilot: Any) -> Place:
     """A pilot by its row: what it was started with, and what it found on its node."""
     node: Mapping[str, Any] = pilot.node or {}

@@ -18,10 +18,10 @@ from hansa.jobs.files import FileService
 from hansa.jobs.program import NodeProgram
 from hansa.jobs.routes import Size, upload_length
 from hansa.jobs.wire import Received
-from hansa.kernel.http import invalid, provided
+from hansa.kernel.http import API, invalid, provided
 from hansa.node.protocol import ChannelReply, ChannelRequest, Checkpoint, ExchangeReply, ExchangeRequest
 
-router = APIRouter(tags=["pilots"])
+router = APIRouter(prefix=API, tags=["pilots"])
 Pilot = Annotated[Caller, allowed(Permission.PILOT_EXCHANGE)]
 Exchanges = Annotated[ExchangeService, Depends(provided(ExchangeService))]
 Files = Annotated[FileService, Depends(provided(FileService))]

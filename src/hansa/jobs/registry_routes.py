@@ -11,9 +11,9 @@ from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.jobs.registry_logins import RegistryLoginService
 from hansa.jobs.wire import NewRegistryLogin, RegistryLogin, RegistryLoginList
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 
-router = APIRouter(tags=["registries"])
+router = APIRouter(prefix=API, tags=["registries"])
 Logins = Annotated[RegistryLoginService, Depends(provided(RegistryLoginService))]
 Reader = Annotated[Caller, allowed(Permission.SELF_READ)]
 Writer = Annotated[Caller, allowed(Permission.SELF_WRITE)]

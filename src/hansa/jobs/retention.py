@@ -13,7 +13,7 @@ import structlog
 from hansa.jobs import store, store_files
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
-from hansa.jobs.tables import attempts, job_inputs, jobs, log_chunks, task_checkpoints, task_files
+from hansa.jobs.tables import attempts, job_inputs, jobs, log_chunks, task_checkpoints, task_files, task_series
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
@@ -51,7 +51,7 @@ class Retention:
     async def sweep(self) -> None:
         """All that is due now. Whatever kills it in between, the next one does the rest."""
         days = self._settings
-        await self._end_all("files_gone", days.job_files_days, task_files)
+        await self._end_all("files_gone", days.job_files_days, task_files, task_series)
         await self._end_all("logs_gone", days.logs_days, log_chunks)
         await self._end_all("attempts_gone", days.attempts_days, attempts)
         now = self._clock.now()
@@ -61,8 +61,8 @@ class Retention:
         while await self._delete_doomed() == _AT_ONCE:
             pass
 
-    async def _end_all(self, mark: str, days: int, table: sa.Table) -> None:
-        """Mark the jobs that ended so long ago, when their rows of the table, and what those name, are gone."""
+    async def _end_all(self, mark: str, days: int, *tables: sa.Table) -> None:
+        """Mark the jobs that ended so long ago, when their rows of the tables, and what those name, are gone."""
         if not days:
             return
         now = self._clock.now()
@@ -72,11 +72,11 @@ class Retention:
             ended.append(jobs.c.ended > self._swept[mark] - _OVERLAP)
         found: Sequence[Any] = [None] * _AT_ONCE
         while len(found) == _AT_ONCE:
-            has_some = sa.exists().where(table.c.job == jobs.c.number)
-            query = sa.select(jobs.c.number, has_some.label("has_some")).where(*ended)
+            has_some = [sa.exists().where(table.c.job == jobs.c.number).label(table.name) for table in tables]
+            query = sa.select(jobs.c.number, *has_some).where(*ended)
             async with self._database.read() as tx:
                 found = (await tx.execute(query.order_by(jobs.c.ended).limit(_AT_ONCE))).all()
-            for number in [row.number for row in found if row.has_some]:
+            for number, table in [(row.number, table) for row in found for table in tables if row._mapping[table.name]]:
                 if table is log_chunks:
                     await self._end_logs(number, before)
                 else:
@@ -85,7 +85,7 @@ class Retention:
             async with self._database.begin() as tx:
                 marked = sa.update(jobs).where(jobs.c.number.in_(numbers), *ended).values(**{mark: now})
                 done = list((await tx.execute(marked.returning(jobs.c.number))).scalars())
-                if table is task_files:
+                if task_files in tables:
                     await tx.execute(sa.delete(job_inputs).where(job_inputs.c.job.in_(done)))
                     await tx.execute(sa.delete(task_checkpoints).where(task_checkpoints.c.job.in_(done)))
         self._swept[mark] = before

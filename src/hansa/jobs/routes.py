@@ -20,6 +20,7 @@ from hansa.jobs.files import FileService
 from hansa.jobs.log_search import Wanted
 from hansa.jobs.logs import LogChoice
 from hansa.jobs.service import JobService
+from hansa.jobs.usage import UsageService
 from hansa.jobs.wire import (
     Explanation,
     FileKeys,
@@ -30,6 +31,7 @@ from hansa.jobs.wire import (
     JobInputs,
     JobPage,
     JobSpec,
+    JobUsage,
     LogLine,
     MissingFiles,
     NewChannel,
@@ -40,14 +42,16 @@ from hansa.jobs.wire import (
     Selection,
     TaskFilePage,
     TaskPage,
+    TaskUsage,
 )
-from hansa.kernel.http import MOST, provided
+from hansa.kernel.http import API, MOST, provided
 from hansa.kernel.wire import encode
 from hansa.node.protocol import ChannelReply, ChannelRequest
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(prefix=API, tags=["jobs"])
 Jobs = Annotated[JobService, Depends(provided(JobService))]
 Files = Annotated[FileService, Depends(provided(FileService))]
+Usage = Annotated[UsageService, Depends(provided(UsageService))]
 Channels = Annotated[ChannelService, Depends(provided(ChannelService))]
 Reader = Annotated[Caller, allowed(Permission.JOBS_READ)]
 Writer = Annotated[Caller, allowed(Permission.JOBS_WRITE)]
@@ -199,6 +203,20 @@ async def list_tasks(
 ) -> TaskPage:
     """Tasks by index, with their results; or one task."""
     return await jobs.tasks(who, job, phase=phase, index=task, cursor=after, limit=limit)
+
+
+@router.get("/jobs/{job}/usage")
+async def job_usage(job: Number, who: Reader, usage: Usage) -> JobUsage:
+    """How the tasks of a job differ in wall time, busy cores and memory, beside what was asked for."""
+    return await usage.of_job(who, job)
+
+
+@router.get("/jobs/{job}/tasks/{index}/usage")
+async def task_usage(
+    job: Number, index: Number, who: Reader, usage: Usage, attempt: Annotated[int | None, Query(le=2**31 - 1)] = None
+) -> TaskUsage:
+    """What a task's last attempt, or another one, used over its time, while it runs and after."""
+    return await usage.of_task(who, job, index, attempt)
 
 
 @router.get("/jobs/{job}/files")

@@ -12,10 +12,10 @@ from hansa.engines.egress import EgressPolicy
 from hansa.identity import vo_store
 from hansa.identity.authority import AuthorityService
 from hansa.identity.model import Caller
-from hansa.identity.policy import may_change, may_see
 from hansa.identity.vos import VoService
 from hansa.images.endorsing import check_container
 from hansa.jobs import errors, leases, links, overview, search, store, store_files, store_pilots
+from hansa.jobs.access import check_index, own_job
 from hansa.jobs.drivers.places import Paths, PathsAt
 from hansa.jobs.explain import explain_job
 from hansa.jobs.files import FileService
@@ -123,7 +123,7 @@ class JobService:
         async with self._database.begin() as tx:
             before = await idempotency.recall(tx, caller.user_id, key, request)
             if before is not None:
-                return await self._view(tx, await self._own(tx, caller, before))
+                return await self._view(tx, await own_job(tx, caller, before))
             vo = await self._vos.check_may_start(tx, caller, spec.vo)
             await self._check_group(tx, caller, vo, spec.vo_group)
             await _check_image(tx, vo, spec.image)
@@ -179,12 +179,12 @@ class JobService:
             await self._events.record(tx, event)
             tx.ring(f"work/{caller.user_id}")
             tx.ring("demand")
-            return await self._view(tx, await self._own(tx, caller, number))
+            return await self._view(tx, await own_job(tx, caller, number))
 
     async def get(self, caller: Caller, number: int) -> Job:
         """One job. Raises Fault ``jobs.not_found`` where it is not the caller's, too."""
         async with self._database.read() as tx:
-            return await self._view(tx, await self._own(tx, caller, number))
+            return await self._view(tx, await own_job(tx, caller, number))
 
     async def list_jobs(
         self,
@@ -218,17 +218,17 @@ class JobService:
     async def picture(self, caller: Caller, number: int, most: int = 400) -> list[overview.Bucket]:
         """An array in at most ``most`` stretches, with the tasks of each counted by phase."""
         async with self._database.read() as tx:
-            return await overview.picture(tx, await self._own(tx, caller, number), most)
+            return await overview.picture(tx, await own_job(tx, caller, number), most)
 
     async def sample(self, caller: Caller, number: int, most: int = 300) -> list[overview.Used]:
         """What tasks that have ended used: of a large array, of some spread over all that were given out."""
         async with self._database.read() as tx:
-            return await overview.sample(tx, await self._own(tx, caller, number), most)
+            return await overview.sample(tx, await own_job(tx, caller, number), most)
 
     async def spec(self, caller: Caller, number: int, *, rows: bool = True) -> JobSpec:
         """What a job was submitted as, to submit it again: not held, and without its deadline."""
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
             last = job.first + job.count - 1
             found = await store.rows_of(tx, job, job.first, last) if rows and job.has_rows else None
             needs = (await self._view(tx, job)).requirements  # they are kept in another form
@@ -250,7 +250,7 @@ class JobService:
     async def timeline(self, caller: Caller, number: int, limit: int = 50) -> Sequence[StoredEvent]:
         """What has happened to a job, oldest first."""
         async with self._database.read() as tx:
-            await self._own(tx, caller, number)
+            await own_job(tx, caller, number)
             return await self._events.timeline(tx, f"job/{number}", limit)
 
     def changes(self, caller: Caller, position: int, beat_s: float) -> AsyncIterator[tuple[int, list[str]] | None]:
@@ -302,9 +302,9 @@ class JobService:
         """Tasks by index: those that ended with their results; the others as waiting or running."""
         after = decode_cursor(cursor, int)
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
             if index is not None:
-                self._check_index(job, index)
+                check_index(job, index)
                 return TaskPage(await self._task_range(tx, job, index, index))
             start = int(after[0]) if after else job.first - 1
             if phase is not None and phase.is_final and job.killed_from is None:
@@ -356,7 +356,7 @@ class JobService:
     ) -> TaskFilePage:
         after = decode_cursor(cursor, int, str)
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
             if job.files_gone is not None:
                 raise gone(job)
             key = (int(after[0]), str(after[1])) if after else None
@@ -368,9 +368,9 @@ class JobService:
     async def inputs(self, caller: Caller, number: int, index: int | None) -> list[File]:
         """Input files of a job, with those of one of its tasks. Raises Fault ``jobs.files_gone``."""
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
             if index is not None:
-                self._check_index(job, index)
+                check_index(job, index)
             if job.files_gone is not None:
                 raise gone(job)
             rows = await store.rows_of(tx, job, index, index) if job.has_rows and index is not None else []
@@ -381,7 +381,7 @@ class JobService:
     ) -> tuple[int, AsyncIterator[bytes]]:
         """Size of an output file, and its content from ``start`` on. Raises Fault ``jobs.no_file``."""
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
             if job.files_gone is not None:
                 raise gone(job)
             row = await store.task_file(tx, number, index, path)
@@ -395,13 +395,13 @@ class JobService:
         """One stream of one task. Raises Fault ``jobs.no_task``, ``jobs.logs_gone``."""
         job = await self._own_logs(caller, number)
         index = job.first if index is None else index
-        self._check_index(job, index)
+        check_index(job, index)
         return await self._logs.open(number, index, wanted)
 
     async def _own_logs(self, caller: Caller, number: int) -> Any:
         """The caller's job, whose output is there. Raises Fault ``jobs.logs_gone``."""
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
         if job.logs_gone is not None:
             raise Fault(
                 errors.LOGS_GONE,
@@ -415,7 +415,7 @@ class JobService:
         """Kill a job, or some of its tasks. What has ended stays as it is."""
         now = self._clock.now()
         async with self._database.begin() as tx:
-            job = await self._own(tx, caller, number, change=True)
+            job = await own_job(tx, caller, number, change=True)
             if Phase(job.phase).is_final:
                 raise Fault(errors.ENDED, f"Job {number} has ended: {job.phase}.", job=number)
             if selection.tasks is None:
@@ -424,28 +424,28 @@ class JobService:
                     await kill_all(tx, self._events, job, caller.actor, message, now)
             else:
                 for index in selection.tasks:
-                    self._check_index(job, index)
+                    check_index(job, index)
                 await kill_some(tx, self._events, job, caller, sorted(set(selection.tasks)), now)
             await self._ring_pilots(tx, number)
-            return await self._view(tx, await self._own(tx, caller, number))
+            return await self._view(tx, await own_job(tx, caller, number))
 
     async def hold(self, caller: Caller, number: int) -> Job:
         """Give out no more tasks of a job until it is released; what runs goes on."""
         now = self._clock.now()
         async with self._database.begin() as tx:
-            job = await self._own(tx, caller, number, change=True)
+            job = await own_job(tx, caller, number, change=True)
             if Phase(job.phase).is_final or job.kill_requested:
                 raise Fault(errors.ENDED, f"Job {number} has ended: {job.phase}.", job=number)
             if not job.held:
                 message = f"{caller.name} holds it."
                 await self._say(tx, caller, job, "jobs.held", message, now, Party.USER, held=True, open=False)
-            return await self._view(tx, await self._own(tx, caller, number))
+            return await self._view(tx, await own_job(tx, caller, number))
 
     async def release(self, caller: Caller, number: int) -> Job:
         """Let a held job go on."""
         now = self._clock.now()
         async with self._database.begin() as tx:
-            job = await self._own(tx, caller, number, change=True)
+            job = await own_job(tx, caller, number, change=True)
             if not job.held:
                 raise Fault(errors.NOT_HELD, f"Job {number} is not held: it is {job.phase}.", job=number)
             if job.vo is not None:
@@ -457,7 +457,7 @@ class JobService:
             await self._say(tx, caller, job, reason, message, now, Party.HANSA, **values)
             tx.ring(f"work/{job.owner_id}")
             tx.ring("demand")
-            return await self._view(tx, await self._own(tx, caller, number))
+            return await self._view(tx, await own_job(tx, caller, number))
 
     async def _say(
         self, tx: Tx, caller: Caller, job: Any, reason: str, message: str, now: Any, party: Party, **values: Any
@@ -476,7 +476,7 @@ class JobService:
         """
         now = self._clock.now()
         async with self._database.begin() as tx:
-            job = await self._own(tx, caller, number, change=True)
+            job = await own_job(tx, caller, number, change=True)
             if job.kill_requested and not Phase(job.phase).is_final:
                 raise Fault(errors.ENDED, f"Job {number} is being killed; retry it when it has ended.", job=number)
             if job.vo is not None:
@@ -486,11 +486,11 @@ class JobService:
             tx.ring(f"work/{caller.user_id}")
             tx.ring(f"job/{number}")
             tx.ring("demand")
-            return await self._view(tx, await self._own(tx, caller, number))
+            return await self._view(tx, await own_job(tx, caller, number))
 
     async def _reopen(self, tx: Tx, caller: Caller, job: Any, wanted: Sequence[int] | None, now: Any) -> None:
         for index in wanted or []:
-            self._check_index(job, index)
+            check_index(job, index)
         if job.files_gone is not None and job.input_files:
             raise gone(job)
         count = await reopen(tx, job, wanted, now)
@@ -504,9 +504,9 @@ class JobService:
     async def explain(self, caller: Caller, number: int, index: int | None) -> Explanation:
         """Why a job, or a task, is where it is."""
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
             if index is not None:
-                self._check_index(job, index)
+                check_index(job, index)
             view = await self._view(tx, job)
             needs = needs_of(job.spec["requirements"])
             choice = await self._choice(tx, caller, job.vo, needs, job.vo_group)
@@ -525,30 +525,14 @@ class JobService:
     async def pilots_of(self, caller: Caller, number: int, limit: int) -> PilotPage:
         """The pilots of a job: that run tasks of it, ran some, or were started for it. The newest ``limit``."""
         async with self._database.read() as tx:
-            job = await self._own(tx, caller, number)
+            job = await own_job(tx, caller, number)
             rows = await store_pilots.of_job(tx, job, limit)
         return PilotPage([replace(pilot_view(row), script=row.script) for row in rows], None)
-
-    async def _own(self, tx: Tx, caller: Caller, number: int, *, change: bool = False) -> Any:
-        row = await store.get_job(tx, number, lock=change)
-        if row is None or not (may_change if change else may_see)(caller, row.owner_id):
-            raise Fault(
-                errors.NOT_FOUND,
-                f"There is no job {number} of yours.",
-                hint="hansa job list shows your jobs.",
-                job=number,
-            )
-        return row
 
     async def _view(self, tx: Tx, row: Any) -> Job:
         running = await store.running_counts(tx, [row.number])
         standings = await store.standings(tx, [row.queue_id])
         return job_view(row, running.get(row.number, 0), standings.get(row.queue_id))
-
-    def _check_index(self, job: Any, index: int) -> None:
-        if not job.first <= index < job.first + job.count:
-            span = f"{job.first} to {job.first + job.count - 1}"
-            raise Fault(errors.NO_TASK, f"Job {job.number} has no task {index}; its tasks are {span}.", job=job.number)
 
     async def _choice(
         self, tx: Tx, caller: Caller, vo: str | None, needs: Needs, vo_group: str | None = None

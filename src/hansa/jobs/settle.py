@@ -40,6 +40,8 @@ class Change:
     failed: int = 0
     killed: int = 0
     again: int = 0
+    series: int = 0
+    """Ended attempts of which the use over time is kept."""
     messages: list[str] = field(default_factory=list)
 
     def add(self, phase: str) -> None:
@@ -68,6 +70,8 @@ async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: 
     """Write a change of counters; end the job if that was the last of its tasks."""
     done, failed, killed = job.done + change.done, job.failed + change.failed, job.killed + change.killed
     values: dict[str, Any] = {"done": done, "failed": failed, "killed": killed, "again": job.again + change.again}
+    if change.series:
+        values["series_kept"] = job.series_kept + change.series
     if change.again and not job.held and not job.blockers:
         values |= {"open": True, "wake_at": None}
     if done + failed + killed >= job.count:

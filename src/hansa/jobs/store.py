@@ -41,6 +41,9 @@ _MOST_IN_RANGE = 2048
 
 OPEN: sa.ColumnElement[bool] = sa.literal_column("jobs.open")
 """Whether something of a job can be leased: without a comparison, or SQLite would not use the index of open jobs."""
+ONE: sa.ColumnElement[Any] = sa.literal_column("1")
+NONE: sa.ColumnElement[str] = sa.literal_column("''")
+"""Written into the statements. As parameters, PostgreSQL would plan such a statement anew each time."""
 _IN_VO = sa.exists().where(
     vo_members.c.vo == queues.c.vo,
     vo_members.c.user_id == queues.c.owner_id,
@@ -48,14 +51,14 @@ _IN_VO = sa.exists().where(
     vo_members.c.vo.in_(sa.select(vos.c.name).where(vos.c.suspended.is_(None))),
 )
 MAY_RUN = sa.and_(
-    sa.or_(queues.c.vo == "", _IN_VO), ~sa.exists().where(users.c.id == queues.c.owner_id, users.c.suspended)
+    sa.or_(queues.c.vo == NONE, _IN_VO), ~sa.exists().where(users.c.id == queues.c.owner_id, users.c.suspended)
 )
 """Whether what waits in a queue may start: neither its owner nor the VO, nor the owner there, is suspended."""
 HAS_WORK: sa.ColumnElement[bool] = (
     sa.select(jobs.c.number)
     .where(jobs.c.queue_id == queues.c.id, OPEN)
     .order_by(jobs.c.rank, jobs.c.number)
-    .limit(1)
+    .limit(ONE)
     .correlate(queues)
     .scalar_subquery()
     .is_not(None)
@@ -91,7 +94,7 @@ _NEXT = (
     sa.select(jobs.c.number, jobs.c.created)
     .where(jobs.c.queue_id == sa.bindparam("queue"), OPEN)
     .order_by(jobs.c.rank, jobs.c.number)
-    .limit(1)
+    .limit(ONE)
 )
 
 

@@ -81,6 +81,7 @@ jobs = sa.Table(
     sa.Column("files_gone", Moment),  # since when they are not kept any more
     sa.Column("logs_gone", Moment),
     sa.Column("attempts_gone", Moment),
+    sa.Column("series_kept", sa.Integer, nullable=False, server_default="0"),  # rows of task_series of what ended
     sa.Index("ix_jobs_owner", "owner_id", "number"),
     sa.Index("ix_jobs_phase", "owner_id", "phase", "number"),
     sa.Index("ix_jobs_group", "owner_id", "group_name", "number"),
@@ -309,6 +310,16 @@ task_checkpoints = sa.Table(  # what tasks that are not done keep across attempt
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("executable", sa.Boolean, nullable=False),
     sqlite_with_rowid=False,
+)
+
+task_series = sa.Table(  # what attempts that ran for a while used over their time: see jobs/store_series.py
+    "task_series",
+    metadata,
+    sa.Column("job", sa.BigInteger, primary_key=True),
+    sa.Column("index", sa.BigInteger, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("series", Document, nullable=False),  # a protocol.UsageSeries
+    sa.Column("seen", Moment, nullable=False),  # when its pilot told it
 )
 
 notices = sa.Table(  # that somebody is to be told of a job, and whether it was done: see jobs/notices.py

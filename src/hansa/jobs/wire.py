@@ -485,3 +485,76 @@ class RegistryLogin:
 class RegistryLoginList:
     items: list[RegistryLogin]
     next: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskUsage:
+    """What one attempt of a task used over its time, in stretches of ``every_s`` seconds from its start.
+
+    The last stretch may be shorter: all of them end after ``span_s``. Rates are means of a stretch, sizes the most that
+    was seen in it; a list is missing where the node cannot tell. Where there are no stretches, ``message`` says why.
+    """
+
+    job: int
+    index: int
+    attempt: int
+    """0: it has not started."""
+    attempts: list[int]
+    """Those that were begun, or are under way."""
+    phase: Phase
+    cores_asked: int
+    memory_asked_mib: int
+    gpus_asked: int
+    wall_time_asked_s: int
+    every_s: float = 0.0
+    span_s: float = 0.0
+    cores: list[float] = field(default_factory=list)
+    """Busy ones."""
+    memory_mib: list[float] = field(default_factory=list)
+    """Resident."""
+    read_mib_s: list[float] | None = None
+    """From disks: what was in the node's memory does not count."""
+    written_mib_s: list[float] | None = None
+    gpus: list[float] | None = None
+    """Busy ones."""
+    gpu_memory_mib: list[float] | None = None
+    started: datetime | None = None
+    seen: datetime | None = None
+    """When its pilot told this."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class UsageBin:
+    """Tasks that used at least ``low`` and less than ``high``; of the last one also those that used just that."""
+
+    low: float
+    high: float
+    tasks: int
+
+
+@dataclass(frozen=True)
+class UsageSpread:
+    """How tasks differ in what they used of one thing; ``cores`` are busy ones, on average."""
+
+    name: Literal["wall_s", "cores", "memory_mib"]
+    asked: float
+    least: float
+    half: float
+    nine_of_ten: float
+    most: float
+    bins: list[UsageBin]
+
+
+@dataclass(frozen=True)
+class JobUsage:
+    """What the tasks of a job used, of ``sampled`` tasks that have ended, spread evenly over the job.
+
+    ``with_series`` are the first tasks whose use over time is kept.
+    """
+
+    job: int
+    ended: int
+    sampled: int
+    spreads: list[UsageSpread]
+    with_series: list[int]

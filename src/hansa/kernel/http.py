@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 MOST = 2**63 - 1
 """The largest number that a database keeps."""
+API = "/api/v1"
+"""Where the versioned interface lives: the prefix of every router of it."""
 _BY_STATUS = {404: errors.NOT_FOUND, 405: errors.METHOD, 413: errors.TOO_LARGE}
 
 

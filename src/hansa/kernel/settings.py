@@ -257,6 +257,10 @@ class JobSettings(_Table):
     log_limit_bytes: Bytes = 64 * 1024**2
     """Bytes that are kept of one log stream of one task."""
 
+    usage_series_limit: Count = 10_000
+    """Tasks of one job of which the use over time is kept after their end, about 1 KiB each. It is told of tasks that
+    run for two seconds or longer."""
+
     share_half_life_s: Seconds = 7 * 86_400.0
     """Seconds in which what was used loses half its weight in fair shares. A change forgets what was used."""
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hansa.identity.authority import AuthorityService
+from hansa.images import endorsing
 from hansa.images import store as image_store
 from hansa.images.depot import Depot
 from hansa.images.model import Phase as ImagePhase
@@ -40,6 +41,7 @@ from hansa.machines.sync_model import described, disk_gib
 from hansa.machines.views import decided_of, opening_of, seen_of, size_of
 from hansa.placement import failover
 from hansa.placement.failover import Course, Try
+from hansa.sites import store as site_store
 
 TUNING = Tuning(concurrency=64, act_s=1800.0)
 """A creation may have to bring its image to the provider first; the lease is renewed meanwhile."""
@@ -163,9 +165,18 @@ class MachineRoom:
         """The image as drivers take it, why it cannot be used yet, and whether it is of no use to wait for it."""
         about = row.image
         plain = Image(about["checksum"], None, about.get("provider_id"), about["format"], about["arch"], about["login"])
-        if row.image_version_id is None or row.phase not in (Phase.WAITING, Phase.CREATING):
+        if row.phase not in (Phase.WAITING, Phase.CREATING):
             return plain, None, False
-        version = await image_store.get_version(tx, row.image_version_id)
+        is_own = row.image_version_id is None
+        if is_own:
+            plain = replace(plain, is_public=not await self._is_at_home(tx, row, course))
+        version = None if is_own else await image_store.get_version(tx, row.image_version_id)
+        if row.vo is not None and (is_own or version is not None):
+            refused = await endorsing.why_not(tx, row.vo, about["name"], version, self._clock.now())
+            if refused is not None:
+                return plain, f"{refused} {_OTHER_IMAGE}", True
+        if is_own:
+            return plain, None, False
         if version is None:
             said = f"Its VM image {about['name']} is not in the catalogue any more. {_OTHER_IMAGE}"
             return plain, said, True
@@ -179,6 +190,12 @@ class MachineRoom:
             plain, checksum=f"sha256:{version.sha256}", path=self._depot.path(version.sha256), format=version.format,
             about=described(image.name, version.version, image.about), min_disk_gib=disk_gib(version.virtual_bytes),
         ), None, False  # fmt: skip
+
+    async def _is_at_home(self, tx: Tx, row: Any, course: Course) -> bool:
+        """Whether it is for its owner only, at a site of his own: there all images of the project are his."""
+        place = course.current.place if course.current else row.place
+        site = await site_store.get(tx, site_of(place)) if place and row.vo is None else None
+        return site is not None and site.owner_id == row.owner_id
 
     async def apply(self, tx: Tx, loaded: Loaded, outcome: Outcome[Seen, Result]) -> Next:
         row = await store.get(tx, loaded.row.id, lock=True)

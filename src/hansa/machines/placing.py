@@ -93,6 +93,24 @@ def place_of(candidate: Candidate) -> str:
 
 
 @dataclass(frozen=True)
+class ImageNames:
+    """What an image is called. ``claimed``: what its owner calls it, which others may call theirs as well."""
+
+    sure: tuple[str, ...]
+    claimed: tuple[str, ...] = ()
+    is_site_own: bool = False
+
+
+def names_of(image: Mapping[str, Any]) -> ImageNames:
+    """Of an image as a machine's row has it."""
+    scope, ids = image.get("scope"), (image["checksum"], image.get("provider_id"))
+    known = tuple(name for name in (f"{scope}/{image['name']}" if scope else "", *ids) if name)
+    if scope is not None and not image.get("is_for_all"):
+        return ImageNames(known, (image["name"],))
+    return ImageNames((image["name"], *known), is_site_own=bool(ids[1]) and not scope)
+
+
+@dataclass(frozen=True)
 class Asking:
     """Who wants a machine, for which VO, of which image (by all its names)."""
 
@@ -100,7 +118,8 @@ class Asking:
     user_name: str
     vo: str | None
     vo_group: str
-    image_names: Sequence[str]
+    image: ImageNames | None
+    """None: it needs none, as a volume."""
     machine_id: str = ""
 
 
@@ -123,7 +142,7 @@ async def candidates(
 async def _by_policy(tx: Tx, site: SiteView, asking: Asking) -> list[Refusal]:
     """The site's own rules on images and numbers."""
     found: list[Refusal] = []
-    if not allows_image(site.policy, asking.image_names):
+    if asking.image is not None and not _allows(site, asking.image, asking.vo):
         found.append(Refusal("sites.image_denied", f"{site.name} does not let this VM image run."))
     most = site.policy.vms_per_user
     if most is not None:
@@ -132,6 +151,16 @@ async def _by_policy(tx: Tx, site: SiteView, asking: Asking) -> list[Refusal]:
             said = f"You have {has} machines at {site.name}; it lets each user have {most}."
             found.append(Refusal("sites.machine_limit", said, "Delete one there.", Party.USER))
     return found
+
+
+def _allows(site: SiteView, image: ImageNames, vo: str | None) -> bool:
+    """By all names that it has: one of the site's own has an id, a name and a digest there, whichever was said."""
+    sure = set(image.sure)
+    if image.is_site_own:
+        facts = [endpoint.facts_of(vo) for endpoint in site.endpoints]
+        known = [{one.id, one.name, one.digest} - {""} for each in facts if each for one in each.vm_images]
+        sure = sure.union(*(names for names in known if names & sure))
+    return allows_image(site.policy, sorted(sure), image.claimed)
 
 
 async def _grant(tx: Tx, site: str, asking: Asking, now: datetime) -> Left | NoGrant:

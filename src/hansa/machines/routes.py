@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.machines.service import MachineService
 from hansa.machines.wire import (
     ConsoleText,
@@ -23,7 +23,7 @@ from hansa.machines.wire import (
     Resize,
 )
 
-router = APIRouter(tags=["machines"])
+router = APIRouter(prefix=API, tags=["machines"])
 Machines = Annotated[MachineService, Depends(provided(MachineService))]
 Reader = Annotated[Caller, allowed(Permission.MACHINES_READ)]
 Writer = Annotated[Caller, allowed(Permission.MACHINES_WRITE)]

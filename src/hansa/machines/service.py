@@ -111,8 +111,9 @@ class MachineService:
             # Of a pilot's machine its tasks are counted, not its life: the grant need not have room for that.
             asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
             asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
-            names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
-            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names, machine_id)
+            asking = placing.Asking(
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id
+            )
             says = placing.says_memory(new)
             order, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
@@ -150,10 +151,9 @@ class MachineService:
             vo = await self._vos.check_may_start(tx, caller, new.vo)
             image, _ = await self._chosen(tx, caller, new.image, vo)
             asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
-            names = [name for name in (image["name"], image["checksum"], image.get("provider_id")) if name]
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             fixed |= {place for place in (image.get("place"),) if place}
-            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", names)
+            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image))
             vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, vos)
             local = list(self._drivers.local)
@@ -217,7 +217,7 @@ class MachineService:
             "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
             "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",
             "format": pinned.format.value if pinned.format else "qcow2", "provider_id": pinned.provider_id,
-            "place": pinned.place,
+            "place": pinned.place, "scope": pinned.scope, "is_for_all": pinned.is_for_all,
         }, pinned.version_id  # fmt: skip
 
     async def _name(self, tx: Tx, caller: Caller, new: NewMachine, image: str) -> str:
@@ -296,7 +296,7 @@ class MachineService:
             wish = placing.wish_of(new)
             asked = replace(placing.request_of(new, wish, row.vo, 1, row.image["arch"] or None), vm_image=None)
             asking = placing.Asking(
-                row.owner_id, row.owner_name, row.vo, row.vo_group or "", [row.image["name"]], row.id
+                row.owner_id, row.owner_name, row.vo, row.vo_group or "", placing.names_of(row.image), row.id
             )
             says = placing.says_memory(new)
             _, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)

@@ -26,6 +26,8 @@ class Phase(StrEnum):
     SENDING = "sending"
     THERE = "there"
     FAILED = "failed"
+    REFUSED = "refused"
+    """The site's own policy is against it: it is not sent, and nothing of it is left there."""
     LEAVING = "leaving"
     """It is not to be started there any more, and goes when nothing needs it."""
 
@@ -62,10 +64,43 @@ def wanted(
     return frozenset(found)
 
 
-def decide(row: Any, now: datetime) -> Act | Settle:
+@dataclass(frozen=True)
+class Changes:
+    """What is to be written down: keys that are missing, and rows that no longer belong, belong again, or whose site
+    has changed its mind."""
+
+    missing: Sequence[Key] = ()
+    extra: Sequence[Any] = ()
+    back: Sequence[Any] = ()
+    judged: Sequence[Any] = ()
+
+
+def compare(want: frozenset[Key], refused: Mapping[Key, tuple[str, str]], known: Mapping[Key, Any]) -> Changes:
+    """What has changed between what belongs where and the rows that there are."""
+    no = {key: code for key, (code, _) in refused.items()}
+    judged = [row for key, row in known.items() if row.wanted and key in want and _is_stale(row, no.get(key))]
+    return Changes(
+        sorted(want - known.keys()),
+        [row for key, row in known.items() if row.wanted and key not in want],
+        [row for key, row in known.items() if not row.wanted and key in want],
+        judged,
+    )
+
+
+def _is_stale(row: Any, refused: str | None) -> bool:
+    """Whether what a row says does not fit its site's policy; one that is on its way out fits a refusal."""
+    if refused is None:
+        return bool(row.phase == Phase.REFUSED)
+    return row.phase != Phase.LEAVING and (row.phase, row.reason) != (Phase.REFUSED, refused)
+
+
+def decide(row: Any, now: datetime, *, is_refused: bool = False) -> Act | Settle:
     """What comes next for an image at a site."""
     if not row.wanted:
         return Act(REMOVE, "images.leaving")
+    if is_refused:
+        is_done = row.phase == Phase.REFUSED and row.observed_generation >= row.generation
+        return Settle("images.refused", None) if is_done else Act(REMOVE, "images.refused")
     if row.phase == Phase.THERE and row.observed_generation >= row.generation and row.checked + LOOK_AGAIN > now:
         return Settle("images.there", row.checked + LOOK_AGAIN)
     return Act(SEND, "images.sending")

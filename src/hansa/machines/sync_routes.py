@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.machines.sync_service import SyncService
 from hansa.machines.sync_wire import ImagePlacePage
 
-router = APIRouter(tags=["VM images"])
+router = APIRouter(prefix=API, tags=["VM images"])
 
 
 @router.get("/vm-image-places")

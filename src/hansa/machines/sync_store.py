@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.images import store as image_store
+from hansa.images.model import Phase as ImagePhase
 from hansa.kernel.database import Moment, Tx, metadata
 from hansa.kernel.ids import new_id
 from hansa.kernel.reconcile import reconcile_columns
@@ -54,14 +55,17 @@ async def of_vos(tx: Tx, vos: Sequence[str] | None) -> Sequence[Any]:
     return (await tx.execute(query if vos is None else query.where(places.c.vo.in_(vos)))).all()
 
 
-async def insert(tx: Tx, key: Key, name: str, version: str, checksum: str | None, now: datetime) -> None:
+async def insert(tx: Tx, key: Key, version: Any, refused: tuple[str, str] | None, now: datetime) -> None:
+    """A row for a version, with the name of its image. ``refused``: what its site has against it."""
+    phase = Phase.REFUSED if refused else Phase.WAITING
+    reason, message = refused or ("images.waiting", "It will be brought there.")
     status = {
-        "phase": Phase.WAITING.value, "reason": "images.waiting", "message": "It will be brought there.",
-        "waiting_on": "hansa", "since": now,
+        "phase": phase.value, "reason": reason, "message": message, "waiting_on": "site" if refused else "hansa",
+        "since": now,
     }  # fmt: skip
     values = {
-        "id": new_id("imgplace"), "version_id": key[0], "place": key[1], "vo": key[2], "name": name, "version": version,
-        "checksum": checksum, "wanted": True, "due_at": now, **status,
+        "id": new_id("imgplace"), "version_id": key[0], "place": key[1], "vo": key[2], "name": version.image,
+        "version": version.version, "checksum": version.checksum, "wanted": True, "due_at": now, **status,
     }  # fmt: skip
     await tx.execute(sa.insert(places), [values])
 
@@ -89,12 +93,25 @@ async def endorsements(tx: Tx) -> Sequence[Any]:
 async def named_versions(tx: Tx, ids: Iterable[str]) -> dict[str, Any]:
     """Versions with the names of their images, by id."""
     table, images = image_store.versions, image_store.images
-    query = sa.select(table, images.c.name.label("image")).join(images, images.c.id == table.c.image_id)
+    about = (images.c.name.label("image"), images.c.scope, images.c.visibility)
+    query = sa.select(table, *about).join(images, images.c.id == table.c.image_id)
     return {row.id: row for row in (await tx.execute(query.where(table.c.id.in_(list(ids))))).all()}
 
 
+async def checksums(tx: Tx) -> set[str]:
+    """Of all versions that may be started, or may become so."""
+    table = image_store.versions
+    query = sa.select(table.c.sha256, table.c.checksum).where(
+        table.c.phase.not_in([one for one in ImagePhase if one.is_final])
+    )
+    rows = (await tx.execute(query)).all()
+    return {f"sha256:{row.sha256}" for row in rows if row.sha256} | {row.checksum for row in rows if row.checksum}
+
+
 async def endpoints(tx: Tx) -> Sequence[Any]:
-    """Endpoints of clouds, with a VO each."""
-    table, vos = site_store.endpoints, site_store.endpoint_vos
-    query = sa.select(table.c.site, table.c.name, table.c.settings, vos.c.vo).join(vos, vos.c.endpoint_id == table.c.id)
+    """Endpoints of clouds, with a VO each, what differs for it (``vo_settings``), and who may see the site."""
+    table, vos, sites = site_store.endpoints, site_store.endpoint_vos, site_store.sites
+    columns = (table.c.site, table.c.name, table.c.settings, vos.c.vo, vos.c.settings.label("vo_settings"))
+    query = sa.select(*columns, sites.c.visibility).select_from(table)
+    query = query.join(vos, vos.c.endpoint_id == table.c.id).join(sites, sites.c.name == table.c.site)
     return (await tx.execute(query.where(table.c.kind == "openstack"))).all()

@@ -122,13 +122,15 @@ class VolumeRoom:
     async def _acted(self, tx: Tx, row: Any, outcome: Acted[Volume | None, Result], now: datetime) -> Next:
         operation, result = outcome.intent.operation, outcome.result
         if result is Progress.PENDING:
-            return Next(now + timedelta(seconds=min(SLOW_POLL_S, max(0.25, (now - row.since).total_seconds() / 10))))
+            return Next(_again(row, now))
         if operation == volume_model.DELETE:
             turn = Turn("machines.volume_deleted", None, Phase.DELETED, "It is deleted.", changes={"ended": now})
             await self._turn(tx, row, turn, {"machine_id": None}, now)
             return Next(None, outcome.intent.generation)
         if isinstance(result, Volume):  # as good as an observation
             await volume_store.update(tx, row.id, seen=seen_of(result))
+            if operation == volume_model.ATTACH and result.attached_to is None:
+                return Next(_again(row, now))  # it is on its way
         return Next(now)
 
     async def _failed(self, tx: Tx, row: Any, outcome: Failed, now: datetime) -> Next:
@@ -166,6 +168,11 @@ class VolumeRoom:
                 "hansa", subject, phase.value, turn.reason, turn.message, row.owner_id, row.vo, {"name": row.name}
             )
             await self._events.record(tx, event)
+
+
+def _again(row: Any, now: datetime) -> datetime:
+    """When to look at what is on its way: soon, and then less and less often."""
+    return now + timedelta(seconds=min(SLOW_POLL_S, max(0.25, (now - row.since).total_seconds() / 10)))
 
 
 def subject_of(volume_id: str) -> str:

@@ -87,6 +87,9 @@ def decide(row: Row, seen: Volume | None, now: datetime) -> Act | Settle:
         return _make(row, now)
     if seen.surplus:
         return Act(CREATE, "machines.volume_surplus")
+    if seen.failed:
+        said = f"At {site_of(row.place)}: {seen.failed}"
+        return Turn("machines.volume_failed", now + timedelta(seconds=QUIET_S), Phase.FAILED, said, Party.USER)
     if not seen.is_ready:
         said = f"{site_of(row.place)} is making it."
         return Turn("machines.volume_creating", _soon(row, now), Phase.CREATING, said, Party.SITE)

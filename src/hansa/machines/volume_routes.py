@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.machines.snapshot_service import SnapshotService
 from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_wire import (
@@ -23,7 +23,7 @@ from hansa.machines.volume_wire import (
 )
 from hansa.machines.wire import MachineExplanation
 
-router = APIRouter(tags=["machines"])
+router = APIRouter(prefix=API, tags=["machines"])
 Volumes = Annotated[VolumeService, Depends(provided(VolumeService))]
 Snapshots = Annotated[SnapshotService, Depends(provided(SnapshotService))]
 Reader = Annotated[Caller, allowed(Permission.MACHINES_READ)]

@@ -101,7 +101,7 @@ class VolumeService:
         vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
         sites = await self._sites.serving(tx, caller.user_id, vos)
         local = list(self._drivers.local)
-        asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", [])
+        asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", None)
         found = []
         for one in await placing.candidates(tx, sites, local, asking, now):
             kept = tuple(no for no in one.refusals if no.reason not in ("sites.machine_limit", "sites.image_denied"))

@@ -19,13 +19,14 @@ from .checkpoint import Checkpoints
 from .config import Places
 from .containers.settings import read_only_roots, store_root
 from .core import Arrivals, Core, Job, Refusal, SetupPhase, Signal, Task
+from .curves import Curves, Gpus
+from .doubts import STOPPED, Doubts, taken_away
 from .files import Cache, InputError
 from .finish import (
     basic_result,
     collect,
     left_nothing,
     tail_of,
-    taken_away,
     upload_file,
     with_note,
     with_problem,
@@ -34,7 +35,7 @@ from .images import Ended, Shelf, prepare_runtime, share_of_disk, users
 from .isolation import is_below
 from .launch import Launcher, inputs_of, user_env
 from .outbox import Speaker
-from .protocol import EXITED, INPUT, NODE, NOT_STARTED, PREEMPTED, OutputFile, PilotConfig, TaskResult
+from .protocol import INPUT, NODE, NOT_STARTED, PREEMPTED, OutputFile, PilotConfig, TaskResult
 from .sampling import Sampler, read_processes
 from .spawnlink import SpawnerLink
 from .talker import Talker
@@ -45,8 +46,8 @@ from .workers import Workers, remove_tree
 _log = logging.getLogger("hansa.node")
 
 TICK_S = 0.1
-DOUBT_S = 1.0
-"""A batch system sends its signal to tasks and pilot alike: what SIGTERM ended is judged so much later."""
+STILL_S = 5.0
+"""An agent that did nothing for so long, though it has something to do each second, was suspended with its tasks."""
 SAMPLE_S = 0.3
 SAMPLE_AGE_S = 0.2
 IN_MEMORY_LOG_BYTES = 256 * 1024
@@ -57,7 +58,6 @@ DEATHS_S = 60.0
 PRUNE_S = 30.0
 _NOW_DEADLINE_S = 10.0
 _END_DEADLINE_S = 60.0
-_STOPPED = "the pilot was stopped"
 _NO_MEMORY = (11, 12)  # EAGAIN, ENOMEM from starting a process
 
 
@@ -101,15 +101,15 @@ class Agent:
         self._setup_tries: Dict[int, int] = {}
         self._setup_speakers: Dict[int, Task] = {}
         self._awaited: Dict[str, List[Job]] = {}  # jobs that wait for a container image
-        self._finishing: Set[int] = set()
         self._deaths: Deque[float] = deque(maxlen=DEATHS)
         self._next_prune = 0.0
         self._sampler = Sampler()
+        self._curves = Curves(Gpus(self._handlers.do, clock))
         self._next_sample = 0.0
         self._next_tick = 0.0
-        self._busy_at = clock()
+        self._busy_at = self._round_at = clock()
         self._stop_now: Optional[str] = None  # reason
-        self._doubts: Dict[int, Tuple[float, Tuple[int, float, int, float]]] = {}  # by serial: since when, and the end
+        self._doubts = Doubts(shares_signals=config.shares_signals)
         self._ending: Optional[str] = None
         self._deadline: Optional[float] = None
         self._is_over = False
@@ -137,6 +137,7 @@ class Agent:
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._selector.register(self._link, selectors.EVENT_READ)
         self.talker.start()
+        self._round_at = self._clock()
         try:
             while not self._is_over:
                 self._round()
@@ -163,7 +164,11 @@ class Agent:
     def _round(self) -> None:
         now = self._clock()
         timeout = max(0.0, min(self._next_tick - now, self.talker.due_in(now)))
-        for key, _ in self._selector.select(timeout):
+        heard = self._selector.select(timeout)
+        last, self._round_at = self._round_at, self._clock()
+        if self._round_at - last > timeout + STILL_S:
+            self._stood_still(self._round_at - last)
+        for key, _ in heard:
             if key.fileobj is self._link:
                 self._hear_spawner()
             else:
@@ -181,10 +186,15 @@ class Agent:
             self._next_tick = min(self._next_tick, now + 0.005)
         self.talker.talk(self._clock())
 
+    def _stood_still(self, seconds: float) -> None:
+        _log.warning("nothing went on here for %.0f s: the pilot was suspended", seconds)
+        self.core.stood_still(seconds)
+        self._busy_at += seconds
+
     def _tick(self, now: float) -> None:
-        for serial, (since, end) in list(self._doubts.items()):
-            if self._stop_now is not None or now - since >= DOUBT_S:
-                self._on_ended(serial, *end)
+        for task, result, when in self._doubts.due(now, is_stopped=self._stop_now is not None):
+            self.core.ending.pop(task.serial, None)
+            self._judge(task, result, when)
         self._signal(self.core.due(now))
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_S
@@ -200,7 +210,7 @@ class Agent:
             self._channels.prune()
             self._make_room()
         self.talker.tick(now)
-        if self.core.tasks or self.core.active or self._finishing or len(self.talker.outbox):
+        if not self.core.is_idle or len(self.talker.outbox):
             self._busy_at = now
         if self._ending is None:
             reason = self._reason_to_end(now)
@@ -234,7 +244,7 @@ class Agent:
             return self._stop_now
         if self.core.has_no_time(now):
             return "wall_time"
-        if not self.core.is_idle or self._finishing:
+        if not self.core.is_idle:
             return None
         if self.core.draining:
             return "stopped"
@@ -252,11 +262,11 @@ class Agent:
         grace = _NOW_DEADLINE_S if self._stop_now else _END_DEADLINE_S
         self._deadline = now + grace
         for task in list(self.core.active.values()):
-            self._signal(self.core.stop(task, PREEMPTED, _STOPPED, now).signals)
+            self._signal(self.core.stop(task, PREEMPTED, STOPPED, now).signals)
 
     def _go_on_ending(self, now: float) -> None:
         is_refused = self.talker.refusal is not None
-        is_quiet = not self.core.active and not self._finishing and (is_refused or self.talker.is_empty)
+        is_quiet = not self.core.active and not self.core.ending and (is_refused or self.talker.is_empty)
         if is_quiet or (self._deadline is not None and now >= self._deadline):
             self._is_over = True
 
@@ -370,24 +380,28 @@ class Agent:
         if task is None:
             return
         result = basic_result(task, status, cpu_s, max_rss_kib, when)
-        if self._stop_now is not None:
-            result = taken_away(result, _STOPPED)
-        elif result.outcome == EXITED and result.signal == signal.SIGTERM and serial not in self._doubts:
-            self._doubts[serial] = (self._clock(), (status, cpu_s, max_rss_kib, when))
-            return
-        self._doubts.pop(serial, None)
         if task.job.order.image:
             result = with_problem(task, result)
+        now = self._clock()
+        self.core.ended(task, now)  # its cores are free, whatever is still to be found out
+        if self._stop_now is not None:
+            self._judge(task, taken_away(result), when)
+        elif self._doubts.has(result):
+            self.core.ending[serial] = task
+            self._doubts.add(task, result, when, now)
+        else:
+            self._judge(task, result, when)
+
+    def _judge(self, task: Task, result: TaskResult, when: float) -> None:
+        """How a task ended is known: bring it to its end."""
         if task.is_setup:
             self._judge_setup(task, result)
-            return
-        self.core.ended(task, self._clock())
-        if task.drop:
+        elif task.drop:
             self._remove(task.base)
         elif left_nothing(task.base + "/work"):
             self._deliver(task, result, when)
         else:
-            self._finishing.add(serial)
+            self.core.ending[task.serial] = task
             self._handlers.do(lambda: self._collect(task, result, when))
 
     # -- starting --------------------------------------------------------------------------------------------
@@ -504,7 +518,7 @@ class Agent:
         self._post(lambda: self._collected(task, result, when))
 
     def _collected(self, task: Task, result: TaskResult, when: float) -> None:
-        self._finishing.discard(task.serial)
+        self.core.ending.pop(task.serial, None)
         self._deliver(task, result, when)
 
     def _upload(self, work: str, output: OutputFile) -> None:
@@ -634,6 +648,7 @@ class Agent:
         for task in old.values():
             usage = usages[task.serial]
             task.cpu_s = usage.cpu_s
+            self._curves.note(task, usage, self._sampler.members[task.serial], now)
             self._signal(self.core.over_memory(task, usage.memory_mib, now))
 
     def _live_speakers(self, now: float) -> List[Speaker]:

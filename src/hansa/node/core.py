@@ -10,6 +10,7 @@ from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
 from .backlog import Rate, free_soon, wanted
 from .outbox import Speaker
 from .protocol import IMAGE, KILLED, MEMORY, NODE, SETUP, WALL_TIME, Channel, ExchangeReply, JobOrder, Lease, TaskRow
+from .series import Recorder
 
 TERM_GRACE_S = {WALL_TIME: 10.0, MEMORY: 0.0}
 KILL_GRACE_S = 5.0
@@ -110,6 +111,7 @@ class Task:
         "phase",
         "pid",
         "queued_at",
+        "recorder",
         "row",
         "saved_at",
         "serial",
@@ -148,6 +150,7 @@ class Task:
         self.base = ""
         self.inputs: Dict[str, Tuple[int, int, int]] = {}
         self.speaker: Optional[Speaker] = None
+        self.recorder: Optional[Recorder] = None  # of what it uses over its time, once it has run for a while
 
     @property
     def is_setup(self) -> bool:
@@ -208,6 +211,7 @@ class Core:
         self._with_setup: Dict[int, Job] = {}
         self.tasks: Dict[Tuple[int, int], Task] = {}  # that have not ended
         self.active: Dict[int, Task] = {}  # by serial: starting or running, setups too
+        self.ending: Dict[int, Task] = {}  # gone, but how it ended or what it leaves is still being found out
         self.waiting: Deque[Task] = deque()
         self.owed: Dict[int, int] = {}  # lease -> results not yet acknowledged
         self.rate = Rate()
@@ -548,10 +552,19 @@ class Core:
         """Of the pilot's own wall time; None if it has no end."""
         return None if self.ends_at is None else max(0.0, self.ends_at - now)
 
+    def stood_still(self, seconds: float) -> None:
+        """Pilot and tasks were suspended together for so long: that counts for no limit, as in the batch system."""
+        if self.ends_at is not None:
+            self.ends_at += seconds
+        for task in self.active.values():
+            task.started += seconds
+            if task.kill_at is not None:
+                task.kill_at += seconds
+
     @property
     def is_idle(self) -> bool:
         """Nothing leased is unfinished."""
-        return not self.tasks and not self.active
+        return not self.tasks and not self.active and not self.ending
 
     def has_no_time(self, now: float) -> bool:
         """True if nothing runs and no leased task fits into what is left of the pilot's wall time."""

@@ -12,7 +12,8 @@ from .backoff import Backoff
 from .core import Task
 from .outputs import INLINE_TASK_LIMIT_BYTES, Selection, open_output, read_fields, read_output, select
 from .paths import matcher
-from .protocol import EXITED, KILLED, NODE, OUTPUT, PREEMPTED, RESUME_BYTES, OutputFile, TaskResult
+from .protocol import EXITED, KILLED, NODE, OUTPUT, RESUME_BYTES, OutputFile, TaskResult
+from .series import last_series
 from .template import render
 from .transport import AnyTransport, Refused, Unreachable
 from .wire import clean_text
@@ -42,18 +43,12 @@ def basic_result(task: Task, status: int, cpu_s: float, max_rss_kib: int, ended_
         wall_s=max(0.0, ended_at - task.started),
         cpu_s=cpu_s,
         memory_mib=max(task.peak_mib, max_rss_kib / 1024.0),
+        series=None if task.recorder is None else last_series(task.recorder, ended_at - task.started, cpu_s),
     )
 
 
 def is_success(result: TaskResult) -> bool:
     return result.outcome == EXITED and result.exit_code == 0
-
-
-def taken_away(result: TaskResult, message: str) -> TaskResult:
-    """The result of a task that a batch system ended together with its pilot: no failure of its own."""
-    if result.outcome != EXITED or is_success(result):
-        return result
-    return replace(result, outcome=PREEMPTED, message=message)
 
 
 def with_problem(task: Task, result: TaskResult) -> TaskResult:

@@ -17,6 +17,8 @@ Promises:
 - Times are seconds and measured by the node's monotonic clock; the server turns ages into dates.
 - Unknown fields are ignored by both ends; a server speaks this version and the one before it. A pilot of the version
   before finishes what it has and gets nothing new: it would not understand all of an order.
+- What is told of a running task's use over time (``series``) is whole each time, so that a piece which is lost or comes
+  twice does no harm. It has a default, as all that came within a version: either end may be older.
 - Version 2 brought container images: ``JobOrder.image``, the outcome IMAGE, and their progress in ``setups``.
 
 Sizes: a request stays below :data:`EXCHANGE_LIMIT_BYTES`; logs and outputs that do not fit wait for the next one.
@@ -133,14 +135,32 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class UsageSeries:
+    """What a task used over its time: stretches of ``every_s`` seconds from its start, all but the last one whole.
+
+    Rates are means of a stretch, sizes the most that was seen in it. What a node cannot tell is None.
+    """
+
+    every_s: float
+    span_s: float  # from the task's start to the end of the last stretch
+    cores: List[float]  # busy ones
+    memory_mib: List[float]
+    read_mib_s: Optional[List[float]] = None  # from disks and to them; what stayed in memory does not count
+    written_mib_s: Optional[List[float]] = None
+    gpus: Optional[List[float]] = None  # busy ones
+    gpu_memory_mib: Optional[List[float]] = None
+
+
+@dataclass(frozen=True)
 class RunningTask:
-    """A task whose process is alive: what it used so far."""
+    """A task whose process is alive: what it used so far. ``series`` comes every few seconds, and is all of it."""
 
     lease: int
     index: int
     age_s: float
     cpu_s: float = 0.0
     memory_mib: float = 0.0
+    series: Optional[UsageSeries] = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +179,7 @@ class TaskResult:
     memory_mib: float = 0.0
     outputs: List[OutputFile] = field(default_factory=list)
     fields: Optional[Dict[str, Any]] = None  # of result.json, if the task wrote one
+    series: Optional[UsageSeries] = None  # of a task that ran for two seconds or longer
 
 
 @dataclass(frozen=True)
@@ -324,6 +345,8 @@ class PilotConfig:
     ca_file: Optional[str] = None
     keep_env: List[str] = field(default_factory=list)
     """Variables of the pilot's environment that tasks get, by the beginning of their names."""
+    shares_signals: bool = False
+    """What ends the pilot sends its signal to the tasks as well: a batch system does."""
     cache_limit_bytes: Optional[int] = None
     """Of the input files kept here, and of the store of container images: beyond it the longest unused go. None: a
     quarter of the file system, each."""

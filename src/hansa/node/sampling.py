@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterable, Mapping, NamedTuple, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -52,6 +52,8 @@ class Sampler:
 
     def __init__(self) -> None:
         self._known: Dict[Tuple[int, int], int] = {}
+        self.members: Dict[int, List[int]] = {}
+        """Processes of each task, by its serial, as the last sample found them."""
 
     def sample(self, processes: Mapping[int, Process], roots: Mapping[int, int]) -> Dict[int, Usage]:
         """Usage by the serial of the task. ``roots``: pid of a task's first process -> serial."""
@@ -61,8 +63,10 @@ class Sampler:
             self._find(pid, processes, roots, serials, owner)
         self._known = {(pid, processes[pid].started): serial for pid, serial in owner.items() if serial >= 0}
         out = dict.fromkeys(serials, Usage(0.0, 0.0))
+        self.members = {serial: [] for serial in serials}
         for pid, serial in owner.items():
             if serial >= 0:
+                self.members[serial].append(pid)
                 used, process = out[serial], processes[pid]
                 out[serial] = Usage(used.cpu_s + process.cpu_s, used.memory_mib + process.memory_mib)
         return out

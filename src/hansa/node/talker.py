@@ -10,14 +10,15 @@ import uuid
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from .backoff import Backoff
-from .core import Arrivals, Core, ImagePhase, Job, Phase, SetupPhase
+from .core import Arrivals, Core, ImagePhase, Job, Phase, SetupPhase, Task
 from .courier import Courier, Nudge, Report
 from .facts import node_facts
 from .journal import Journal
 from .outbox import Content, Item, Outbox, Parcel, Speaker
 from .protocol import PROTOCOL_VERSION, PilotConfig, TaskResult
+from .series import is_due
 from .transport import Endpoint, Refused, Unreachable, open_transport
-from .wire import encode, result_json
+from .wire import encode, result_json, series_json
 
 _log = logging.getLogger("hansa.node")
 
@@ -28,6 +29,9 @@ LOG_S = 0.3
 QUIET_S = 0.25
 """After so long without a report, or with nothing left to start, a request is left with the server."""
 USAGE_S = 10.0
+SERIES_S = 5.0
+"""How often the server hears of a young task's use over time; of an older one more rarely."""
+SERIES_AT_ONCE = 16
 MEMORY_ITEMS = 5000
 """Of results kept in memory while the server is away; more are on disk only."""
 
@@ -121,7 +125,7 @@ class Talker:
         """A task has ended."""
         document = result_json(result)
         size = 400
-        if result.outputs or result.fields or result.message:
+        if result.outputs or result.fields or result.message or result.series:
             size = len(encode(document)) + 100
         item = Item(document, speaker, ended_at, size, directory)
         if self._away_since is not None and self._spill([item], len(self.outbox) >= MEMORY_ITEMS):
@@ -170,7 +174,7 @@ class Talker:
         for task in self._core.active.values():
             if not task.told and task.phase is Phase.RUNNING and now - task.started > LOG_S and not task.is_setup:
                 self._news = True
-        if self._core.active and now - self._usage_at >= USAGE_S:
+        if self._core.active and (now - self._usage_at >= USAGE_S or self._due_series(now)):
             self._news = True
 
     def talk(self, now: float) -> None:
@@ -239,20 +243,38 @@ class Talker:
         body["results"] = [item.result for item in content.items]
         if content.chunks:
             body["logs"] = content.chunks
-        running = []
-        for task in self._core.active.values():
-            if task.phase is Phase.RUNNING and not task.is_setup and now - task.started > 0.1:
-                task.told = True
-                running.append(
-                    {"lease": task.lease, "index": task.index, "age_s": round(now - task.started, 3),
-                     "cpu_s": round(task.cpu_s, 3), "memory_mib": round(task.memory_mib, 1)}
-                )  # fmt: skip
+        running = self._running(now)
         if running:
             self._usage_at = now
             body["running"] = running
         if self._setups:
             body["setups"] = [self._setup_state(number, now) for number in self._setups if number in self._core.jobs]
             self._setups = {}
+
+    def _running(self, now: float) -> List[Json]:
+        running: List[Json] = []
+        told = set(map(id, self._due_series(now)))
+        for task in (*self._core.active.values(), *self._core.ending.values()):
+            if task.phase in (Phase.RUNNING, Phase.ENDED) and not task.is_setup and now - task.started > 0.1:
+                task.told = True
+                said: Json = {
+                    "lease": task.lease, "index": task.index, "age_s": round(now - task.started, 3),
+                    "cpu_s": round(task.cpu_s, 3), "memory_mib": round(task.memory_mib, 1),
+                }  # fmt: skip
+                if id(task) in told and task.recorder is not None:
+                    task.recorder.sent_at = now
+                    said["series"] = series_json(task.recorder.series())
+                running.append(said)
+        return running
+
+    def _due_series(self, now: float) -> List[Task]:
+        """Running tasks of whose use over time the server should hear: of many, those first that waited longest."""
+        due = [
+            (task.recorder.sent_at, task.serial, task)
+            for task in self._core.active.values()
+            if task.recorder is not None and is_due(task.recorder, now - task.started, now, SERIES_S)
+        ]
+        return [task for _, _, task in sorted(due)[:SERIES_AT_ONCE]]
 
     def _setup_state(self, number: int, now: float) -> Json:
         job = self._core.jobs[number]

@@ -6,7 +6,19 @@ import dataclasses
 import json
 from typing import Any, Dict, FrozenSet, List, Optional, Type, TypeVar
 
-from .protocol import Channel, ChannelReply, ExchangeReply, File, Frame, JobOrder, Kill, Lease, TaskResult, TaskRow
+from .protocol import (
+    Channel,
+    ChannelReply,
+    ExchangeReply,
+    File,
+    Frame,
+    JobOrder,
+    Kill,
+    Lease,
+    TaskResult,
+    TaskRow,
+    UsageSeries,
+)
 
 Json = Dict[str, Any]
 T = TypeVar("T")
@@ -98,7 +110,14 @@ def result_json(result: TaskResult) -> Json:
         out["outputs"] = [_without_none(vars(item)) for item in result.outputs]
     if result.fields is not None:
         out["fields"] = result.fields
+    if result.series is not None:
+        out["series"] = series_json(result.series)
     return out
+
+
+def series_json(series: UsageSeries) -> Json:
+    """A task's use over time, without what its node cannot tell."""
+    return _without_none(vars(series))
 
 
 def _without_none(values: Json) -> Json:

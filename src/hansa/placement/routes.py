@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.placement.service import PlanService
 from hansa.placement.wire import Plan, PlanRequest
 
-router = APIRouter(tags=["placement"])
+router = APIRouter(prefix=API, tags=["placement"])
 Planner = Annotated[PlanService, Depends(provided(PlanService))]
 Reader = Annotated[Caller, allowed(Permission.SITES_READ)]
 

@@ -17,16 +17,19 @@ from hansa.jobs.log_search import Wanted
 from hansa.jobs.logs import LogChoice
 from hansa.jobs.overview import Used
 from hansa.jobs.service import JobService
+from hansa.jobs.usage import SHORT_S, UsageService
 from hansa.jobs.wire import Job, JobSpec, Phase, Selection
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import MOST, provided
 from hansa.kernel.wire import encode
 from hansa.portal import charts, job_form, snippets
+from hansa.portal.curves import curves_of
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Jobs = Annotated[JobService, Depends(provided(JobService))]
+Usages = Annotated[UsageService, Depends(provided(UsageService))]
 Sites = Annotated[SiteService, Depends(provided(SiteService))]
 Vos = Annotated[VoService, Depends(provided(VoService))]
 Pages = Annotated[Portal, Depends(provided(Portal))]
@@ -40,8 +43,6 @@ Text = Annotated[str, Query(max_length=500)]
 PAGE = 50
 _COLUMNS = 240
 _LOG_BYTES = 64 * 1024
-_SHORT_S = 0.1
-"""Clocks of processes tick a hundred times a second: of a shorter task nobody knows how many cores were busy."""
 _SORTABLE = {
     "index": "Task",
     "phase": "State",
@@ -172,11 +173,12 @@ def _snippets(spec: JobSpec | None, portal: Portal) -> list[snippets.Snippet]:
 
 
 @router.get("/jobs/{job}")
-async def show_job(job: Number, visit: Reader, jobs: Jobs, portal: Pages) -> Response:
+async def show_job(job: Number, visit: Reader, jobs: Jobs, usages: Usages, portal: Pages) -> Response:
     """One job: how it is going, why it is where it is, what has happened."""
     found = await jobs.get(visit.caller, job)
     explained = await jobs.explain(visit.caller, job, None)
     used = await jobs.sample(visit.caller, job) if found.counts.done or found.counts.failed else []
+    curves = None if found.array else curves_of(await usages.of_task(visit.caller, job, None))
     columns = charts.columns(await jobs.picture(visit.caller, job, _COLUMNS)) if found.array else []
     return portal.page(
         visit,
@@ -186,6 +188,7 @@ async def show_job(job: Number, visit: Reader, jobs: Jobs, portal: Pages) -> Res
         bar=charts.stack(_counts(found)),
         columns=columns,
         shapes=charts.shapes(columns),
+        curves=curves,
         lanes=_lanes(found, used),
         sampled=len(used),
         timeline=await jobs.timeline(visit.caller, job),
@@ -210,7 +213,7 @@ def _lanes(job: Job, used: Sequence[Used]) -> list[Lane]:
     needs = job.requirements
     found: list[tuple[str, str, list[float], float | None]] = [
         ("Wall time", "s", [one.wall_s for one in used], needs.wall_time_s),
-        ("Busy cores", "", [one.cpu_s / max(one.wall_s, _SHORT_S) for one in used], needs.cores),
+        ("Busy cores", "", [one.cpu_s / max(one.wall_s, SHORT_S) for one in used], needs.cores),
         ("Memory at most", "MiB", [one.memory_mib for one in used], needs.memory_mib),
     ]
     lanes = []

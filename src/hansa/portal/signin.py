@@ -14,12 +14,12 @@ from hansa.identity.provider.browser import Browser, read_form, safe_next
 from hansa.identity.provider.service import SIGN_IN_CODE, ProviderService
 from hansa.kernel.clock import SystemClock
 from hansa.kernel.errors import Fault
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.portal.frame import STATIC, THEMES, PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.wire import SignIn
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
-v1_router = APIRouter(tags=["portal"])
+v1_router = APIRouter(prefix=API, tags=["portal"])
 Provider = Annotated[ProviderService, Depends(provided(ProviderService))]
 Pages = Annotated[Portal, Depends(provided(Portal))]
 Cookies = Annotated[Browser, Depends(provided(Browser))]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from hansa.accounting.routes import router as accounting_router
 from hansa.identity.provider.pages import router as page_router
@@ -28,6 +28,7 @@ from hansa.portal.frame import Portal
 from hansa.portal.home import router as portal_home_router
 from hansa.portal.image_places import router as portal_place_router
 from hansa.portal.images import router as portal_image_router
+from hansa.portal.job_usage import router as portal_job_usage_router
 from hansa.portal.jobs import router as portal_job_router
 from hansa.portal.live import router as portal_live_router
 from hansa.portal.machines import router as portal_machine_router
@@ -67,7 +68,6 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
 
     app = FastAPI(title="Hansa", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
     install_error_handlers(app)
-    v1 = APIRouter(prefix="/api/v1")
     for router in (
         job_router,
         registry_router,
@@ -85,17 +85,14 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         event_router,
         portal_v1_router,
         server_v1_router,
-    ):
-        v1.include_router(router)
-    app.include_router(v1)
-    app.include_router(server_router)
-    app.include_router(provider_router)
-    app.include_router(page_router)
-    for router in (
+        server_router,
+        provider_router,
+        page_router,
         portal_router,
         portal_live_router,
         portal_home_router,
         portal_job_router,
+        portal_job_usage_router,
         portal_machine_router,
         portal_volume_router,
         portal_site_router,
@@ -106,9 +103,9 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         portal_image_router,
         portal_usage_router,
         portal_admin_router,
+        broker_router,
     ):
-        app.include_router(router)
-    app.include_router(broker_router)
+        app.router.routes.extend(router.routes)  # include_router() would build every route a second time
     if rooms is not None:
         provide(
             app,
@@ -142,6 +139,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.jobs,
             rooms.exchange,
             rooms.channels,
+            rooms.task_usage,
             rooms.enrolments,
             rooms.program,
             rooms.events,

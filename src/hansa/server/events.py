@@ -13,9 +13,9 @@ from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.kernel.events import EventLog, StoredEvent
-from hansa.kernel.http import MOST, provided
+from hansa.kernel.http import API, MOST, provided
 
-router = APIRouter(tags=["events"])
+router = APIRouter(prefix=API, tags=["events"])
 
 
 @router.get("/events", response_class=StreamingResponse)

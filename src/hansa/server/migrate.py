@@ -1,4 +1,7 @@
-"""The edge to Alembic: runs the migrations. Blocking; never inside an event loop."""
+"""The edge to the schema: makes it, or has Alembic run the migrations. Blocking; never inside an event loop.
+
+Alembic is imported where it is needed only: making a new database, as every first start does, needs it not.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -21,8 +21,30 @@ from hansa.server.home import Home
 T = TypeVar("T")
 
 
+def make(home: Home, version: str) -> None:
+    """Make all tables in an empty database, in one transaction: what all migrations up to ``version`` lead to."""
+    from hansa.server.tables import metadata
+
+    versions = sa.Table(
+        "alembic_version",
+        sa.MetaData(),
+        sa.Column("version_num", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+    )
+
+    def run(connection: Connection) -> None:
+        metadata.create_all(connection, checkfirst=False)
+        versions.create(connection)
+        connection.execute(versions.insert().values(version_num=version))
+        connection.commit()
+
+    _on_connection(make_url(home.database_url), run)
+
+
 def migrate(home: Home, migrations: Path) -> None:
     """Run all migrations that the database has not seen, in one transaction."""
+    from alembic import command
+    from alembic.config import Config
 
     def run(connection: Connection) -> None:
         config = Config()
@@ -36,6 +58,8 @@ def migrate(home: Home, migrations: Path) -> None:
 
 def version_on_postgresql(home: Home) -> str | None:
     """The schema's version in PostgreSQL; None where the database is empty."""
+    from alembic.runtime.migration import MigrationContext
+
     return _on_connection(
         make_url(home.database_url), lambda connection: MigrationContext.configure(connection).get_current_revision()
     )

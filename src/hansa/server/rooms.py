@@ -53,6 +53,7 @@ from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.retention import Retention
 from hansa.jobs.service import JobService
 from hansa.jobs.timers import Timers
+from hansa.jobs.usage import UsageService
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock, SystemClock
 from hansa.kernel.database import Database
@@ -130,6 +131,7 @@ class Rooms:
     registry_logins: RegistryLoginService
     exchange: ExchangeService
     channels: ChannelService
+    task_usage: UsageService
     enrolments: EnrolService
     program: NodeProgram
     places: EndpointPlaces
@@ -372,6 +374,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
             database, events, clock, files, logs, settings.job, settings.files, RegistryKeys(vault)
         ),
         channels=ChannelService(database, events, clock),
+        task_usage=UsageService(database, settings.job),
         program=program,
         places=places,
         demand=Demand(database, events, clock, sites, settings.job.share_half_life_s, authority),

@@ -13,13 +13,13 @@ from hansa.identity.http import allowed, public
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.jobs import store_pilots
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.server.metrics import render_metrics
 from hansa.server.rooms import Rooms
 from hansa.version import __version__
 
 router = APIRouter(tags=["server"])
-v1_router = APIRouter(tags=["server"])
+v1_router = APIRouter(prefix=API, tags=["server"])
 Everything = Annotated[Rooms, Depends(provided(Rooms))]
 
 

@@ -42,11 +42,13 @@ def prepare_schema(home: Home) -> None:
 
 def upgrade(home: Home) -> tuple[str | None, str]:
     """Bring the schema up to this server's, in one transaction; the versions before and after."""
-    from hansa.server.migrate import migrate
+    from hansa.server.migrate import make, migrate
 
     before, known = current_version(home), known_versions()
     refuse_unknown(before, known)
-    if before != known[-1]:
+    if before is None:
+        make(home, known[-1])
+    elif before != known[-1]:
         migrate(home, MIGRATIONS)
     return before, known[-1]
 

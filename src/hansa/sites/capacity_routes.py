@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Query
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant, GrantCaps, GrantPage, RefuseGrant
 
-router = APIRouter(tags=["capacity grants"])
+router = APIRouter(prefix=API, tags=["capacity grants"])
 Capacities = Annotated[CapacityService, Depends(provided(CapacityService))]
 Reader = Annotated[Caller, allowed(Permission.GRANTS_READ)]
 Writer = Annotated[Caller, allowed(Permission.GRANTS_WRITE)]

@@ -32,7 +32,7 @@ class _Vo(_Part):
 
 
 class _Images(_Part):
-    sync: bool = False
+    sync: bool | None = None
     formats: list[str] = []
 
 
@@ -102,7 +102,9 @@ def _extras(site: _Site) -> list[str]:
 
 
 def _endpoint(site: _Site, entitlements: Mapping[str, str]) -> NewEndpoint:
-    settings: dict[str, Any] = {"protocol": site.protocol or "openid", "image_sync": site.images.sync}
+    settings: dict[str, Any] = {"protocol": site.protocol or "openid"}
+    if site.images.sync is not None:
+        settings["image_sync"] = site.images.sync
     if site.auth:
         settings["auth"] = site.auth
     if site.region:

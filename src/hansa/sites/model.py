@@ -197,9 +197,12 @@ def is_at_risk(site: SiteView, endpoint: EndpointView, now: datetime) -> Downtim
     return next((one for one in risks if one.is_on(now) and one.is_of(endpoint.id)), None)
 
 
-def allows_image(policy: SitePolicy, names: Sequence[str]) -> bool:
-    """Whether the site lets a VM image run that has these names (its name here, its id, its digest)."""
-    if any(fnmatchcase(name, pattern) for name in names for pattern in policy.vm_images_denied):
+def allows_image(policy: SitePolicy, names: Sequence[str], claimed: Sequence[str] = ()) -> bool:
+    """Whether the site lets a VM image run that has these names (its name here, its id, its digest).
+
+    ``claimed``: names that anybody may give an image of his own: they speak against it only.
+    """
+    if any(fnmatchcase(name, pattern) for name in (*names, *claimed) for pattern in policy.vm_images_denied):
         return False
     return not policy.vm_images or any(fnmatchcase(name, one) for name in names for one in policy.vm_images)
 

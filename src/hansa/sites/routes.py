@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
-from hansa.kernel.http import provided
+from hansa.kernel.http import API, provided
 from hansa.sites.checking import CheckService
 from hansa.sites.own import OwnSiteService
 from hansa.sites.registry import SiteRegistry
@@ -37,7 +37,7 @@ from hansa.sites.wire import (
     SitePolicy,
 )
 
-router = APIRouter(tags=["sites"])
+router = APIRouter(prefix=API, tags=["sites"])
 Sites = Annotated[SiteService, Depends(provided(SiteService))]
 Registry = Annotated[SiteRegistry, Depends(provided(SiteRegistry))]
 Steering = Annotated[SteeringService, Depends(provided(SteeringService))]

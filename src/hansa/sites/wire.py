@@ -56,7 +56,8 @@ class SitePolicy:
     users: Annotated[list[Pattern], MaxLen(10_000)] | None = None
     """Names or ids of the only users that it serves. Default: all of the VOs that it serves."""
     vm_images: Annotated[list[Pattern], MaxLen(1000)] = field(default_factory=list)
-    """Patterns (``*``, ``?``) of the only VM images that may run. Default: all."""
+    """Patterns (``*``, ``?``) of the only VM images that may run: a name of a preset, of an image for all or of one of
+    the site's own; ``vo/VO/NAME`` of a VO's; a checksum or an id. Default: all."""
     vm_images_denied: Annotated[list[Pattern], MaxLen(1000)] = field(default_factory=list)
     """Patterns of VM images that may not run."""
     vm_lifetime_h: Annotated[int, Ge(1), Le(1_000_000)] | None = None

@@ -40,6 +40,8 @@ class World:
     sweep: int
     huge: int
     home: Path
+    long: int = 0
+    """Tasks that ran for long enough to have a curve of what they used."""
 
     def submit(self, **spec: Any) -> int:
         answer = self.api.post("/jobs", json=spec)
@@ -85,8 +87,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             made.done = made.submit(command=["sh", "-c", script], name=HOSTILE)
             numbers = 'test $((HANSA_TASK % 7)) -ne 3; code=$?; echo "{\\"loss\\": 0.{i}}" > result.json; exit $code'
             made.sweep = made.submit(command=["sh", "-c", numbers], array=True, count=40, name="night sweep")
+            made.long = made.submit(command=["sleep", "2.5"], array=True, count=2, name="long", priority=9)
             made.wait(made.done)
             made.wait(made.sweep)
+            made.wait(made.long)
             made.huge = made.submit(command=["sleep", "0.3"], array=True, count=1_000_000, name="huge", priority=0)
             _federate(made.api)
             yield made

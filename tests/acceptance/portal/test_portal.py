@@ -27,6 +27,8 @@ def pages(world: World) -> list[str]:
         f"/jobs/{world.huge}",
         f"/jobs/{world.sweep}/tasks?sort=wall_s&plot_y=loss",
         f"/jobs/{world.done}/log",
+        f"/jobs/{world.long}/usage?task=1",
+        f"/jobs/{world.done}/usage",
         f"/jobs/{world.done}/files",
         f"/jobs/new?like={world.sweep}",
         "/jobs/new",
@@ -110,6 +112,38 @@ def test_counts_change_by_themselves_in_two_tabs(world: World, open_page: Open) 
     expect(second.locator("#home time").first).not_to_contain_text("UTC")
     first.bring_to_front()
     expect(first.locator("#jobs")).to_contain_text("seen by itself")
+
+
+def test_what_a_task_uses_is_drawn_while_it_runs(world: World, open_page: Open) -> None:
+    """The curve comes by itself; its table says the same, with what was asked for."""
+    go = "while [ ! -e go ]; do sleep 0.1; done"
+    job = world.submit(
+        command=["sh", "-c", f"(sleep 90; touch go) & {go}"], name="slow", requirements={"memory_mib": 77}
+    )
+    page = open_page()
+    page.goto(f"{world.url}/jobs/{job}")
+    page.click("text=Resources")
+    chart = page.locator("#state figure.curve").first
+    expect(chart.locator("svg path")).to_be_visible(timeout=120_000)
+    expect(chart).to_contain_text("asked for 1")
+    memory = page.locator("#state figure.curve", has_text="asked for 77 MiB")
+    expect(memory.locator("line.limit")).to_have_count(1)
+    rows = page.locator("#state details.twin tbody tr")
+    before = rows.count()
+    expect(rows.nth(before)).to_be_attached(timeout=120_000)  # it grows by itself
+    page.click("text=The same as a table")
+    expect(rows.first).to_be_visible()
+    expect(rows.first).to_contain_text("1.0 s")
+    world.api.post(f"/jobs/{job}/kill", json={})
+    world.wait(job)
+    page.goto(f"{world.url}/jobs/{world.long}/usage")
+    page.fill("#task", "1")
+    page.click("text=Show")
+    expect(page.locator("#state h2").first).to_have_text("Task 1 over its time")
+    expect(page.locator("#state")).to_contain_text("How its tasks differ")
+    with world.other("peeps") as stranger:
+        assert stranger.get(f"/jobs/{job}/tasks/0/usage").status_code == 404
+        assert stranger.get(f"/jobs/{job}/usage").status_code == 404
 
 
 def test_html_in_names_and_logs_is_text(world: World, open_page: Open) -> None:

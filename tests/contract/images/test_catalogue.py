@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hansa.engines import qemu_img
 from hansa.identity import store as identity_store
 from hansa.identity import vo_store
 from hansa.identity.model import Caller
@@ -37,6 +39,7 @@ from hansa.node.containers.web import WebSettings
 from tests.support.files_over_http import Files, serve_files
 from tests.unit.images.test_formats import qcow2
 
+MIB = 1024**2
 URL = "https://hansa.example.org"
 DISK = qcow2() + b"contents" * 40_000
 RAW = b"\xeb\x63".ljust(64 * 1024, b"\1")
@@ -411,3 +414,106 @@ async def test_the_policy_of_a_vo(world: World) -> None:
         await world.endorsing.set_policy(MEMBER, "vo.a", ImagePolicy())
     with pytest.raises(Fault, match="who wrote this list"):
         await world.endorsing.subscribe(MANAGER, "vo.a", NewSubscription("https://example.org/l"))
+
+
+async def test_an_upload_has_the_checksum_that_was_said_and_a_withdrawn_version_stays_withdrawn(world: World) -> None:
+    for algorithm in ("sha256", "sha512"):
+        said = f"{algorithm}:{hashlib.new(algorithm, DISK).hexdigest()}"
+        await world.images.add(MEMBER, NewImage(algorithm, NewVersion("1", upload=True, checksum=said)))
+        with pytest.raises(Fault, match="is wanted"):
+            await world.images.upload(MEMBER, algorithm, "1", pieces(RAW))
+        image = await world.images.upload(MEMBER, algorithm, "1", pieces(DISK))
+        assert (image.versions[0].status.phase, image.versions[0].checksum) == ("ready", said)
+    await world.images.add(MEMBER, NewImage("mine", NewVersion("1", upload=True)))
+
+    async def withdrawn_meanwhile() -> AsyncIterator[bytes]:
+        await world.images.withdraw(MEMBER, "mine", "1", "wrong file")
+        yield RAW
+
+    with pytest.raises(Fault, match="is withdrawn already"):
+        await world.images.upload(MEMBER, "mine", "1", withdrawn_meanwhile())
+    assert (await world.images.get(MEMBER, "mine")).versions[0].status.phase == "withdrawn"
+    assert not world.depot.has(sha256(RAW).removeprefix("sha256:"))
+
+
+async def test_authorities_of_the_computer_do_not_count_for_lists(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """openssl trusts those of web sites beside the given ones, unless it is told not to."""
+    content = json.dumps(hepix.render(listed(world, "one")))
+    authority, _ = signed(tmp_path / "a", content.encode(), "Ada")
+    eve, message = signed(tmp_path / "b", content.encode(), "Eve")
+    trusted = tmp_path / "certs"
+    trusted.mkdir()
+    (trusted / "eve.pem").write_text(eve)
+    subprocess.run(["openssl", "rehash", trusted], check=True)
+    monkeypatch.setenv("SSL_CERT_DIR", str(trusted))
+    world.files.put("/image.list", message.encode())
+    await follow(world, authorities=authority, endorser=None)
+    found = (await world.endorsing.subscriptions(MEMBER, "vo.a")).items[0]
+    assert (found.status.reason, "signature" in found.status.message) == ("images.list_refused", True)
+
+
+def bomb(tables: int) -> bytes:
+    """A qcow2 image of a few clusters whose tables name one of them again and again: a disk of ``tables`` × 512 MiB."""
+    cluster = 64 * 1024
+    head = b"QFI\xfb" + struct.pack(">IQIIQ", 3, 0, 0, 16, tables * 512 * MIB)
+    head += struct.pack(">IIQQIIQ", 0, tables, cluster, 2 * cluster, 1, 0, 0)
+    head += struct.pack(">QQQII", 0, 0, 0, 4, 104) + struct.pack(">II", 0, 0)
+    first = struct.pack(">Q", 3 * cluster | 1 << 63) * tables
+    counts = struct.pack(">Q", 4 * cluster)
+    second = struct.pack(">Q", 5 * cluster) * (cluster // 8)
+    parts = [head, first, counts, second, struct.pack(">H", 9) * (cluster // 2), b"\xa5" * cluster]
+    return b"".join(part.ljust(cluster, b"\0") for part in parts)
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
+async def test_a_small_image_that_unpacks_to_a_disk_full_is_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu_img, "_ALWAYS", 64 * MIB)
+    monkeypatch.setattr(qemu_img, "_LOOK_S", 0.02)
+    await world.images.add(MEMBER, NewImage("bomb", NewVersion("1", upload=True)))
+    image = await world.images.upload(MEMBER, "bomb", "1", pieces(bomb(64)))
+    assert image.versions[0].virtual_bytes == 32 * 1024 * MIB
+    with pytest.raises(Fault, match="no room") as fault:
+        await world.images.content(MEMBER, "bomb", None, Format.RAW)
+    assert code_of(fault) == "images.bad_content"
+    (kept,) = (world.depot.path("0" * 64).parent).iterdir()
+    assert kept.name == image.versions[0].sha256, "nothing is left of what was written"
+
+
+async def test_a_list_that_is_renewed_brings_its_images_back_but_not_what_was_withdrawn_here(world: World) -> None:
+    publish(world, listed(world, "one", "two"))
+    await follow(world)
+    await world.images.withdraw(MANAGER, "two", "1", "we do not want it")
+    publish(world, listed(world, days=7))
+    world.clock.advance(3601)
+    await world.settle()
+    with pytest.raises(Fault, match="does not name it any more"):
+        await world.chosen(MEMBER, "one", "vo.a")
+    publish(world, listed(world, "one", "two"))
+    world.clock.advance(3601)
+    await world.settle()
+    assert (await world.chosen(MEMBER, "one", "vo.a")).is_ready
+    with pytest.raises(Fault, match="we do not want it"):
+        await world.chosen(MEMBER, "two", "vo.a")
+
+
+async def test_another_content_under_a_version_that_is_known_takes_its_place(world: World) -> None:
+    first = listed(world, "one")
+    publish(world, first)
+    await follow(world)
+    url = world.files.put("/one-again", RAW)
+    other = replace(first.images[0], uri=url, checksum=sha256(RAW), format="raw")
+    twin = replace(other, identifier="a twin with the same title", uri=world.files.put("/twin", RAW * 2))
+    twin = replace(twin, checksum=sha256(RAW * 2))
+    publish(world, replace(first, images=(other, twin)))
+    for _ in range(2):  # and stays it
+        world.clock.advance(3601)
+        await world.settle()
+    versions = {one.version: one.status.phase for one in (await world.images.get(MEMBER, "one")).versions}
+    names = [f"1-{sha256(data).removeprefix('sha256:')[:12]}" for data in (RAW, RAW * 2)]
+    assert versions == {"1": "withdrawn", names[0]: "ready", names[1]: "ready"}
+    with pytest.raises(Fault, match="withdrawn"):
+        await world.chosen(MEMBER, "one@1", "vo.a")

@@ -76,6 +76,15 @@ async def test_what_has_room_needs_no_pilot_and_what_has_none_soon_gets_one(worl
     assert await started(world) == []
 
 
+async def test_a_pilot_on_its_way_may_find_what_is_asked_and_is_waited_for(world: World) -> None:
+    await cluster(world, max_waiting=3)
+    await world.submit(site="cluster", glibc="2.28", os="linux", cpu_features=["avx2"])
+    await world.submit(site="cluster", gpus=1, gpu_memory_mib=30_000)
+    for _ in range(3):
+        await world.demand.look()
+        assert len(await started(world)) == 2, "one for each: what their nodes have is not known yet"
+
+
 async def test_a_task_of_many_nodes_is_one_pilot_of_just_its_size(world: World) -> None:
     await cluster(world)
     await world.submit(2, nodes=3, cores=16, memory_mib=2000, gpus=1, wall_time_s=600, batch={"qos": "high"})

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from hansa.identity.wire import NewVo
-from hansa.jobs import leases, store
+from hansa.jobs import leases, matching, store
 from hansa.kernel.errors import Fault
 from hansa.sites.wire import Capacity
 from tests.support.jobworld import World, spans
@@ -102,7 +102,7 @@ async def test_what_waits_is_found_in_an_index(world: World) -> None:
     await world.submit()
     if world.database.dialect != "sqlite":
         return  # its planner needs many rows to care
-    for statement in (leases._KEYS, leases._HEADS):
+    for statement in (matching._eligible("sqlite", 16), matching._HEADS):
         words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
         async with world.database.read() as tx:
             plan = sa.text(f"EXPLAIN QUERY PLAN {words.replace('?', '1')}")

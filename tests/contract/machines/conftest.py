@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 
 from hansa.engines.libcloud import Account, call
 from hansa.engines.openstack import Clouds, Password
@@ -20,6 +21,7 @@ from hansa.machines.drivers.fake import FakeCloud, FakeMachines
 from hansa.machines.drivers.libcloud import LibcloudMachines
 from hansa.machines.drivers.openstack import OpenstackMachines
 from hansa.machines.drivers.qemu.driver import Qemu
+from tests.support.ec2 import ec2_server
 from tests.support.machineworld import MachineWorld
 from tests.support.nspawn import image, nspawn_place, qemu_folder
 from tests.support.occi import serve_occi
@@ -46,6 +48,10 @@ class Place:
     """What is left at the place of machines, in words; empty when all is deleted."""
     hypervisor: Callable[[], Awaitable[None]] = field(default=lambda: _done())
     """Does what a hypervisor would do now, where the place has none that is real."""
+    lose: Callable[[str], Awaitable[None]] | None = None
+    """From now on the next answer to the creation of a ``machine``, ``volume`` or ``address`` gets lost, once made."""
+    speaks: bool = True
+    """Whether a console says something within seconds; where not, a test that boots a guest anyway reads it."""
 
 
 async def _nothing() -> list[str]:
@@ -79,7 +85,7 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
         made = [*api.compute.servers(), *api.network.security_groups(project_id=project.id), *api.compute.keypairs()]
         images = [one for one in api.image.images() if (one.properties or {}).get("hansa_key")]
         nets = [one for one in api.network.networks() if one.name.startswith("hansa-")]
-        return [one.name for one in [*made, *images, *nets] if one.name != "default"] + [
+        return [one.name for one in [*made, *images, *nets, *api.block_storage.volumes()] if one.name != "default"] + [
             one.floating_ip_address for one in api.network.ips()
         ]
 
@@ -101,40 +107,51 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
         180.0,
         lambda: here.call(look),
         lambda: here.call(upload),
+        lambda what: here.call(lambda api: _lose(api, what)),
     )
     clouds.close()
 
 
+def _lose(api: Any, what: str) -> None:
+    """The next answer of this connection to a creation is read, and then the line is said to have broken."""
+    path = {"machine": "/servers", "volume": "/volumes", "address": "/floatingips"}[what]
+
+    class Lossy(HTTPAdapter):
+        is_over = False
+
+        def send(self, request: Any, *args: Any, **options: Any) -> Any:
+            answer = super().send(request, *args, **options)
+            if request.method == "POST" and request.path_url.endswith(path) and not self.is_over:
+                self.is_over = True
+                answer.close()
+                raise requests.ConnectionError("the answer is lost")
+            return answer
+
+    api.session.session.get_adapter("http://").close()
+    api.session.session.mount("http://", Lossy())
+
+
 async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    """An account of its own at moto's server, which speaks EC2, but in namespaces of several versions of its API."""
-    from libcloud.compute.drivers.ec2 import NAMESPACE, EC2Connection
-    from moto.server import ThreadedMotoServer
-
-    parse: Any = EC2Connection.responseCls.parse_body
-
-    def parse_body(self: Any) -> Any:
-        self.body = re.sub(r'xmlns="http://ec2\.amazonaws\.com/doc/[^"]*"', f'xmlns="{NAMESPACE}"', self.body)
-        return parse(self)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(EC2Connection.responseCls, "parse_body", parse_body)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    account = Account("ec2", "testing", "testing", region="us-east-1", url=f"http://{host}:{port}")
+    """An account at moto's server, which speaks EC2."""
 
     def look(api: Any) -> list[str]:
         nodes = [one.id for one in api.list_nodes() if one.extra["status"] != "terminated"]
         pairs = [one.name for one in api.list_key_pairs()]
-        return [*nodes, *pairs, *(one.ip for one in api.ex_describe_all_addresses())]
+        volumes = [one.id for one in api.list_volumes(ex_filters={"tag-key": "hansa_volume"})]
+        return [*nodes, *pairs, *volumes, *(one.ip for one in api.ex_describe_all_addresses())]
+
+    actions = {"machine": "RunInstances", "volume": "CreateVolume", "address": "AllocateAddress"}
+    lost: set[str] = set()
+
+    async def lose(what: str) -> None:
+        lost.add(actions[what])
 
     spec = MachineSpec("contract", Image("", provider_id="ami-12c6146b"), Size(1, 1024, flavour="t3.micro"))
     spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
-    try:
-        yield Place(Ec2Machines(account), Ec2Machines(account), spec, Size(2, 2048), 60.0, lambda: call(account, look))
-    finally:
-        patch.undo()
-        server.stop()
+    with ec2_server(lost) as url:
+        account = Account("ec2", "testing", "testing", region="us-east-1", url=url)
+        first, second = Ec2Machines(account), Ec2Machines(account)
+        yield Place(first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), lose=lose)
 
 
 async def opennebula_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
@@ -161,7 +178,7 @@ async def qemu(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     folder = qemu_folder()
     spec = MachineSpec("contract", image(), Size(1, 256))
     drivers = [Qemu(folder, patience_s=1) for _ in range(2)]
-    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 300.0, drivers[0].leftovers)
+    yield Place(drivers[0], drivers[1], spec, Size(2, 320), 300.0, drivers[0].leftovers, speaks=False)
     for key in await drivers[0].list_keys():
         await drivers[0].delete(key)
     assert await drivers[0].leftovers() == []

@@ -11,13 +11,14 @@ import pytest
 from hansa.images.wire import NewEndorsement, NewVersion
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.kernel.reconcile import Engine
-from hansa.machines.drivers.base import Can, Capabilities, Image, Machines, Progress
+from hansa.machines.drivers.base import Can, Capabilities, Image, Machines, Progress, Refused, Why
 from hansa.machines.drivers.fake import FakeMachines
 from hansa.machines.places import Holder
 from hansa.machines.sync import SyncRoom
 from hansa.machines.sync_service import SyncService
 from hansa.machines.sync_wire import ImagePlace
-from hansa.sites.wire import NewEndpoint, NewSite
+from hansa.sites.steering import SteeringService
+from hansa.sites.wire import NewAccess, NewBan, NewEndpoint, NewSite, SitePolicy
 from tests.support.machineworld import IMAGE, MachineWorld, _content
 from tests.support.siteworld import KEYSTONE
 
@@ -48,6 +49,14 @@ class Site(FakeMachines):
             raise self.lost.pop(0)
         return f"glance-{name}"
 
+    async def bases(self) -> dict[str, int]:
+        return {name.removeprefix("sha256:"): int(self.in_use) for name in self.there}
+
+    async def remove_base(self, sha256: str) -> bool:
+        if not self.in_use:
+            self.there.pop(f"sha256:{sha256}", None)
+        return not self.in_use
+
     async def delete_image(self, checksum: str) -> Progress:
         if self.in_use:
             return Progress.PENDING
@@ -61,6 +70,7 @@ class Sites:
     def __init__(self) -> None:
         self.sites: dict[str, Site] = {}
         self.holders: list[Holder] = []
+        self.asked: list[tuple[str, Holder]] = []
 
     @property
     def local(self) -> Mapping[str, Machines]:
@@ -71,6 +81,7 @@ class Sites:
 
     async def at(self, place: str, holder: Holder) -> Machines:
         self.holders.append(holder)
+        self.asked.append((place, holder))
         return self.site(place)
 
 
@@ -78,6 +89,7 @@ class SyncWorld:
     def __init__(self, world: MachineWorld) -> None:
         self.world, self.sites = world, Sites()
         self.room = SyncRoom(world.database, world.events, world.clock, world.depot, world.images, self.sites)
+        self.steering = SteeringService(world.database, world.events, world.clock)
         self.engine: Engine[Any, Any, Any, Any] = Engine(world.database, world.clock, self.room, chance=lambda: 1.0)
 
     async def settle(self, seconds: float = 0) -> None:
@@ -97,9 +109,9 @@ async def sync(world: MachineWorld) -> SyncWorld:
     one = SyncWorld(world)
     for name in ("vo.a", "vo.b"):
         await world.base.vo(name, world.ada)
-    end = NewEndpoint("openstack", name="cloud", url=KEYSTONE, vos={"vo.a": None}, settings={"image_sync": True})
+    end = NewEndpoint("openstack", name="cloud", url=KEYSTONE, vos={"vo.a": None})
     await world.base.registry.add(world.olga, NewSite("cern", [end]))
-    other = NewEndpoint("openstack", name="cloud", url=KEYSTONE, vos={"vo.a": None})
+    other = replace(end, settings={"image_sync": False})
     await world.base.registry.add(world.olga, NewSite("shy", [other]))
     await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
     return one
@@ -197,3 +209,88 @@ async def test_with_a_site_go_its_rows(sync: SyncWorld) -> None:
     await sync.world.base.registry.remove(sync.world.olga, "cern")
     await sync.settle(120)
     assert set(await sync.places()) == {"debian@1 local/nspawn vo.a"}
+
+
+async def test_who_does_not_want_images_gets_none(sync: SyncWorld) -> None:
+    """An endpoint says no, a VO at an endpoint says no, and what somebody keeps for himself has to say yes."""
+    world, registry = sync.world, sync.world.base.registry
+    one = NewEndpoint("openstack", name="cloud", url=KEYSTONE, vos={"vo.a": None, "vo.b": None})
+    mixed = replace(one, vos={"vo.a": NewAccess(settings={"image_sync": False}), "vo.b": None})
+    await registry.add(world.olga, NewSite("asked", [one]))
+    await registry.add(world.olga, NewSite("mixed", [mixed]))
+    await registry.add(world.ada, NewSite("private", [one], visibility="owner"))
+    await registry.add(world.ada, NewSite("lent", [replace(one, settings={"image_sync": True})], visibility="owner"))
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.b", follow=True))
+    await sync.settle()
+    found = {name.removeprefix("debian@1 ") for name in await sync.places()}
+    assert {name for name in found if not name.startswith("local")} == {
+        "cern/cloud vo.a", "asked/cloud vo.a", "asked/cloud vo.b", "mixed/cloud vo.b", "lent/cloud vo.a",
+        "lent/cloud vo.b",
+    }  # fmt: skip
+
+
+async def test_a_sites_policy_keeps_images_out_and_takes_them_away(sync: SyncWorld) -> None:
+    world, site = sync.world, sync.sites.site("strict/cloud")
+    end = NewEndpoint("openstack", name="cloud", url=KEYSTONE, vos={"vo.a": None})
+    await world.base.registry.add(world.olga, NewSite("strict", [end], policy=SitePolicy(vm_images_denied=["deb*"])))
+    name = "debian@1 strict/cloud vo.a"
+
+    async def settled() -> tuple[str, str, int]:
+        await sync.settle()
+        status = (await sync.places())[name].status
+        return status.phase, status.reason, len(site.there)
+
+    assert await settled() == ("refused", "sites.image_denied", 0)
+    assert ("strict/cloud", "vo.a") not in {(place, one.vo) for place, one in sync.sites.asked}, "it is not even asked"
+    await sync.steering.set_policy(world.olga, "strict", SitePolicy())
+    assert await settled() == ("there", "images.there", 1)
+    site.in_use = True
+    await sync.steering.set_policy(world.olga, "strict", SitePolicy(vm_images=["other"]))
+    assert await settled() == ("leaving", "images.in_use", 1)
+    site.in_use = False
+    await sync.settle(120)
+    assert await settled() == ("refused", "sites.image_denied", 0)
+    sent = site.sent
+    await sync.settle(3 * 86_400)
+    assert site.sent == sent
+    await sync.steering.set_policy(world.olga, "strict", SitePolicy())
+    await sync.steering.ban(world.olga, "strict", NewBan("vo", "vo.a", "abuse"))
+    assert await settled() == ("refused", "sites.vo_banned", 0)
+
+
+async def test_a_site_that_forbids_uploads_says_so_once_and_is_asked_seldom(sync: SyncWorld) -> None:
+    site = sync.sites.site("cern/cloud")
+    site.faults = [Permanent("403: policy does not allow image:upload_image")] * 1000
+    await sync.settle()
+    status = (await sync.places())["debian@1 cern/cloud vo.a"].status
+    assert (status.phase, status.reason, status.waiting_on) == ("failed", "images.refused_there", "site")
+    for _ in range(14 * 24):
+        await sync.settle()
+        sync.world.clock.advance(3600)
+    asked = 1000 - len(site.faults)
+    assert asked < 24, f"{asked} times in a fortnight"
+    site.faults = [Refused(Why.SIGN_IN, "There is nothing to sign in with at cern for vo.a.")] * 99
+    await sync.settle(86_400)
+    status = (await sync.places())["debian@1 cern/cloud vo.a"].status
+    assert (status.reason, status.waiting_on) == ("images.no_credential", "vo_manager")
+    assert "hansa vo credential set vo.a cern" in status.message
+    site.faults.clear()
+    await sync.settle(1200)
+    assert (await sync.places())["debian@1 cern/cloud vo.a"].status.phase == "there"
+
+
+async def test_this_computer_keeps_nothing_that_nobody_may_start(sync: SyncWorld) -> None:
+    """What a machine without an organisation brought here was never in the table."""
+    await sync.settle()
+    here = sync.sites.site("local/nspawn")
+    good = set(here.there)
+    here.there["sha256:" + "0" * 64] = Image("sha256:" + "0" * 64)
+    await sync.room.tidy()
+    assert len(here.there) == 2, "it was looked at a moment ago"
+    here.in_use = True
+    for in_use, left in ((True, 2), (False, 1)):
+        here.in_use = in_use
+        sync.world.clock.advance(3601)
+        await sync.room.tidy()
+        assert len(here.there) == left
+    assert set(here.there) == good

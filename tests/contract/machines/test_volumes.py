@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from hansa.images.wire import NewEndorsement
 from hansa.kernel.database import Database
 from hansa.kernel.errors import Fault
 from hansa.machines.drivers.base import Progress, Refused, Snapshot, Why
 from hansa.machines.volume_wire import AttachVolume, MachineVolume, NewSnapshot, NewVolume
+from hansa.sites.capacity import reservations
+from hansa.sites.capacity_service import CapacityService
+from hansa.sites.capacity_wire import AgreeGrant, AskGrant, GrantTerms
 from tests.contract.machines.test_kills import LOCAL, drive
-from tests.support.machineworld import MachineWorld
+from tests.support.machineworld import IMAGE, MachineWorld
 
 
 async def volume(world: MachineWorld, name: str = "data") -> Any:
@@ -118,6 +123,67 @@ async def test_what_a_provider_refuses_is_told(world: MachineWorld) -> None:
     await world.volumes.delete(world.ada, "data")
     await world.settle(5)
     assert (await world.volumes.get(world.ada, found.id)).status.phase == "deleted"
+
+
+async def test_a_volume_that_its_provider_gives_up_is_told_in_its_words(world: MachineWorld) -> None:
+    await world.volumes.create(world.ada, NewVolume("data", 5))
+    await world.settle(5)
+    cloud = world.drivers.cloud(LOCAL)
+    cloud.volumes = {key: replace(one, failed="No weighed backends available.") for key, one in cloud.volumes.items()}
+    await world.settle(600)
+    found = await volume(world)
+    assert (found.status.phase, found.status.reason) == ("failed", "machines.volume_failed")
+    assert found.status.message == "At local: No weighed backends available."
+    await world.volumes.delete(world.ada, "data")
+    await world.settle(5)
+    assert not cloud.volumes
+
+
+async def test_a_grant_of_storage_is_reserved_and_given_back(world: MachineWorld) -> None:
+    """At a site that demands one: alone, with a machine, beyond what is left, and when a volume is gone."""
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    await world.site("alpha", "vo.a", demands_grant=True)
+    grants = CapacityService(world.database, world.events, world.clock)
+    with pytest.raises(Fault):
+        await world.volumes.create(world.bob, NewVolume("early", 1, vo="vo.a", sites=["alpha"]))
+    await grants.ask(world.olga, AskGrant("vo.a", "alpha", GrantTerms(core_hours=4000, storage_gib=100)))
+    await grants.agree(world.olga, "vo.a", "alpha", AgreeGrant())
+
+    async def free(size_gib: int) -> bool:
+        """Whether so much is left: what is asked for is deleted again."""
+        try:
+            await world.volumes.create(world.bob, NewVolume("probe", size_gib, vo="vo.a", sites=["alpha"]))
+        except Fault as fault:
+            if "GiB of storage" not in fault.detail:
+                raise
+            return False
+        await world.settle(5)
+        await world.volumes.delete(world.bob, "probe")
+        await world.settle(5)
+        return True
+
+    await world.volumes.create(world.bob, NewVolume("data", 60, vo="vo.a", sites=["alpha"]))
+    await world.settle(5)
+    assert (await free(40), await free(41)) == (True, False)
+    await world.create(
+        who=world.bob, sites=["alpha"], volumes=[MachineVolume(30, "scratch"), MachineVolume(20, "more")]
+    )
+    await world.settle(30)
+    found = {one: await world.volumes.get(world.bob, one) for one in ("scratch", "more")}
+    assert sorted(one.status.phase for one in found.values()) == ["attached", "waiting"]
+    (waits,) = [one for one in found.values() if one.status.phase == "waiting"]
+    assert (waits.status.reason, waits.status.waiting_on) == ("capacity.used_up", "vo_manager")
+    await world.volumes.delete(world.bob, "data")
+    await world.settle(120)
+    assert (await world.volumes.get(world.bob, waits.name)).status.phase == "attached", "there is room for it now"
+    await world.service.delete(world.bob, "web")
+    await world.settle(30)
+    for one in ("scratch", "more"):
+        await world.volumes.delete(world.bob, one)
+    await world.settle(30)
+    async with world.database.read() as tx:
+        assert (await tx.execute(sa.select(reservations))).all() == []
 
 
 async def test_killed_at_every_call_of_a_volumes_life(database: Database, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.cli import Desk, Said
@@ -43,6 +44,17 @@ class Cluster:
         with self.server.client() as client:
             found: list[dict[str, Any]] = client.get("/pilots").raise_for_status().json()["items"]
         return found
+
+    def tasks(self, job: int) -> list[dict[str, Any]]:
+        with self.server.client() as client:
+            found: list[dict[str, Any]] = client.get(f"/jobs/{job}/tasks").raise_for_status().json()["items"]
+        return found
+
+    def agents(self, pilot: str) -> list[psutil.Process]:
+        """The processes of a pilot itself, not those that it started."""
+        found = [one for one in psutil.process_iter(["cmdline"]) if pilot in " ".join(one.info["cmdline"] or ())]
+        mine = {one.pid for one in found}
+        return [one for one in found if one.ppid() not in mine]
 
     def sign_out(self) -> None:
         """End the SSH connection that commands share, as when the network was away for long."""

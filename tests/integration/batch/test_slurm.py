@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.integration.batch.conftest import Cluster, site_file
@@ -188,6 +190,57 @@ def test_a_time_limit_and_preemption_are_no_failures(cluster: Cluster) -> None:
     assert {path.name: len(path.read_text().splitlines()) for path in began.iterdir()} == attempts, "once an attempt"
     assert min(attempts.values()) >= 2, "each ran again"
     eventually(lambda: not cluster.slurm.jobs(ALL), "what Slurm had queued again is gone", pause_s=0.5)
+    asyncio.run(cluster.server.check_books())
+
+
+def test_a_pilot_that_slurm_queues_again_before_it_said_goodbye_is_not_waited_for(cluster: Cluster) -> None:
+    """Its process cannot answer the signal and is killed; Slurm would start it anew in two minutes."""
+    cluster.free()
+    mark = cluster.desk.folder / "queued-again"
+    script = f"echo {{i}} >> {mark}; [ $(wc -l < {mark}) = 1 ] || exit 0; sleep 1000"
+    job = cluster.job("--site", "here", "--array", "0-0", "--batch", "nodelist=n2", "--", "/bin/sh", "-c", script)
+    eventually(mark.exists, "it runs")
+    eventually(lambda: cluster.server.job(job)["counts"]["running"], "its pilot has told so")
+    pilot = next(one for one in cluster.pilots() if one["tasks"])
+    batch = eventually(
+        lambda: next(one["batch_id"] for one in cluster.pilots() if one["id"] == pilot["id"]), "its batch job is known"
+    )
+    (process,) = cluster.agents(pilot["id"])
+    cluster.slurm.run("scontrol", "update", f"jobid={batch}", "requeue=1")
+    cluster.slurm.run("sbatch", "-p", "urgent", "--exclusive", "--nodelist=n2", "--output=/dev/null", "--wrap=true")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            process.suspend()  # again and again: Slurm wakes what it ends
+            time.sleep(0.002)
+    ended = cluster.end(job)
+    assert ended["counts"]["done"] == 1
+    assert len(mark.read_text().splitlines()) == 2
+    (row,) = cluster.tasks(job)
+    assert row["attempt"] == 2, "it had run: that was an attempt"
+    lost = next(one for one in cluster.pilots() if one["id"] == pilot["id"])
+    assert lost["status"]["reason"] == "pilots.stopped_by_site"
+    if lost["status"]["phase"] == "lost":  # which it is, unless the test was too slow to hold it
+        assert "queued it again" in lost["status"]["message"]
+    eventually(lambda: not cluster.slurm.jobs(ALL), "what Slurm had queued again is gone", pause_s=0.5)
+    asyncio.run(cluster.server.check_books())
+
+
+def test_a_suspended_pilot_goes_on_and_the_pause_counts_for_no_limit(cluster: Cluster) -> None:
+    cluster.free()
+    mark, go = cluster.desk.folder / "paused", cluster.desk.folder / "paused-go"
+    script = f"echo {{i}} >> {mark}; while [ ! -e {go} ]; do sleep 0.1; done"
+    job = cluster.job("--site", "here", "--array", "0-0", "--time", "15s", "--", "/bin/sh", "-c", script)
+    eventually(mark.exists, "it runs")
+    batch = eventually(lambda: next((one["batch_id"] for one in cluster.pilots() if one["tasks"]), ""), "it is known")
+    cluster.slurm.run("scontrol", "suspend", batch)
+    began = time.monotonic()
+    eventually(lambda: time.monotonic() > began + 16, "its wall time is over", pause_s=0.5)
+    assert cluster.server.job(job)["counts"]["failed"] == 0
+    cluster.slurm.run("scontrol", "resume", batch)
+    go.touch()
+    ended = cluster.end(job)
+    assert ended["counts"]["done"] == 1, cluster.hansa("job", "explain", f"{job}.0").out
+    assert len(mark.read_text().splitlines()) == 1
     asyncio.run(cluster.server.check_books())
 
 

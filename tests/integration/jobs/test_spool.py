@@ -33,15 +33,19 @@ async def test_tasks_files_and_a_closed_lid(tmp_path: Path) -> None:
     given = server.put(big, "big")
     script = "cmp big copy 2>/dev/null; cp big copy; echo done; sleep 0.2"
     server.add(1, ["/bin/sh", "-c", script], 6, inputs=[given], outputs=["copy"], array=True)
+    server.add(2, ["/bin/sh", "-c", "sleep 2.2"], 1)
     try:
         assert (await first.start(order)).life is Life.ALIVE
         await until(lambda: len(server.results) >= 2)
         await first.close()  # the lid is closed: the pilot works on
         await until(lambda: list((root / "spool" / "out").glob("*.json")))
         assert (await second.observe("p-1")).life is Life.ALIVE  # and opened: a server that looks carries again
-        await until(lambda: len(server.results) == 6)
+        await until(lambda: len(server.results) == 7)
         assert {result["exit_code"] for result in server.results.values()} == {0}
-        assert all(result["outputs"][0]["size"] == len(big) for result in server.results.values())
+        copies = [result["outputs"][0]["size"] for result in server.results.values() if result.get("outputs")]
+        assert copies == [len(big)] * 6
+        curves = [result["series"] for result in server.results.values() if "series" in result]
+        assert any(curve["every_s"] == 1.0 and len(curve["cores"]) >= 3 for curve in curves)
         assert server.faults == []
     finally:
         await second.cancel("p-1")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from hansa.kernel.errors import Permanent
 from hansa.machines.build import builder, golden
 from hansa.machines.build.boot import ROOT_AT, is_made_here
 from hansa.machines.build.recipe import Recipe
+from hansa.machines.build.workspace import PREFIX, workspace
 from hansa.machines.drivers.base import MachineSpec, Size
 from tests.support import apt
 from tests.support.nspawn import NspawnPlace, image, nspawn_place
@@ -41,6 +44,56 @@ async def test_the_same_recipe_gives_the_same_image_bit_by_bit(tmp_path: Path) -
     need_builder()
     first, second = await asyncio.gather(made(tmp_path / "one"), made(tmp_path / "two"))
     assert first == second
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from hansa.machines.build import builder
+from tests.integration.machines.test_build import SMALL, quiet
+asyncio.run(builder.build(SMALL, Path(sys.argv[1]), quiet))
+"""
+
+
+def mounted(word: str) -> set[str]:
+    """Processes that have something mounted whose place has this word in it, ours among them."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            if word in path.read_text():
+                found.add(path.parent.name)
+    return found
+
+
+def folder_of(pid: int) -> Path | None:
+    """The folder that a process has locked."""
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if (opened := link.readlink()).parent.name.startswith(PREFIX):
+                    return opened.parent
+    return None
+
+
+def test_a_build_that_is_killed_leaves_no_mount_and_no_process_and_the_next_one_sweeps(tmp_path: Path) -> None:
+    need_builder()
+    with (tmp_path / "said").open("w") as said:
+        build = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "one"], stderr=said)
+    deadline = time.monotonic() + 300
+    while (folder := folder_of(build.pid)) is None or not mounted(folder.name):
+        if build.poll() is not None:
+            pytest.skip(f"no image of Debian can be made here: {(tmp_path / 'said').read_text()[-300:]}")
+        assert time.monotonic() < deadline
+    assert folder.name not in Path("/proc/self/mountinfo").read_text(), "its mounts are its own"
+    build.kill()
+    build.wait()
+    deadline = time.monotonic() + 60
+    while busy := mounted(folder.name):
+        assert time.monotonic() < deadline, busy
+        time.sleep(0.05)
+    assert folder.is_dir()
+    with workspace():
+        assert not folder.exists()
 
 
 def test_it_starts_by_itself(tmp_path: Path) -> None:
@@ -72,11 +125,40 @@ async def place() -> AsyncIterator[NspawnPlace]:
     assert await one.clear() == []
 
 
+PLAYBOOK = """
+- hosts: all
+  become: true
+  tasks:
+    - ansible.builtin.setup: {gather_subset: [min]}
+    - ansible.builtin.slurp: {src: /etc/lab}
+      register: lab
+    - ansible.builtin.copy: {dest: /etc/played, content: "{{ ansible_distribution }} {{ lab.content | b64decode }}"}
+    - ansible.builtin.user: {name: researcher, shell: /bin/bash}
+"""
+
+
+CLOUD_INIT = b"#cloud-config\nwrite_files:\n  - {path: /etc/lab, content: golden}\n"
+
+
+@pytest.mark.long
+async def test_a_golden_image_is_what_a_playbook_made_of_another(place: NspawnPlace, tmp_path: Path) -> None:
+    apt.need(["ansible-playbook"], ["ansible-core"])
+    driver = place.driver()
+    (playbook := tmp_path / "lab.yaml").write_text(PLAYBOOK)
+    wish = golden.Wish(CLOUD_INIT, playbook, Size(1, 512))
+    disk = await golden.customise(driver, image(), wish, tmp_path, quiet)
+    assert await driver.list_keys() == []
+    raw = await convert(disk, "qcow2", "raw", tmp_path)
+    assert inside(raw, "cat /etc/played") == "Debian golden", "the playbook ran in there, after cloud-init"
+    assert "\nresearcher:x:" in inside(raw, "cat /etc/passwd")
+    assert inside(raw, "stat /home/debian/.ansible") == "", "nothing of Ansible's stays"
+
+
 async def test_a_golden_image_is_what_cloud_init_made_of_another(place: NspawnPlace, tmp_path: Path) -> None:
     driver = place.driver()
     left = MachineSpec("left", image(), Size(1, 256))
     await driver.ensure(left, f"{golden.PREFIX}999999999-dead")
-    wish = golden.Wish(b"#cloud-config\nwrite_files:\n  - {path: /etc/lab, content: golden}\n", size=Size(1, 512))
+    wish = golden.Wish(CLOUD_INIT, size=Size(1, 512))
     disk = await golden.customise(driver, image(), wish, tmp_path, quiet)
     assert await driver.list_keys() == [], "neither its own machine nor that of a build that was killed"
     raw = await convert(disk, "qcow2", "raw", tmp_path)
@@ -92,6 +174,16 @@ def inside(raw: Path, request: str) -> str:
     """What debugfs says of the root file system of a disk; nothing where a file is not there."""
     argv = ["debugfs", "-R", request, f"{raw}?offset={ROOT_AT}"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.long
+async def test_a_playbook_that_fails_makes_no_image_and_says_why(place: NspawnPlace, tmp_path: Path) -> None:
+    apt.need(["ansible-playbook"], ["ansible-core"])
+    driver = place.driver()
+    (playbook := tmp_path / "bad.yaml").write_text("- hosts: all\n  tasks: [{command: 'false', name: too bad}]\n")
+    with pytest.raises(Permanent, match="ansible-playbook failed"):
+        await golden.customise(driver, image(), golden.Wish(b"", playbook, Size(1, 512)), tmp_path, quiet)
+    assert await driver.list_keys() == []
 
 
 async def test_a_first_boot_that_fails_makes_no_image_and_leaves_nothing(place: NspawnPlace, tmp_path: Path) -> None:

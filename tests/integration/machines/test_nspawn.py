@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,7 @@ async def test_a_life(place: NspawnPlace, key_file: Path) -> None:
     eat = "python3 -c 'x = b\"x\" * (600 << 20)'"
     assert (await inside(one, key_file, eat))[0] in (137, 255), "the limit of memory holds"
     assert (await inside(one, key_file, "true"))[0] == 0, "and the machine lives on"
+    assert await cores_used(one, key_file) < 1.2, "the limit of processors holds"
 
     assert (await inside(two, key_file, "sudo touch /kept && sync"))[0] == 0
     snapshot = await driver.snapshot("two", "snap", "before")
@@ -78,14 +80,33 @@ async def test_a_life(place: NspawnPlace, key_file: Path) -> None:
     await driver.stop("two")
     assert (seen := await driver.observe("two")) is not None
     assert seen.life is Life.STOPPED
-    assert await driver.remove_base("c" * 64) is False
+    assert await driver.delete_image("sha256:" + "c" * 64) is Progress.PENDING
     for key in ("one", "two", "other", "again"):
         assert await driver.delete(key) is Progress.DONE
-    assert await driver.remove_base("c" * 64) is True
+    assert await driver.delete_image("sha256:" + "c" * 64) is Progress.DONE
+    assert "c" * 64 not in await driver.bases()
     assert await driver.delete_network("lab") is Progress.DONE
     assert await driver.leftovers() == []
     assert not list((place.folder / "store" / "machines").iterdir())
     assert not list((place.folder / "store" / "networks").iterdir())
+
+
+async def cores_used(seen: Observed, key_file: Path) -> float:
+    """How many processors two loops without an end get for two seconds."""
+    script = """import os, time
+began = time.monotonic()
+for _ in range(2):
+    if os.fork() == 0:
+        while time.monotonic() < began + 2:
+            pass
+        os._exit(0)
+for _ in range(2):
+    os.wait()
+used = os.times()
+print((used.children_user + used.children_system) / (time.monotonic() - began))"""
+    code, said = await inside(seen, key_file, f"python3 -c '{script}'")
+    assert code == 0, said
+    return float(said)
 
 
 async def test_volumes_have_a_size_and_outlive_machines(place: NspawnPlace, key_file: Path) -> None:
@@ -138,6 +159,35 @@ async def gone(ask: Callable[[], Awaitable[Progress]]) -> None:
     while await ask() is not Progress.DONE:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.2)
+
+
+async def test_what_dead_runs_left_of_networks_is_cleared_before_one_is_made(place: NspawnPlace) -> None:
+    """Rules without their bridge, and bridges of stores that are gone; nobody else's."""
+    theirs = place.folder / "theirs"
+    theirs.mkdir(exist_ok=True)
+    bridges = {"hz0000000001": "/nowhere", "hz0000000002": str(theirs), "hz0000000003": ""}
+    try:
+        for name, store in bridges.items():
+            sh("ip", "link", "add", name, "type", "bridge")
+            sh("ip", "link", "set", name, "alias", f"hansa:00000000:{store}" if store else "somebody's")
+        for name in (*bridges, "hz0000000004", "hz-of-others"):
+            sh("nft", "add", "table", "inet", name)
+        await place.driver().ensure_network("lab")
+        assert not Path("/sys/class/net/hz0000000001").exists()
+        tables = sh("nft", "list", "tables")
+        for name, is_kept in {"1": False, "2": True, "3": True, "4": False}.items():
+            assert (f"inet hz000000000{name}\n" in tables) is is_kept, tables
+        assert "inet hz-of-others\n" in tables
+    finally:
+        for name in bridges:
+            subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+        for name in (*bridges, "hz0000000004", "hz-of-others"):
+            subprocess.run(["nft", "delete", "table", "inet", name], check=False, capture_output=True)
+        theirs.rmdir()
+
+
+def sh(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 async def test_a_failed_first_boot_is_told_in_the_guests_words(place: NspawnPlace) -> None:

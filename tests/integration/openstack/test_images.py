@@ -20,7 +20,7 @@ from hansa.engines.egress import EgressPolicy
 from hansa.engines.openstack import Clouds, Password, Place
 from hansa.kernel.errors import Temporary
 from hansa.machines.drivers import openstack_images
-from hansa.machines.drivers.base import Image, MachineSpec, Progress, Size
+from hansa.machines.drivers.base import Image, MachineSpec, Progress, Refused, Size, Why
 from hansa.machines.drivers.openstack import OpenstackMachines
 from tests.integration.openstack.test_machines import eventually
 from tests.support.openstack import contents
@@ -212,7 +212,7 @@ async def test_an_image_is_sent_as_it_is_read(glance: Glance) -> None:
 def test_what_a_vo_endorses_comes_by_itself_is_replaced_and_goes(federation: Federation) -> None:
     operator, name = federation.server.operator(), "NEBULA-SYNC"
     operator.timeout = 300
-    settings = {"auth": "v3password", "image_sync": True}
+    settings = {"auth": "v3password"}
     end: dict[str, Any] = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "settings": settings}
     end |= {"vos": {VO: "admin"}, "credential": {"username": "admin", "password": PASSWORD}}
     operator.post("/sites", json={"name": name, "endpoints": [end]}).raise_for_status()
@@ -238,6 +238,48 @@ def test_what_a_vo_endorses_comes_by_itself_is_replaced_and_goes(federation: Fed
             assert _there(operator, name, lambda one: "2" not in one)
     finally:
         operator.delete(f"/sites/{name}")
+
+
+def test_a_project_that_takes_no_images_says_so(federation: Federation) -> None:
+    """The credential is a reader's: Glance itself answers 403."""
+    operator, name = federation.server.operator(), "NEBULA-READ"
+    with contents.connect(federation.cloud.place) as cloud:
+        keystone = cloud.identity
+        user = keystone.create_user(name="reader", password=PASSWORD, domain_id="default")
+        keystone.assign_project_role_to_user(cloud.current_project_id, user, keystone.find_role("reader"))
+        end: dict[str, Any] = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "vos": {VO: "admin"}}
+        end |= {"settings": {"auth": "v3password"}, "credential": {"username": "reader", "password": PASSWORD}}
+        new = {"name": "unread", "vo": VO, "visibility": "vo", "source": {"version": "1", "upload": True}}
+        try:
+            operator.post("/vm-images", json=new).raise_for_status()
+            operator.put("/vm-images/upload/1/unread", content=qcow2() + bytes(4096)).raise_for_status()
+            operator.post("/vm-images/endorse/unread", json={"vo": VO}).raise_for_status()
+            operator.post("/sites", json={"name": name, "endpoints": [end]}).raise_for_status()
+            eventually(lambda: _status(operator, name), lambda one: one.get("reason") == "images.refused_there")
+            said = _status(operator, name)
+            assert (said["phase"], said["waiting_on"], "image" in said["message"]) == ("failed", "site", True), said
+        finally:
+            operator.delete(f"/sites/{name}")
+            operator.delete(f"/vm-images/endorse/{VO}/unread")
+            keystone.delete_user(user)
+
+
+def _status(operator: Any, site: str) -> dict[str, Any]:
+    rows = operator.get("/vm-image-places").raise_for_status().json()["items"]
+    found = [one["status"] for one in rows if one["image"] == "unread" and one["place"].startswith(site)]
+    return dict(found[0]) if found else {}
+
+
+async def test_of_the_projects_images_only_those_for_everybody_are_a_sites_own(glance: Glance) -> None:
+    """What a user may name: nothing that is private to the project, as another user's snapshot is."""
+    image = glance.content("somebodys", MIB)
+    provider_id = await glance.send(image)
+    spec = MachineSpec("thief", Image("", provider_id=provider_id, is_public=True), Size(1, 512, flavour="m1.tiny"))
+    with pytest.raises(Refused, match="no VM image") as refused:
+        await glance.driver.ensure(spec, "thief")
+    assert refused.value.why is Why.IMAGE
+    assert await glance.driver.observe("thief") is None
+    await glance.gone(image)
 
 
 def _there(operator: Any, site: str, fits: Callable[[dict[str, str]], bool]) -> dict[str, str] | bool:

@@ -51,8 +51,9 @@ class Cloud:
             self._serve(name)
         # Nova needs placement and keystone when its compute service starts, and retries until they answer.
         address, python = self.place.address, self.place.program("python")
-        self.processes.start("nova", [python, INSIDE / "nova_all.py", address, str(PORTS["nova"])])
-        for name in (*APPLICATIONS, "nova"):
+        for name in ("nova", "cinder"):
+            self.processes.start(name, [python, INSIDE / f"{name}_all.py", address, str(PORTS[name])])
+        for name in (*APPLICATIONS, "nova", "cinder"):
             self.processes.wait(name, partial(answers, self.place.url(name)))
 
     def stop(self, *, gently: bool = False) -> None:
@@ -105,7 +106,7 @@ class Cloud:
     def create_schemas(self) -> None:
         """The tables of all services, two services at a time."""
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self._create_schema, ("neutron", "nova", "keystone", "glance", "placement")))
+            list(pool.map(self._create_schema, ("neutron", "nova", "cinder", "keystone", "glance", "placement")))
 
     def _create_schema(self, service: str) -> None:
         for program, config, words in _SCHEMAS[service]:
@@ -147,6 +148,7 @@ _SCHEMAS = {
     ],
     "glance": [("glance-manage", "glance-api.conf", "db_sync")],
     "placement": [("placement-manage", "placement.conf", "db sync")],
+    "cinder": [("cinder-manage", "cinder.conf", "db sync")],
     "neutron": [("neutron-db-manage", "neutron.conf", "upgrade heads")],
     "nova": [
         ("nova-manage", "nova.conf", "api_db sync"),

@@ -22,12 +22,15 @@ def write(place: Layout) -> None:
         "glance-api.conf": glance(place),
         "nova.conf": nova(place),
         "neutron.conf": neutron(place),
+        "cinder.conf": cinder(place),
     }.items():
         (place.etc / name).write_text(_ini(sections | _common(place)))
     shutil.copy(place.venv / "etc/glance/glance-api-paste.ini", place.etc)
     shutil.copy(place.venv / "etc/nova/api-paste.ini", place.etc / "nova-api-paste.ini")
     shutil.copy(place.venv / "etc/neutron/api-paste.ini", place.etc / "neutron-api-paste.ini")
-    _write_mechanism_driver(place.root / "ext")
+    shutil.copy(place.venv / "etc/cinder/api-paste.ini", place.etc / "cinder-api-paste.ini")
+    shutil.copy(place.venv / "etc/cinder/resource_filters.json", place.etc)
+    _write_drivers(place.root / "ext")
 
 
 def keystone(place: Layout) -> dict[str, Mapping[str, object]]:
@@ -100,6 +103,7 @@ def nova(place: Layout) -> dict[str, Mapping[str, object]]:
         "keystone_authtoken": _authtoken(place, "nova"),
         "placement": _client(place, "placement"),
         "neutron": _client(place, "neutron"),
+        "cinder": _client(place, "cinder") | {"catalog_info": "block-storage::publicURL"},
         "service_user": _client(place, "nova") | {"send_service_user_token": True},
     }
 
@@ -132,6 +136,32 @@ def neutron(place: Layout) -> dict[str, Mapping[str, object]]:
         "keystone_authtoken": _authtoken(place, "neutron"),
         "nova": _client(place, "nova"),
         "placement": _client(place, "placement"),
+    }
+
+
+def cinder(place: Layout) -> dict[str, Mapping[str, object]]:
+    return {
+        "DEFAULT": {
+            "log_file": place.logs / "cinder.log",
+            "use_stderr": False,
+            "my_ip": place.address,
+            "host": "store",
+            "state_path": place.root / "state",
+            "transport_url": "fake://",
+            "auth_strategy": "keystone",
+            "api_paste_config": place.etc / "cinder-api-paste.ini",
+            "resource_query_filters_file": place.etc / "resource_filters.json",
+            "glance_api_servers": place.url("glance"),
+            "enabled_backends": "thin",
+            "scheduler_default_filters": "CapacityFilter",
+        },
+        "thin": {"volume_driver": "hansa_thin.Driver", "volume_backend_name": "thin"},
+        "coordination": {"backend_url": f"file://{place.root / 'state/coordination'}"},
+        "database": {"connection": place.database("cinder")},
+        "keystone_authtoken": _authtoken(place, "cinder")
+        | {"service_token_roles": "service", "service_token_roles_required": True},
+        "nova": _client(place, "nova"),
+        "service_user": _client(place, "cinder") | {"send_service_user_token": True},
     }
 
 
@@ -171,9 +201,10 @@ def _ini(sections: Sections) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write_mechanism_driver(path: Path) -> None:
+def _write_drivers(path: Path) -> None:
     """Neutron finds drivers by entry point."""
     shutil.copy(HERE / "inside" / "hansa_bind.py", path)
+    shutil.copy(HERE / "inside" / "hansa_thin.py", path)
     info = path / "hansa_bind-1.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hansa-bind\nVersion: 1\n")

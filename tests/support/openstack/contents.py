@@ -16,6 +16,7 @@ ENDPOINTS = {
     "nova": ("compute", "/v2.1"),
     "placement": ("placement", ""),
     "neutron": ("network", ""),
+    "cinder": ("block-storage", "/v3"),
 }
 FLAVORS: tuple[tuple[str, int, int, int, dict[str, str]], ...] = (
     ("m1.tiny", 1, 512, 1, {}),

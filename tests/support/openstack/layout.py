@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSWORD = "secret"
-DATABASES = ("keystone", "glance", "placement", "nova", "nova_api", "nova_cell0", "neutron")
+DATABASES = ("keystone", "glance", "placement", "nova", "nova_api", "nova_cell0", "neutron", "cinder")
 PORTS = {
     "keystone": 23500,
     "glance": 23929,
     "placement": 23877,
     "nova": 23874,
     "neutron": 23969,
+    "cinder": 23776,
     "mariadb": 23306,
     "front": 23580,
     "issuer": 23701,
@@ -65,6 +66,7 @@ class Layout:
             "OS_NOVA_CONFIG_FILES": "nova-api-paste.ini;nova.conf",
             "OS_NEUTRON_CONFIG_DIR": etc,
             "OS_NEUTRON_CONFIG_FILES": "neutron.conf",
+            "OS_CINDER_CONFIG_DIR": etc,
             "PYTHONPATH": str(self.root / "ext"),
             "PATH": f"{self.venv / 'bin'}:{os.environ['PATH']}",
             "PYTHONWARNINGS": "ignore",

@@ -70,6 +70,14 @@ def _make(needs: Needs, target: Path) -> None:
 
 def _fingerprint() -> str:
     said = hashlib.sha256(SERVICES.read_bytes())
-    for name in ("cloud.py", "configs.py", "contents.py", "layout.py", "template.py", "inside/nova_all.py"):
+    for name in (
+        "cloud.py",
+        "configs.py",
+        "contents.py",
+        "layout.py",
+        "template.py",
+        "inside/nova_all.py",
+        "inside/cinder_all.py",
+    ):
         said.update((HERE / name).read_bytes())
     return said.hexdigest()[:16]

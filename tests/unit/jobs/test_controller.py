@@ -19,7 +19,9 @@ SETTINGS = PilotSettings(silence_s=60, lost_s=1800)
 
 def pilot(phase: str, silent_s: float = 0, stop: str | None = None) -> SimpleNamespace:
     heard = NOW - timedelta(seconds=silent_s)
-    return SimpleNamespace(phase=phase, last_seen=heard, since=heard, stop=stop, reason="pilots.stopped")
+    return SimpleNamespace(
+        phase=phase, last_seen=heard, since=heard, started=heard, stop=stop, reason="pilots.stopped", message=""
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,9 @@ def test_what_is_noted(phase: str, silent_s: float, stop: str | None, life: Life
 
 
 def test_a_pilot_that_was_never_heard_is_silent_since_its_start() -> None:
-    row = SimpleNamespace(phase="starting", last_seen=None, since=NOW - timedelta(seconds=1801), stop=None)
+    row = SimpleNamespace(
+        phase="starting", last_seen=None, since=NOW - timedelta(seconds=1801), started=None, stop=None
+    )
     assert isinstance(decide(row, Seen(Life.ALIVE), NOW, SETTINGS), Act)
 
 
@@ -83,3 +87,28 @@ def test_who_stopped_a_pilot_that_said_goodbye_is_noted_once() -> None:
     assert isinstance(decide(row, seen, NOW, SETTINGS), Act)
     we_did = pilot("ended", stop="now")
     assert isinstance(decide(we_did, seen, NOW, SETTINGS), Act)
+
+
+def test_a_pilot_that_is_queued_again_is_not_waited_for_and_nobodys_fault() -> None:
+    row = pilot("running", silent_s=60)
+    decision = decide(row, Seen(Life.QUEUED, unborn_s=1.0), NOW, SETTINGS)
+    assert isinstance(decision, Act)
+    assert (decision.operation, decision.reason) == (CANCEL, "pilots.requeued")
+    row.reason, row.message = "pilots.requeued", "The site took its place away."
+    decision = decide(row, Seen(Life.ENDED), NOW, SETTINGS)
+    assert isinstance(decision, Verdict)
+    assert (decision.phase, decision.is_blameless) == (PilotPhase.LOST, True)
+    assert decision.message == "The site took its place away."
+
+
+@pytest.mark.parametrize(
+    ("phase", "unborn_s"),
+    [
+        ("running", None),  # suspended: it goes on later
+        ("running", 61.0),  # seen before it began
+    ],
+)
+def test_a_pilot_that_waits_is_waited_for(phase: str, unborn_s: float | None) -> None:
+    decision = decide(pilot(phase, silent_s=60), Seen(Life.QUEUED, unborn_s=unborn_s), NOW, SETTINGS)
+    assert isinstance(decision, Verdict)
+    assert decision.phase is None

@@ -205,3 +205,14 @@ def test_jobs_of_which_nothing_is_here_are_forgotten_but_for_their_setups() -> N
     assert task.phase is Phase.ENDED
     assert core.prune() == [1]
     assert sorted(core.jobs) == [2, 3]
+
+
+def test_time_in_which_all_was_suspended_counts_for_no_limit() -> None:
+    core = make(ends_at=1000.0)
+    core.accept(reply(order(wall_time_s=60)), 0.0)
+    (task,) = running(core, 10.0)
+    core.stood_still(3600.0)
+    assert core.due(3660.0) == []
+    assert core.remaining_s(3660.0) == 940.0
+    (signal,) = core.due(3671.0)
+    assert signal.task is task

@@ -37,6 +37,8 @@ class Seen:
     """It ended for a reason that none of its tasks has: pre-empted, its node failed, its time was over."""
     listened_s: float | None = None
     """For how long it could have been heard; None: always. Before that, its silence means nothing."""
+    unborn_s: float | None = None
+    """Of one that is queued: how long ago it was seen without any process. None: it may have one that is suspended."""
     batch_id: str = ""
     """Its number in the batch system, for people."""
     script: str = ""

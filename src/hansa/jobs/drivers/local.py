@@ -26,7 +26,9 @@ from hansa.kernel.secrets import write_private
 from hansa.node.protocol import PilotConfig
 
 log = structlog.get_logger(__name__)
-_START_S = 20.0
+_START_S = 60.0
+"""One that dies is noticed at once; this is for one that hangs. A busy computer may need long for a mere start, and a
+pilot that is given up too soon is followed by a second one."""
 _STOP_S = 10.0
 _LOOK_S = 0.02
 _KEPT_ENVIRONMENT = (

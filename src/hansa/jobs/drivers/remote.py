@@ -44,6 +44,9 @@ _LEFT = 'cd "$1/spool/out" && find . -maxdepth 1 -name "$2-*.json" | head -n 1'
 class RemoteBatch:
     """Base of the drivers; see the module. ``is_direct``: nodes reach this server, so no spool is needed."""
 
+    shares_signals = False
+    """What ends a pilot there signals the tasks in it as well."""
+
     def __init__(
         self,
         shell: Shell,
@@ -138,6 +141,7 @@ class RemoteBatch:
             idle_timeout_s=order.idle_timeout_s,
             hide=[root],
             ca_file=f"{root}/ca.pem" if self._ca is not None else None,
+            shares_signals=self.shares_signals,
             keep_env=list(_KEPT_OF_MANY) if order.nodes > 1 or order.is_whole else [],
         )
         if shown:

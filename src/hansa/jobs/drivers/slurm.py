@@ -41,6 +41,8 @@ echo "sent $(cat batch)"
 """
 _CANCEL = 'scancel --user="$(id -un)" --name="$2" || exit 75'
 _WAITS = frozenset({"PENDING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
+_UNBORN = _WAITS - {"SUSPENDED"}
+"""Nothing runs: not yet, or not any more, where Slurm has taken the place away and will start the script anew."""
 _LIVES = frozenset({"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED"})
 _BLAMELESS = {
     "PREEMPTED": "Slurm pre-empted it",
@@ -139,6 +141,8 @@ def gpu_type(gpus: Sequence[str]) -> str:
 class SlurmBatch(RemoteBatch):
     """Starts pilots with ``sbatch`` through a shell on a computer that has it."""
 
+    shares_signals = True
+
     def __init__(self, *positional: Any, poll_s: float = 10.0, **named: Any) -> None:
         super().__init__(*positional, **named)
         self._poll_s = poll_s
@@ -187,7 +191,8 @@ class SlurmBatch(RemoteBatch):
         for surplus in live[1:]:
             await self.shell.run(["scancel", surplus.number])
         if live:
-            return replace(judge(live[0]), again_s=self._poll_s)
+            unborn_s = time.monotonic() - self._taken if live[0].state in _UNBORN else None
+            return replace(judge(live[0]), again_s=self._poll_s, unborn_s=unborn_s)
         if (await self._run(_KNOWN, pilot_id)).text.strip() == "absent":
             return Seen(Life.ABSENT)
         seen = judge(entries[-1]) if entries else Seen(Life.ENDED)

@@ -17,6 +17,7 @@ from pathlib import Path
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.machines.build import boot
 from hansa.machines.build.recipe import Recipe, command, step_of
+from hansa.machines.build.workspace import guarded, scratch, workspace
 
 BUILD_S = 1800.0
 Tell = Callable[[str, float], Awaitable[None]]
@@ -27,6 +28,7 @@ def missing_programs() -> list[str]:
     """Debian packages that a build needs and this computer does not have."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     wanted = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils", "systemctl": "systemd"}
+    wanted |= {"setpriv": "util-linux", "unshare": "util-linux"}
     if os.geteuid() != 0:
         wanted["newuidmap"] = "uidmap"
     absent = {package for program, package in wanted.items() if shutil.which(program, path=path) is None}
@@ -50,23 +52,29 @@ async def build(recipe: Recipe, folder: Path, tell: Tell) -> Path:
     mode = "root" if os.geteuid() == 0 else "unshare"
     finish = [sys.executable, "-m", "hansa.machines.build.finish", json.dumps(asdict(recipe)), str(disk)]
     argv = command(recipe, [shlex.quote(word) for word in finish], mode)
-    environment = {
+    with workspace() as work:
+        environment = _environment(recipe, work)
+        try:
+            await _run(guarded(argv, is_alone=mode == "root"), environment, tell)
+            await tell("writes the image", 0.96)
+            write = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(disk), str(image)]
+            await _run(guarded(write), environment, tell)
+        finally:
+            disk.unlink(missing_ok=True)
+    return image
+
+
+def _environment(recipe: Recipe, work: Path) -> dict[str, str]:
+    return {
         "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
         "SOURCE_DATE_EPOCH": str(recipe.date),
         "PYTHONHASHSEED": "0",  # or byte code differs from build to build
         "INITRD": "No",  # Debian's own initial RAM disk is made when the guest has another kernel
         "LC_ALL": "C.UTF-8",
-        "TMPDIR": "/tmp",  # noqa: S108 - others must pass: apt has a user of its own
+        "TMPDIR": str(scratch(work)),
         "HOME": str(Path.home()),
         **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
     }
-    try:
-        await _run(argv, environment, tell)
-        await tell("writes the image", 0.96)
-        await _run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(disk), str(image)], environment, tell)
-    finally:
-        disk.unlink(missing_ok=True)
-    return image
 
 
 async def _run(argv: list[str], environment: dict[str, str], tell: Tell) -> None:
@@ -94,7 +102,7 @@ async def _run(argv: list[str], environment: dict[str, str], tell: Tell) -> None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)  # mmdebstrap removes what it has made
+                os.killpg(process.pid, signal.SIGKILL)  # its mounts go with it, and its folder is ours
             await process.wait()
     if process.returncode:
         raise Permanent(f"{argv[0]} failed: {_why(last)}")

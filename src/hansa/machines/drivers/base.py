@@ -10,6 +10,7 @@ Calls return when the provider has taken the order; ``observe`` tells when it is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -106,6 +107,9 @@ class Image:
     """What a provider should write on it, in OpenStack's words (``os_distro``)."""
     min_disk_gib: int = 0
     """The smallest root disk that it fits on; 0: not known."""
+    is_public: bool = False
+    """A user named the provider's own: it is started only where the provider offers it to everybody, as another
+    user's snapshot, or what a VO has withdrawn, may be found in the same project."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,8 @@ class Volume:
     device: str = ""
     surplus: int = 0
     """How many more there are of the same key: ``ensure_volume`` removes them."""
+    failed: str = ""
+    """Where the provider has given it up: its own words. It only remains to be deleted."""
 
 
 @dataclass(frozen=True)
@@ -379,6 +385,23 @@ class Images(Protocol):
 
     async def delete_image(self, checksum: str) -> Progress:
         """Remove it. PENDING while machines need it: from then on nobody else finds it there."""
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """A driver that keeps images unpacked on this computer, by the names that :func:`base_of` gives them."""
+
+    async def bases(self) -> Mapping[str, int]:
+        """Those that are here, with the number of machines of each."""
+
+    async def remove_base(self, sha256: str) -> bool:
+        """Remove one; False while machines use it. Absent is fine."""
+
+
+def base_of(image: Image) -> str:
+    """The name of an image's unpacked tree: its SHA-256, or one made of whatever checksum it has."""
+    algorithm, _, value = image.checksum.partition(":")
+    return value if algorithm == "sha256" else hashlib.sha256(image.checksum.encode()).hexdigest()
 
 
 PROTOCOLS: Mapping[Can, type] = {

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from hansa.engines.egress import EgressPolicy
-from hansa.engines.libcloud import Account, call, overrides
-from hansa.kernel.errors import Permanent, Temporary
+from hansa.engines.libcloud import Account, overrides
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -24,25 +23,22 @@ from hansa.machines.drivers.base import (
     Life,
     MachineSpec,
     Observed,
-    Progress,
     Refused,
     Size,
     Ssh,
     Why,
-    adopt,
     check,
 )
+from hansa.machines.drivers.libcloud_base import SLOW_S, LibcloudBase
 from hansa.machines.drivers.userdata import with_keys
 from hansa.sites.kinds.libcloud import CORES
 
-T = TypeVar("T")
 KEY, LOGIN = "hansa_key", "hansa_login"
 _LIVES = {
     "running": Life.RUNNING, "rebooting": Life.CHANGING, "terminated": Life.DELETING, "pending": Life.BUILDING,
     "stopped": Life.STOPPED, "suspended": Life.STOPPED, "paused": Life.STOPPED, "error": Life.FAILED,
     "starting": Life.CHANGING, "stopping": Life.CHANGING,
 }  # fmt: skip
-_QUOTA = ("quota", "limit exceeded", "limitexceeded")
 USER_DATA_BYTES = 16_384 - 1024
 
 
@@ -80,14 +76,15 @@ _HAND_OVER: Mapping[str, Callable[[MachineSpec, Key], dict[str, Any]]] = {
 }
 
 
-class LibcloudMachines:
+class LibcloudMachines(LibcloudBase):
     """A driver for one account. ``create``: more arguments of the cloud's ``create_node``, of the site's settings."""
+
+    WHY: ClassVar[dict[str, Why]] = {"quota": Why.QUOTA, "limit exceeded": Why.QUOTA, "limitexceeded": Why.QUOTA}
 
     def __init__(
         self, account: Account, egress: EgressPolicy | None = None, create: Mapping[str, Any] | None = None
     ) -> None:
-        self._account = account
-        self._egress = egress
+        super().__init__(account, egress)
         self._create = dict(create or {})
 
     def capabilities(self) -> Capabilities:
@@ -103,91 +100,30 @@ class LibcloudMachines:
         if (found := await self.observe(key)) is not None:
             return found
         more = self._create | (hand_over(spec, key) if hand_over else {})
-        return await self._ask(lambda api: _create(api, spec, key, more, self._account.region), 180.0)
+        return await self._ask(lambda api: self._make(api, spec, key, more), SLOW_S)
 
-    async def observe(self, key: Key) -> Observed | None:
-        return await self._ask(lambda api: adopt([_observed(one) for one in _nodes(api, key)]))
+    def _listed(self, api: Any, key: Key | None) -> Iterable[Any]:
+        """By name, or by what was written on them: Libcloud gives OpenNebula no names.
 
-    async def trim(self, key: Key) -> Progress:
-        def work(api: Any) -> Progress:
-            nodes = {str(one.id): one for one in _nodes(api, key)}
-            found = adopt([_observed(one) for one in nodes.values()])
-            for node_id in found.surplus if found else ():
-                api.destroy_node(nodes[node_id])
-            return Progress.DONE
+        Clouds list machines that are gone for a while: those count no more.
+        """
+        there = [one for one in api.list_nodes() if str(one.state) != "terminated"]
+        return [one for one in there if key is None or one.name == name_of(key) or _told(one, KEY) == key]
 
-        return await self._ask(work)
+    def _key_of(self, node: Any) -> Key:
+        return _told(node, KEY)
 
-    async def delete(self, key: Key) -> Progress:
-        def work(api: Any) -> Progress:
-            for node in _nodes(api, key):
-                if _life(node) is not Life.DELETING:
-                    api.destroy_node(node)
-            return Progress.PENDING if _nodes(api, key) else Progress.DONE
+    def _observed(self, node: Any) -> Observed:
+        return _observed(node)
 
-        return await self._ask(work, 180.0)
-
-    async def list_keys(self, prefix: str = "") -> Sequence[Key]:
-        """Of those that carry their key; not all clouds give it back."""
-
-        def work(api: Any) -> list[Key]:
-            found = {_told(one, KEY) for one in api.list_nodes() if _life(one) is not Life.DELETING}
-            return sorted(key for key in found if key and key.startswith(prefix))
-
-        return await self._ask(work)
-
-    async def close(self) -> None:
-        """There is a connection for each call only."""
-
-    async def stop(self, key: Key) -> Progress:
-        return await self._power(key, Life.STOPPED, lambda api, node: api.stop_node(node))
-
-    async def start(self, key: Key) -> Progress:
-        return await self._power(key, Life.RUNNING, lambda api, node: api.start_node(node))
-
-    async def reboot(self, key: Key, *, hard: bool = False) -> None:  # noqa: ARG002 - Libcloud knows one way
-        await self._ask(lambda api: api.reboot_node(_node(api, key)))
-
-    async def _power(self, key: Key, life: Life, act: Callable[[Any, Any], Any]) -> Progress:
-        def work(api: Any) -> Progress:
-            node = _node(api, key)
-            if _life(node) is life:
-                return Progress.DONE
-            if _life(node) in (Life.RUNNING, Life.STOPPED):
-                act(api, node)
-            return Progress.PENDING
-
-        return await self._ask(work)
-
-    async def _ask(self, work: Callable[[Any], T], deadline_s: float = 60.0) -> T:
-        try:
-            return await call(self._account, work, self._egress, deadline_s)
-        except Permanent as error:
-            if isinstance(error, Refused) or not any(word in str(error).lower() for word in _QUOTA):
-                raise
-            raise Refused(Why.QUOTA, str(error)) from error
+    def _make(self, api: Any, spec: MachineSpec, key: Key, more: dict[str, Any]) -> Observed:
+        _order(api, spec, key, more, self._account.region)
+        return self._made(api, key)
 
 
 def name_of(key: Key) -> str:
     """What a machine is called there: letters, digits and ``-``, as all clouds allow."""
     return f"hansa-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
-
-
-def _nodes(api: Any, key: Key) -> list[Any]:
-    """By name, or by what was written on them: Libcloud gives OpenNebula no names.
-
-    Clouds list machines that are gone for a while: those count no more.
-    """
-    there = [one for one in api.list_nodes() if str(one.state) != "terminated"]
-    return [one for one in there if one.name == name_of(key) or _told(one, KEY) == key]
-
-
-def _node(api: Any, key: Key) -> Any:
-    nodes = {str(one.id): one for one in _nodes(api, key)}
-    chosen = adopt([_observed(one) for one in nodes.values()])
-    if chosen is None:
-        raise Refused(Why.UNABLE, "There is no such machine.")
-    return nodes[chosen.provider_id]
 
 
 def _life(node: Any) -> Life:
@@ -221,17 +157,13 @@ def _told(node: Any, name: str) -> str:
     return ""
 
 
-def _create(api: Any, spec: MachineSpec, key: Key, more: dict[str, Any], region: str | None) -> Observed:
+def _order(api: Any, spec: MachineSpec, key: Key, more: dict[str, Any], region: str | None) -> None:
     if spec.image.provider_id is None:
         raise Refused(Why.IMAGE, "Images of the catalogue are not brought to this cloud; name one of its own.")
     places = {str(value): one for one in api.list_locations() for value in (one.id, one.name)} if region else {}
     if region in places:
         more = {"location": places[region]} | more
     api.create_node(name_of(key), _size(api, spec.size), _image(api, spec.image.provider_id), **more)
-    found = adopt([_observed(one) for one in _nodes(api, key)])
-    if found is None:
-        raise Temporary("It does not list the machine yet.", 1.0)
-    return found
 
 
 def _image(api: Any, name: str) -> Any:

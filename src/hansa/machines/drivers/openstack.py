@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from hansa.engines.openstack import Cloud
 from hansa.kernel.errors import Permanent, Temporary
-from hansa.machines.drivers import openstack_images
+from hansa.machines.drivers import openstack_images, openstack_volumes
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -33,6 +33,7 @@ from hansa.machines.drivers.base import (
     Size,
     Snapshot,
     Ssh,
+    Volume,
     Why,
     adopt,
     check,
@@ -58,6 +59,8 @@ _LIVES = {
     "DELETED": Life.DELETING,
     "SOFT_DELETED": Life.DELETING,
 }
+_QUOTA = ("quota exceeded", "quota_exceeded", "overlimit", "exceeded for quota", "exceeds allowed")
+"""In what words Nova, Neutron and Cinder say so."""
 _CIDR = "10.90.0.0/16"
 _BASE64 = 3 / 4
 USER_DATA_BYTES = int(65_535 * _BASE64) - 4096
@@ -80,7 +83,7 @@ class OpenstackMachines:
 
     def capabilities(self) -> Capabilities:
         can = {Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.ADDRESSES, Can.PORTS, Can.NETWORKS, Can.CONSOLE, Can.IMAGES}
-        return Capabilities(frozenset({*can, Can.GPUS}), USER_DATA_BYTES)
+        return Capabilities(frozenset({*can, Can.GPUS, Can.VOLUMES}), USER_DATA_BYTES)
 
     async def ensure(self, spec: MachineSpec, key: Key) -> Observed:
         check(spec, self.capabilities())
@@ -162,6 +165,25 @@ class OpenstackMachines:
 
         return await self._ask(work)
 
+    def device(self, volume_key: Key) -> str:  # noqa: ARG002 - it depends on the cloud's hypervisor
+        said = "OpenStack says what a disk is called only in the machine that has it: no guest can be told to mount it."
+        raise Refused(Why.UNABLE, said)
+
+    async def ensure_volume(self, volume_key: Key, size_gib: int, name: str) -> Volume:
+        return await self._ask(lambda api: openstack_volumes.ensure(api, volume_key, size_gib, name), CREATE_S)
+
+    async def observe_volume(self, volume_key: Key) -> Volume | None:
+        return await self._ask(lambda api: openstack_volumes.observe(api, volume_key))
+
+    async def attach(self, volume_key: Key, key: Key, path: str | None = None) -> Volume:  # noqa: ARG002
+        return await self._ask(lambda api: openstack_volumes.attach(api, volume_key, _server(api, key)), CREATE_S)
+
+    async def detach(self, volume_key: Key) -> Progress:
+        return await self._ask(lambda api: openstack_volumes.detach(api, volume_key), CREATE_S)
+
+    async def delete_volume(self, volume_key: Key) -> Progress:
+        return await self._ask(lambda api: openstack_volumes.delete(api, volume_key), CREATE_S)
+
     async def ensure_address(self, key: Key) -> str:
         external = self._external
         return await self._ask(lambda api: _ensure_address(api, key, external))
@@ -231,7 +253,7 @@ class OpenstackMachines:
 def _why(said: str) -> Why | None:
     """What a cloud's no means, by its words: codes alone do not tell (quotas are 403, 409 and 413)."""
     words = said.lower()
-    if "quota exceeded" in words or "quota_exceeded" in words or "overlimit" in words:
+    if any(word in words for word in _QUOTA):
         return Why.QUOTA
     if "no more ip addresses" in words or "no more floating" in words:
         return Why.NETWORK
@@ -287,7 +309,7 @@ def _observed(server: Any) -> Observed:
 def _create(api: Any, spec: MachineSpec, key: Key, network_id: str) -> Observed:
     if spec.image.provider_id is None:
         raise Refused(Why.IMAGE, "The image is not at this provider.")
-    image_id = _image_id(api, spec.image.provider_id)
+    image_id = _image_id(api, spec.image.provider_id, is_public=spec.image.is_public)
     flavour = _flavour(api, spec.size)
     more: dict[str, Any] = {}
     if spec.ssh_keys:
@@ -334,9 +356,10 @@ def _smallest(api: Any, size: Size) -> Any | None:
     return min(fit, key=lambda one: (one.vcpus, one.ram, one.disk, one.name), default=None)
 
 
-def _image_id(api: Any, name: str) -> str:
+def _image_id(api: Any, name: str, *, is_public: bool) -> str:
     found = api.image.find_image(name, ignore_missing=True)
-    if found is None or found.status != "active":
+    is_offered = found is not None and found.visibility == "public" and not found.is_hidden
+    if found is None or found.status != "active" or (is_public and not is_offered):
         raise Refused(Why.IMAGE, f"It has no VM image {name} that can be used.")
     return str(found.id)
 

@@ -34,6 +34,8 @@ class LibcloudSettings(KindSettings):
     """Whose VM images are listed, where the cloud has millions. Default: the account's own."""
     subnet: str | None = Field(default=None, max_length=200)
     """Subnet for machines."""
+    zone: str | None = Field(default=None, max_length=200)
+    """For ec2: the availability zone of machines and volumes. Default: that of the subnet, else the region's first."""
 
 
 class LibcloudKind:

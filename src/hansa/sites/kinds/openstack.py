@@ -45,8 +45,9 @@ class OpenstackSettings(KindSettings):
     """Network for machines, by name or id. Default: found by looking."""
     external_network: str | None = Field(default=None, max_length=200)
     """Network from which floating addresses come. Default: found by looking."""
-    image_sync: bool = False
-    """Whether the VO's VM images are brought here automatically."""
+    image_sync: bool | None = None
+    """Whether the VM images that a VO endorses are brought here by themselves; also for one VO only, in its settings.
+    Default: yes; no at a site that somebody keeps for himself."""
     image_formats: list[str] = Field(default_factory=lambda: ["qcow2", "raw"], max_length=20)
     """Formats of VM images that it takes."""
     entitlement: str | None = Field(default=None, max_length=500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import subprocess
@@ -14,11 +15,12 @@ import pytest
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.machines.drivers.base import Refused, Why
 from hansa.machines.drivers.nspawn.helper.__main__ import VERBS, answer, store_of
+from hansa.machines.drivers.nspawn.helper.boot import generator, is_local
 from hansa.machines.drivers.nspawn.helper.cgroups import limits
 from hansa.machines.drivers.nspawn.helper.disks import partitions
-from hansa.machines.drivers.nspawn.helper.networks import network_config, rules
-from hansa.machines.drivers.nspawn.helper.words import Refusal, checked
-from hansa.machines.drivers.nspawn.root import NotThereError, pack, problem
+from hansa.machines.drivers.nspawn.helper.networks import is_dead_table, network_config, rules, store_of_alias
+from hansa.machines.drivers.nspawn.helper.words import VERSION, Refusal, checked
+from hansa.machines.drivers.nspawn.root import INSTALL, Helper, NotThereError, pack, probe, problem
 
 GOOD = {
     "key": "machine_1", "base": "a" * 64, "name": "web", "user_data": "", "ssh_keys": ["ssh-ed25519 AAAA me"],
@@ -116,6 +118,68 @@ def test_networks_keep_to_themselves() -> None:
     assert 'iifname "hzabc" oifname "hz*" drop' in text
     assert "169.254.0.0/16 drop" in text
     assert network_config("10.199.3.10", "10.199.3.0/24")["ethernets"]["host0"]["routes"][0]["via"] == "10.199.3.1"
+
+
+def test_whose_a_bridge_is_and_which_rules_are_of_none() -> None:
+    assert store_of_alias("hansa:12345678:/srv/a store") == "/srv/a store"
+    assert store_of_alias("hansa:12345678") == store_of_alias("") == store_of_alias("somebody's") == ""
+    assert is_dead_table("hz0123456789"), "there is no such bridge here"
+    assert not is_dead_table("hz-of-others")
+    assert not is_dead_table("filter")
+
+
+@pytest.mark.parametrize(
+    ("user_data", "local"),
+    [
+        ("", True),
+        ("#cloud-config\n{}\n", True),
+        ("#cloud-config\nwrite_files:\n  - {path: /etc/x, content: y}\nruncmd: [[true]]\n", True),
+        ("#!/bin/sh\ntouch /x\n", True),
+        ("#include\nhttp://example.org/x\n", False),
+        ("#cloud-config\nbootcmd: [curl example.org]\n", False),
+        ("#cloud-config\nwrite_files: [{source: {uri: 'https://example.org'}}]\n", False),
+        ("Content-Type: multipart/mixed; boundary=x\n\n--x--\n", False),
+        ("## template: jinja\n#cloud-config\n", False),
+        ("#cloud-boothook\ncurl example.org\n", False),
+    ],
+)
+def test_cloud_init_waits_for_the_network_where_it_may_need_it(user_data: str, local: bool) -> None:
+    assert is_local(user_data) is local
+
+
+def test_what_a_container_has_no_use_for_is_left_out_and_nothing_else(tmp_path: Path) -> None:
+    for local in (True, False):
+        folder, script = tmp_path / f"units-{local}", tmp_path / "generator"
+        folder.mkdir()
+        script.write_text(generator(local))
+        subprocess.run(["sh", "-e", str(script), str(folder), str(folder), str(folder)], check=True)
+        assert (folder / "console-getty.service").readlink() == Path("/dev/null")
+        assert not (folder / "ssh.service").is_symlink()
+        assert (folder / "cloud-init.service.d").is_dir() is local
+
+
+def test_the_version_is_another_one_when_verbs_or_arguments_are() -> None:
+    """Then the driver and an installed helper do not understand each other: count VERSION up, then mend this."""
+    words = {verb: sorted(shape) for verb, (shape, _) in VERBS.items()}
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:12]
+    assert (VERSION, digest) == (2, "0c1d267fa079")
+
+
+@pytest.mark.parametrize("said", ['{"problems": [], "userns": ""}', '{"problems": [], "userns": "", "version": 99}'])
+def test_a_helper_of_another_version_is_not_used_and_how_to_replace_it_is_told(
+    said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    helper = Helper(("sh", "-c", f"echo '{said}'"))
+    monkeypatch.setattr("hansa.machines.drivers.nspawn.root.find_helper", lambda _: helper)
+    found = probe(tmp_path)
+    assert not found.works
+    assert "another version" in found.problem
+    assert found.hint == INSTALL
+    for version in ({}, {"version": 99}):
+        told = problem(json.dumps({"why": "usage", "message": "the arguments are", "passing": False, **version}))
+        assert INSTALL in str(told)
+    same = problem(json.dumps({"why": "usage", "message": "no", "passing": False, "version": VERSION}))
+    assert INSTALL not in str(same)
 
 
 def test_the_packed_helper_runs_alone(tmp_path: Path) -> None:

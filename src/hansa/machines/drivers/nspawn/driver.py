@@ -7,7 +7,6 @@ Conversions of images, which are files of ours, are done here, as whoever runs t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -32,10 +31,12 @@ from hansa.machines.drivers.base import (
     Ssh,
     Volume,
     Why,
+    base_of,
     check,
 )
 from hansa.machines.drivers.guest import guest_of
 from hansa.machines.drivers.nspawn.root import Helper, NotThereError
+from hansa.machines.drivers.scratch import clear, scratch
 
 _CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -79,13 +80,11 @@ class Nspawn:
             raise Refused(Why.IMAGE, "Its content is not on this computer.")
         base = base_of(image)
         async with self._imports.setdefault(base, asyncio.Lock()):
-            raw = await convert(image.path, image.format, "raw", self._folder / "work")
-            try:
+            with scratch(self._folder / "work") as work:
+                raw = await convert(image.path, image.format, "raw", work)
                 more = [] if self._is_isolated else ["trusted"]
                 with raw.open("rb") as file:
                     await self._helper.run(["import", base, *more], stdin=file)
-            finally:
-                raw.unlink(missing_ok=True)
 
     async def ensure_image(self, image: Image, name: str) -> str | None:  # noqa: ARG002 - known by its checksum
         base = base_of(image)
@@ -151,21 +150,20 @@ class Nspawn:
     async def snapshot(self, key: Key, snapshot_key: Key, name: str) -> Snapshot:  # noqa: ARG002 - the catalogue names it
         target = self._snapshot(snapshot_key)
         if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            raw = target.with_suffix(".raw")
-            try:
-                with raw.open("wb") as file:
-                    await self._helper.run(["snapshot", _checked(key)], stdout=file)
-                made = await convert(raw, "raw", "qcow2", target.parent)
+            with scratch(target.parent) as work:
+                raw = work / "raw"
+                try:
+                    with raw.open("wb") as file:
+                        await self._helper.run(["snapshot", _checked(key)], stdout=file)
+                except NotThereError as error:
+                    raise Refused(Why.UNABLE, f"There is no machine {key}.") from error
+                made = await convert(raw, "raw", "qcow2", work)
                 made.rename(target)
-            except NotThereError as error:
-                raise Refused(Why.UNABLE, f"There is no machine {key}.") from error
-            finally:
-                raw.unlink(missing_ok=True)
         return Snapshot(Progress.DONE, path=target, size_bytes=target.stat().st_size)
 
     async def delete_snapshot(self, snapshot_key: Key) -> Progress:
         self._snapshot(snapshot_key).unlink(missing_ok=True)
+        clear(self._folder / "snapshots")
         return Progress.DONE
 
     def _snapshot(self, snapshot_key: Key) -> Path:
@@ -178,6 +176,11 @@ class Nspawn:
         label = name if re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name) else "volume"
         wish = {"key": _checked(volume_key), "size_gib": size_gib, "name": label, "trusted": not self._is_isolated}
         return _volume(volume_key, await self._helper.ask("volume", wish))
+
+    async def volumes(self) -> list[Key]:
+        """Keys of all volumes here."""
+        found: list[Key] = (await self._helper.ask("volumes", {}))["keys"]
+        return found
 
     async def observe_volume(self, volume_key: Key) -> Volume | None:
         found = await self._helper.ask("observe-volume", {"key": _checked(volume_key)})
@@ -213,12 +216,6 @@ class Nspawn:
         """What is left of machines that are gone: nothing, if all is well."""
         found: list[str] = (await self._helper.ask("sweep", {}))["left"]
         return found
-
-
-def base_of(image: Image) -> str:
-    """The name of an image's unpacked tree: its SHA-256, or one made of whatever checksum it has."""
-    algorithm, _, value = image.checksum.partition(":")
-    return value if algorithm == "sha256" else hashlib.sha256(image.checksum.encode()).hexdigest()
 
 
 def _checked(key: Key) -> Key:

@@ -19,8 +19,10 @@ from typing import IO, Any
 
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.machines.drivers.base import Refused, Why
+from hansa.machines.drivers.nspawn.helper.words import VERSION
 
 INSTALLED = Path("/usr/local/libexec/hansa-nspawn")
+INSTALL = f"hansa admin nspawn-helper | sudo install -D -m 755 /dev/stdin {INSTALLED}"
 MODULE = "hansa.machines.drivers.nspawn.helper"
 _DEADLINE_S = 600.0
 _WHY = {"network": Why.NETWORK, "image": Why.IMAGE, "usage": Why.REFUSED, "taken": Why.UNABLE}
@@ -78,6 +80,8 @@ def problem(said: str) -> Exception:
         last = (said.strip().splitlines() or ["it left no word"])[-1]
         return Permanent(f"The helper of nspawn machines does not work: {last[:400]}")
     why, message = found["why"], f"{found['message']}."
+    if why == "usage" and found.get("version", 1) != VERSION:
+        return Permanent(f"The helper of nspawn machines is of another version of Hansa. Install it again: {INSTALL}")
     if why in ("absent", "no_base"):
         return NotThereError(message)
     if why in _WHY:
@@ -125,10 +129,7 @@ def probe(folder: Path) -> Probe:
     """Look whether nspawn machines work here; makes none. Blocks for a moment: for starts and doctors."""
     helper = find_helper(folder / "store")
     if helper is None:
-        hint = (
-            f"hansa admin nspawn-helper | sudo install -D -m 755 /dev/stdin {INSTALLED}; in /etc/sudoers.d/hansa: "
-            f"{os.environ.get('USER', 'USER')} ALL=(root) NOPASSWD: {INSTALLED}"
-        )
+        hint = f"{INSTALL}; in /etc/sudoers.d/hansa: {os.environ.get('USER', 'USER')} ALL=(root) NOPASSWD: {INSTALLED}"
         return Probe(False, False, "what needs root is not installed", hint)
     more = f"sudo -n {INSTALLED} probe </dev/null tells more."
     try:
@@ -138,6 +139,9 @@ def probe(folder: Path) -> Probe:
         found = json.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         return Probe(False, False, f"the helper does not answer: {error}", more)
+    if (version := found.get("version", 1)) != VERSION:
+        said = f"the helper that is installed is of another version of Hansa ({version}, and {VERSION} is needed)"
+        return Probe(False, False, said, INSTALL)
     if found["problems"]:
         return Probe(False, False, "; ".join(found["problems"]), "apt install systemd-container nftables e2fsprogs")
     return Probe(True, not found["userns"], found["userns"])

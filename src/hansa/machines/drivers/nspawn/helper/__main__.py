@@ -38,6 +38,7 @@ from hansa.machines.drivers.nspawn.helper.volumes import (
     verb_detach,
     verb_observe_volume,
     verb_volume,
+    verb_volumes,
 )
 from hansa.machines.drivers.nspawn.helper.words import (
     HOST,
@@ -46,6 +47,7 @@ from hansa.machines.drivers.nspawn.helper.words import (
     LOGIN,
     PATH,
     SHA256,
+    VERSION,
     Refusal,
     Shape,
     blob,
@@ -78,6 +80,7 @@ VERBS: Mapping[str, tuple[Shape, Callable[..., Any]]] = {
     "console": ({"key": text(KEY)}, verb_console),
     "delete": ({"key": text(KEY)}, verb_delete),
     "volume": ({"key": text(KEY), "size_gib": number(1, 1 << 20), "name": text(LABEL), "trusted": flag}, verb_volume),
+    "volumes": ({}, verb_volumes),
     "observe-volume": ({"key": text(KEY)}, verb_observe_volume),
     "attach": ({"key": text(KEY), "machine": text(KEY), "path": maybe(text(PATH))}, verb_attach),
     "detach": ({"key": text(KEY)}, verb_detach),
@@ -121,18 +124,20 @@ def answer(argv: Sequence[str]) -> Any:
     return work(store, **checked(shape, json.loads(sys.stdin.read(2 << 20) or "{}")))
 
 
+def fail(why: str, message: str, passing: bool) -> int:
+    sys.stderr.write(json.dumps({"why": why, "message": message, "passing": passing, "version": VERSION}))
+    return 3
+
+
 def main() -> int:
     try:
         found = answer(sys.argv)
     except Refusal as refusal:
-        sys.stderr.write(json.dumps({"why": refusal.why, "message": str(refusal), "passing": refusal.passing}))
-        return 3
+        return fail(refusal.why, str(refusal), refusal.passing)
     except (ValueError, IndexError) as error:
-        sys.stderr.write(json.dumps({"why": "usage", "message": f"not understood: {error}", "passing": False}))
-        return 3
+        return fail("usage", f"not understood: {error}", False)
     except OSError as error:
-        sys.stderr.write(json.dumps({"why": "system", "message": f"{error}", "passing": True}))
-        return 3
+        return fail("system", f"{error}", True)
     if found is not None:
         sys.stdout.write(json.dumps(found))
     return 0

@@ -108,6 +108,12 @@ class Cgroup:
         elif os.path.isdir(self._path("freezer/")):
             self._set(self._path("freezer/freezer.state"), "FROZEN" if is_frozen else "THAWED")
 
+    def is_frozen(self) -> bool:
+        name, word = ("cgroup.freeze", "1") if self.unified else ("freezer/freezer.state", "FROZEN")
+        with contextlib.suppress(OSError), open(self._path(name), encoding="ascii") as file:
+            return file.read().strip() == word
+        return False
+
     def kill(self, deadline_s: float = 20.0) -> None:
         """Nothing runs in it any more."""
         end = time.monotonic() + deadline_s

@@ -8,10 +8,11 @@ from typing import Any
 
 from hansa.machines.drivers.nspawn.helper.cgroups import CGROUPS, hierarchies
 from hansa.machines.drivers.nspawn.helper.disks import as_guest
+from hansa.machines.drivers.nspawn.helper.networks import ALIAS, LOCK, dead_tables
 from hansa.machines.drivers.nspawn.helper.store import Store
-from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH
+from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH, locked
 from hansa.machines.drivers.nspawn.helper.volumes import Disk
-from hansa.machines.drivers.nspawn.helper.words import Refusal
+from hansa.machines.drivers.nspawn.helper.words import VERSION, Refusal
 
 
 def verb_probe(store: Store) -> dict[str, Any]:  # noqa: ARG001 - every verb has it
@@ -28,11 +29,12 @@ def verb_probe(store: Store) -> dict[str, Any]:  # noqa: ARG001 - every verb has
         as_guest(["true"], "/")
     except Refusal as refusal:
         userns = str(refusal)
-    return {"problems": problems, "userns": userns}
+    return {"problems": problems, "userns": userns, "version": VERSION}
 
 
 def verb_sweep(store: Store) -> dict[str, Any]:
     """What is left of machines and networks that are not there any more: nothing, if all is well."""
+    store.tidy()
     machines = {store.machine(key).path for key in store.names("machines")}
     with open("/proc/self/mounts", encoding="utf-8") as file:
         mounts = [line.split()[1] for line in file if line.split()[1].startswith(f"{store.root}/")]
@@ -48,7 +50,9 @@ def verb_sweep(store: Store) -> dict[str, Any]:
     known = {store.short("hz", f"network/{name[:-5]}") for name in store.names("networks")}
     for one in os.listdir("/sys/class/net"):
         if one.startswith("hz") and one not in known:
-            with open(f"/sys/class/net/{one}/ifalias", encoding="ascii") as file:
-                left += [f"bridge {one}"] if file.read().strip() == f"hansa:{store.mark}" else []
+            with open(f"/sys/class/net/{one}/ifalias", encoding="utf-8") as file:
+                left += [f"bridge {one}"] if file.read().startswith(f"{ALIAS}{store.mark}") else []
+    with locked(LOCK):  # nobody makes or removes one just now
+        left += [f"rules {one}" for one in dead_tables()]
     left += [f"file {one}" for one in store.names("work")]
     return {"left": sorted(left)}

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import time
 from typing import Any
 
@@ -14,21 +15,25 @@ from hansa.machines.drivers.nspawn.helper.tools import locked, read_json, run, w
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 POOL = ipaddress.ip_network("10.199.0.0/16")
-_LOCK = "/run/lock/hansa-nspawn.lock"
+ALIAS = "hansa:"
+"""Whose a bridge is: after it come the mark of a store and its folder."""
+LOCK = "/run/lock/hansa-nspawn.lock"
 
 
 def ensure_network(store: Store, name: str | None, egress: bool = True) -> Any:
     """The bridge of a network, with its subnet. The name ``None`` is where machines are that belong to none."""
     label = name or "_"
     bridge = store.short("hz", f"network/{label}")
-    with locked(_LOCK):
+    with locked(LOCK):
         found = read_json(store.network(label))
+        if found is None or not has_link(bridge):
+            clear_dead()
         if found is None:
             found = {"bridge": bridge, "subnet": str(free_subnet(store)), "egress": egress}
             write(store.network(label), json.dumps(found))
-        if not os.path.isdir(f"/sys/class/net/{bridge}"):
+        if not has_link(bridge):
             run("ip", "link", "add", bridge, "type", "bridge")
-            run("ip", "link", "set", bridge, "alias", f"hansa:{store.mark}")
+            run("ip", "link", "set", bridge, "alias", f"{ALIAS}{store.mark}:{store.root}"[:255])
         gateway = ipaddress.ip_network(found["subnet"])[1]
         run("ip", "address", "replace", f"{gateway}/24", "dev", bridge)
         run("ip", "link", "set", bridge, "up")
@@ -38,6 +43,48 @@ def ensure_network(store: Store, name: str | None, egress: bool = True) -> Any:
                 if file.read().strip() != "1":
                     file.write("1")
     return found
+
+
+def clear_dead() -> None:
+    """Remove bridges of stores that are gone and rules of bridges that are gone. Call it with the lock.
+
+    What was killed half-way, or whose folder somebody removed, would else change what passes in networks of now: a
+    subnet is given again, and where bridges are filtered (br_netfilter), rules see frames of every bridge.
+    """
+    for bridge in sorted(os.listdir("/sys/class/net")):
+        if bridge.startswith("hz") and is_dead(bridge):
+            run("ip", "link", "delete", bridge)
+    for table in dead_tables():
+        run("nft", "-f", "-", input=f"table inet {table}\ndelete table inet {table}\n")
+
+
+def dead_tables() -> list[str]:
+    """Tables of rules, of any store, whose bridge is gone."""
+    listed = [line.split() for line in run("nft", "list", "tables").splitlines()]
+    return [words[2] for words in listed if words[:2] == ["table", "inet"] and is_dead_table(words[2])]
+
+
+def is_dead_table(name: str) -> bool:
+    return re.fullmatch(r"hz[0-9a-f]{10}", name) is not None and not has_link(name)
+
+
+def has_link(name: str) -> bool:
+    return os.path.isdir(f"/sys/class/net/{name}")
+
+
+def is_dead(bridge: str) -> bool:
+    """Whether a bridge is of a store whose folder is gone, and nothing is plugged into it."""
+    with contextlib.suppress(OSError):
+        with open(f"/sys/class/net/{bridge}/ifalias", encoding="utf-8") as file:
+            root = store_of_alias(file.read().strip())
+        return bool(root) and not os.path.isdir(root) and not os.listdir(f"/sys/class/net/{bridge}/brif")
+    return False  # it is no bridge, or goes away just now
+
+
+def store_of_alias(alias: str) -> str:
+    """The folder in a bridge's alias; empty: none is known. Pure."""
+    root = alias[len(ALIAS) :].partition(":")[2] if alias.startswith(ALIAS) else ""
+    return root if root.startswith("/") else ""
 
 
 def rules(bridge: str, subnet: str) -> str:
@@ -89,13 +136,13 @@ def verb_network(store: Store, name: str, egress: bool) -> dict[str, Any]:
 def verb_remove_network(store: Store, name: str | None) -> dict[str, Any]:
     """Remove a network that no machine is in; says whether it is gone."""
     label = name or "_"
-    with locked(store.lock), locked(_LOCK):
+    with locked(store.lock), locked(LOCK):
         if users_of(store, label):
             return {"gone": False}
         found = read_json(store.network(label))
         if found is not None:
             run("nft", "-f", "-", input=f"table inet {found['bridge']}\ndelete table inet {found['bridge']}\n")
-            if os.path.isdir(f"/sys/class/net/{found['bridge']}"):
+            if has_link(found["bridge"]):
                 run("ip", "link", "delete", found["bridge"])
             os.unlink(store.network(label))
     return {"gone": True}

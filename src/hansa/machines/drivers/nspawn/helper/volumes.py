@@ -145,6 +145,11 @@ def verb_volume(store: Store, key: str, size_gib: int, name: str, trusted: bool)
         return seen(disk)
 
 
+def verb_volumes(store: Store) -> dict[str, Any]:
+    """All that are here, also what was never finished."""
+    return {"keys": store.names("volumes")}
+
+
 def verb_observe_volume(store: Store, key: str) -> dict[str, Any]:
     return seen(Disk(store, key))
 
