@@ -105,7 +105,8 @@ async def change_images(vo: str, visit: Manager, endorsing: Endorsing, portal: P
     match form.get("act"):
         case "policy":
             registries = None if form.get("any_registry") else words(form, "registries")
-            await endorsing.set_policy(visit.caller, vo, ImagePolicy(bool(form.get("site_images")), registries))
+            wish = ImagePolicy(bool(form.get("site_images")), registries, bool(form.get("public_list")))
+            await endorsing.set_policy(visit.caller, vo, wish)
             said = "What may be started is set."
         case "follow":
             found = await endorsing.subscribe(visit.caller, vo, read_subscription(form))

@@ -130,6 +130,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.accounting,
             rooms.images,
             rooms.endorsing,
+            rooms.image_lists,
             rooms.registry_logins,
             rooms.machines,
             rooms.volumes,
