@@ -15,6 +15,7 @@ from hansa.identity.vos import VoService
 from hansa.images.service import ImageService
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.machines.meter_service import MeterService
 from hansa.machines.model import Phase
 from hansa.machines.service import MachineService
 from hansa.machines.snapshot_service import SnapshotService
@@ -23,11 +24,13 @@ from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_wire import NewSnapshot
 from hansa.machines.wire import DAY_S, Machine, MachineChange, MachinePlan, Reboot, Resize
 from hansa.portal import machine_form
+from hansa.portal.curves import curves_of_machine
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.snippets import of_call
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
+Meters = Annotated[MeterService, Depends(provided(MeterService))]
 Machines = Annotated[MachineService, Depends(provided(MachineService))]
 Volumes = Annotated[VolumeService, Depends(provided(VolumeService))]
 Snapshots = Annotated[SnapshotService, Depends(provided(SnapshotService))]
@@ -143,10 +146,13 @@ async def _step(
 
 
 @router.get("/machines/{machine}")
-async def show_machine(machine: Name, visit: Reader, machines: Machines, volumes: Volumes, portal: Pages) -> Response:
+async def show_machine(
+    machine: Name, visit: Reader, machines: Machines, volumes: Volumes, meters: Meters, portal: Pages
+) -> Response:
     """One machine: how it is, how to reach it, and what has happened."""
     found = await machines.get(visit.caller, machine)
     explained = await machines.explain(visit.caller, machine)
+    usage = await meters.usage(visit.caller, found.id)
     mine = (await volumes.list_volumes(visit.caller, None, _MOST)).items
     return portal.page(
         visit,
@@ -156,6 +162,8 @@ async def show_machine(machine: Name, visit: Reader, machines: Machines, volumes
         ssh=ssh_command(found),
         sizes=machine_form.sizes(),
         volumes=[one for one in mine if one.machine == found.name],
+        usage=usage,
+        curves=curves_of_machine(usage),
     )
 
 

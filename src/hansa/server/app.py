@@ -133,6 +133,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
             rooms.image_lists,
             rooms.registry_logins,
             rooms.machines,
+            rooms.meters,
             rooms.volumes,
             rooms.snapshots,
             rooms.image_places,

@@ -70,6 +70,8 @@ from hansa.machines.canaries import started_since as machines_since
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
 from hansa.machines.libcloud_site import build as build_libcloud
+from hansa.machines.meter_service import MeterService
+from hansa.machines.meter_store import forget as forget_meters
 from hansa.machines.openstack_site import OpenstackSites
 from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
@@ -83,6 +85,7 @@ from hansa.machines.sync_service import SyncService
 from hansa.machines.volume_controller import VolumeRoom
 from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_store import forget_deleted as forget_volumes
+from hansa.machines.watch import MachineWatch
 from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
@@ -152,6 +155,8 @@ class Rooms:
     snapshots: SnapshotService
     sync: SyncRoom
     image_places: SyncService
+    machine_watch: MachineWatch
+    meters: MeterService
     machine_drivers: SiteDrivers
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
@@ -178,6 +183,7 @@ class Rooms:
             ("image-sync", self.sync.run),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
+            ("machine-watch", self.machine_watch.run),
         ]
         self._tasks = [asyncio.create_task(_loop(name, run), name=name) for name, run in loops]
 
@@ -221,6 +227,7 @@ class Rooms:
                 old = self.clock.now() - timedelta(days=self.settings.machines.history_days)
                 await forget_deleted(tx, old)
                 await forget_volumes(tx, old)
+                await forget_meters(tx, old)
             await self.reports.forget()
             await self.channels.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
@@ -411,6 +418,8 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         enrolments=EnrolService(database, events, clock, identity, tickets, program, home.pilot_urls(), settings.job),
         volumes=VolumeService(database, events, clock, machine_drivers, sites, vos, authority),
         snapshots=SnapshotService(database, events, clock, machine_drivers, authority),
+        machine_watch=MachineWatch(database, clock, machine_drivers),
+        meters=MeterService(database, machine_drivers),
         machine_drivers=machine_drivers,
         sync=sync,
         image_places=SyncService(database),

@@ -340,3 +340,10 @@ def test_what_has_happened_is_told_apart_and_without_ids() -> None:
     )
     assert show.show_thing("image/user/user_01/mine", {}).path == "/images/show/mine"
     assert show.show_thing("pilot/pilot_01a2", {}) == show.Thing("pilot", "", "")
+
+
+@pytest.mark.parametrize(("reason", "has_button"), [("identity.grant_expired", True), ("jobs.queued", False)])
+def test_a_job_that_waits_for_its_users_word_has_the_button_that_gives_it(reason: str, has_button: bool) -> None:
+    status = Status("waiting", reason, "It waits.", Party.USER, datetime(2026, 1, 1, tzinfo=UTC))
+    html = templates().get_template("macros.html").module.renewal(status, "/auth/realms/hansa")  # type: ignore[attr-defined]
+    assert ('href="/auth/realms/hansa/renew"' in html) is has_button

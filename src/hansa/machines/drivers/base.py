@@ -73,6 +73,8 @@ class Can(StrEnum):
     IMAGES = "images"
     """Images are brought to the provider before machines start of them."""
     GPUS = "gpus"
+    METERS = "meters"
+    """It can tell what a machine uses."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,17 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Meter:
+    """What a machine has used since it was last started, as its provider counts it, and its memory now."""
+
+    cpu_s: float
+    memory_mib: float
+    read_mib: float | None = None
+    """From disks, and ``written_mib`` to them; None where nobody counts it."""
+    written_mib: float | None = None
+
+
+@dataclass(frozen=True)
 class Opening:
     """Ports of a machine that the world may reach. ``cidr``: from where."""
 
@@ -374,6 +387,14 @@ class Consoles(Protocol):
 
 
 @runtime_checkable
+class Meters(Protocol):
+    """What machines use."""
+
+    async def meter(self, key: Key) -> Meter | None:
+        """As it is now; totals never fall while the machine runs. None where it does not run, or is not there."""
+
+
+@runtime_checkable
 class Images(Protocol):
     """A provider with an image store of its own."""
 
@@ -414,6 +435,7 @@ PROTOCOLS: Mapping[Can, type] = {
     Can.NETWORKS: Networks,
     Can.CONSOLE: Consoles,
     Can.IMAGES: Images,
+    Can.METERS: Meters,
 }
 """What a driver that declares a capability has; the contract suite sees to it."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hansa.engines.qemu_img import convert
+from hansa.kernel.errors import Temporary
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -23,6 +24,7 @@ from hansa.machines.drivers.base import (
     Key,
     Life,
     MachineSpec,
+    Meter,
     Observed,
     Progress,
     Refused,
@@ -35,10 +37,11 @@ from hansa.machines.drivers.base import (
     check,
 )
 from hansa.machines.drivers.guest import guest_of
+from hansa.machines.drivers.nspawn.meter import read_meter
 from hansa.machines.drivers.nspawn.root import Helper, NotThereError
 from hansa.machines.drivers.scratch import clear, scratch
 
-_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
+_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES, Can.METERS})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _SHARED = "They share the kernel of this computer, and their disks its disk."
 _STOP_S = 20
@@ -211,6 +214,12 @@ class Nspawn:
     async def console_log(self, key: Key, lines: int = 200) -> str:
         found = await self._power("console", {"key": _checked(key)})
         return "\n".join(str(found["log"]).splitlines()[-lines:])
+
+    async def meter(self, key: Key) -> Meter | None:
+        try:
+            return await asyncio.to_thread(read_meter, self._helper.store, _checked(key))
+        except (OSError, ValueError, KeyError) as error:
+            raise Temporary(f"The cgroup of {key} cannot be read: {error}.") from error
 
     async def leftovers(self) -> list[str]:
         """What is left of machines that are gone: nothing, if all is well."""

@@ -20,6 +20,7 @@ from hansa.machines.drivers.base import (
     Key,
     Life,
     MachineSpec,
+    Meter,
     Observed,
     Progress,
     Refused,
@@ -50,8 +51,10 @@ from hansa.machines.drivers.qemu.processes import detached, end, free_port, kill
 from hansa.machines.drivers.qemu.qmp import Qmp, QmpError, talk
 from hansa.machines.drivers.qemu.store import Store, process_of, read, remove, write
 from hansa.machines.drivers.scratch import clear, scratch
+from hansa.node.sampling import parse_stat
+from hansa.node.series import read_io
 
-_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
+_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES, Can.METERS})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _STILL = "still"
 """A file beside a machine that stands still, as its disk is copied."""
@@ -189,6 +192,20 @@ class Qemu:
             size=Size(spec["cores"], spec["memory_mib"], spec["disk_gib"]),
             created=datetime.fromisoformat(spec["created"]),
         )
+
+    async def meter(self, key: Key) -> Meter | None:
+        """Of its process: what emulating it costs is counted, too."""
+        pid = process_of(self._store.machines / _checked(key))
+        if pid is None:
+            return None
+        try:
+            process = parse_stat(pid, Path(f"/proc/{pid}/stat").read_bytes())
+        except FileNotFoundError:  # it has just ended
+            return None
+        except (OSError, ValueError, IndexError) as error:
+            raise Temporary(f"The process of {key} cannot be looked at: {error}.") from error
+        read, written = read_io([pid]) or (None, None)
+        return Meter(process.cpu_s, process.memory_mib, read, written)
 
     async def trim(self, key: Key) -> Progress:  # noqa: ARG002 - a key is a folder: there is never a second
         return Progress.DONE
