@@ -58,6 +58,8 @@ def test_a_known_amount_of_memory_and_cpu(desk: Desk) -> None:
     rows = list(csv.DictReader(io.StringIO(desk.hansa("job", "usage", f"{number}.0", "-o", "csv").out)))
     assert [float(row["cores"]) for row in rows] == usage.cores
     assert json.loads(desk.hansa("job", "usage", str(number), "-o", "json").out)["memory_mib"] == usage.memory_mib
+    records = csv.DictReader(io.StringIO(desk.hansa("usage", "--by", "site,kind", "-o", "csv").out))
+    assert ("local", "job") in {(row["site"], row["kind"]) for row in records if int(row["tasks"]) >= 1}
     assert "has had no attempt 3" in desk.hansa("job", "usage", str(number), "--attempt", "3", code=None).err
     desk.hansa("run", "--array", "0-9", "--no-fetch", "--", "true")
     said = desk.hansa("job", "usage", "last").out
