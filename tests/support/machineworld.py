@@ -73,10 +73,10 @@ class FakeDrivers:
 class MachineWorld:
     """One server's machines; :meth:`crash` makes another over the same database and clouds."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.base = SiteWorld(database)
+    def __init__(self, database: Database, folder: Path, clock: Any = None, drivers: Any = None) -> None:
+        self.base = SiteWorld(database, clock)
         self.database, self.clock, self.events = database, self.base.clock, self.base.events
-        self.drivers = FakeDrivers()
+        self.drivers = drivers or FakeDrivers()
         self.depot = Depot(folder, 0)
         issuers = read_issuers((), URL)
         self.authority = AuthorityService(
