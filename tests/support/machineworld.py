@@ -45,9 +45,10 @@ async def _content() -> AsyncIterator[bytes]:
 
 
 class FakeDrivers:
-    """A fake cloud at every site that somebody asks for; ``local`` has one too."""
+    """A fake cloud at every site that somebody asks for; ``local`` has one too. ``real``: places that have another."""
 
     def __init__(self) -> None:
+        self.real: dict[str, Machines] = {}
         self.clouds: dict[str, FakeCloud] = {}
         self.gone: set[str] = set()
         self.before: Callable[[str, str], None] = lambda _place, _call: None
@@ -67,7 +68,7 @@ class FakeDrivers:
         self.asked.append((place, holder))
         if place in self.gone:
             raise Permanent("There is no such place.")
-        return self.driver(place)
+        return self.real.get(place) or self.driver(place)
 
 
 class MachineWorld:

@@ -30,6 +30,9 @@ from tests.support.openstack.contents import IMAGE as OS_IMAGE
 from tests.support.openstack.layout import PASSWORD
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OJRCZQcMvJ4Kt1VWb6zF0Qf3FT1cB6JbSrTBtsGyC test"
+_WORDS = """Cloud-init v. 23.4 running 'init'
+cloud-init[612]: ERROR: No module named 'numpy'
+Cloud-init v. 23.4 finished at Thu, 26 Nov 2026 20:00:00 +0000. Up 9 seconds"""
 IMAGE = Image(f"sha256:{'0' * 64}", provider_id="fake-image")
 
 
@@ -48,6 +51,8 @@ class Place:
     """What is left at the place of machines, in words; empty when all is deleted."""
     hypervisor: Callable[[], Awaitable[None]] = field(default=lambda: _done())
     """Does what a hypervisor would do now, where the place has none that is real."""
+    says: str | None = None
+    """What a guest writes on its console whose first boot fails; None: no guest of the place does what it is told."""
     lose: Callable[[str], Awaitable[None]] | None = None
     """From now on the next answer to the creation of a ``machine``, ``volume`` or ``address`` gets lost, once made."""
 
@@ -105,6 +110,7 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
         180.0,
         lambda: here.call(look),
         lambda: here.call(upload),
+        _WORDS,
         lambda what: here.call(lambda api: _lose(api, what)),
     )
     clouds.close()

@@ -8,6 +8,7 @@ from typing import Any
 from hansa.machines.drivers.base import Guest
 
 _FINISHED = re.compile(r"Cloud-init v\. \S+ finished at")
+_SPEAKS = re.compile(r"Cloud-init v\. \S+ (?:running|finished)")
 _FAILED = re.compile(
     r"\[(?:FAILED|DEPEND)\S*\] .*cloud-(?:init|config|final)\S*|cloud-init\[\d+\]: .*(?:ERROR|Failed).*"
 )
@@ -34,6 +35,22 @@ def guest_on_console(log: str) -> tuple[Guest, str]:
     if _FINISHED.search(log) is None:
         return Guest.BOOTING, ""
     return (Guest.FAILED, "; ".join(failures)[:1000]) if failures else (Guest.READY, "")
+
+
+def is_told(log: str) -> bool:
+    """Whether cloud-init has said anything at all: guests without it, and consoles that nobody reads, are unknown."""
+    return _SPEAKS.search(log) is not None
+
+
+def note_of(guest: Guest, said: str) -> str:
+    """What is written on a machine of how its first boot ended, at most 255 characters; ``guest_noted`` reads it."""
+    return f"{guest}: {said}"[:255]
+
+
+def guest_noted(note: str) -> tuple[Guest, str]:
+    """What was written so; UNKNOWN where nothing was."""
+    word, _, said = note.partition(": ")
+    return (Guest(word), said) if word in (Guest.READY, Guest.FAILED) else (Guest.UNKNOWN, "")
 
 
 def keys_on_console(log: str) -> tuple[str, ...]:
