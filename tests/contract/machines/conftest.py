@@ -152,10 +152,11 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 
     spec = MachineSpec("contract", Image("", provider_id="ami-12c6146b"), Size(1, 1024, flavour="t3.micro"))
     spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
-    with ec2_server(lost) as url:
+    with ec2_server(lost) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moto.ec2.responses.general.SAMPLE_CONSOLE_OUTPUT", _WORDS)
         account = Account("ec2", "testing", "testing", region="us-east-1", url=url)
         first, second = Ec2Machines(account), Ec2Machines(account)
-        yield Place(first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), lose=lose)
+        yield Place(first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), says=_WORDS, lose=lose)
 
 
 async def opennebula_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:

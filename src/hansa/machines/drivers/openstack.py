@@ -13,8 +13,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from hansa.engines.openstack import Cloud
@@ -23,7 +22,6 @@ from hansa.machines.drivers import openstack_images, openstack_volumes
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
-    Guest,
     Image,
     Key,
     Life,
@@ -40,7 +38,7 @@ from hansa.machines.drivers.base import (
     adopt,
     check,
 )
-from hansa.machines.drivers.guest import guest_noted, guest_on_console, is_told, note_of
+from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.userdata import with_keys
 
 T = TypeVar("T")
@@ -64,7 +62,7 @@ _LIVES = {
 }
 _QUOTA = ("quota exceeded", "quota_exceeded", "overlimit", "exceeded for quota", "exceeds allowed")
 """In what words Nova, Neutron and Cinder say so."""
-_GUEST, _FIRST_BOOT, _CONSOLE_LINES = "hansa_guest", timedelta(minutes=30), 500
+_CONSOLE_LINES = 500
 _CIDR = "10.90.0.0/16"
 _BASE64 = 3 / 4
 USER_DATA_BYTES = int(65_535 * _BASE64) - 4096
@@ -269,24 +267,21 @@ def _why(said: str) -> Why | None:
 
 
 def _look(api: Any, key: Key) -> Observed | None:
-    """The one that counts; of a young one that runs also what its guest says on the console of its first boot.
-
-    How that ended is written on the machine, so that it is asked for once and stays known.
-    """
+    """The one that counts, and what its guest says of its first boot."""
     servers = {one.id: one for one in _servers(api, key)}
     found = adopt([_observed(one) for one in servers.values()])
-    if found is None or found.life is not Life.RUNNING:
-        return found
+    if found is None:
+        return None
     server = servers[found.provider_id]
-    guest, said = guest_noted((server.metadata or {}).get(_GUEST, ""))
-    is_young = found.created is not None and datetime.now(UTC) - found.created < _FIRST_BOOT
-    if guest is Guest.UNKNOWN and is_young:
-        log = str(api.compute.get_server_console_output(server, length=_CONSOLE_LINES).get("output") or "")
-        if is_told(log):
-            guest, said = guest_on_console(log)
-            if guest in (Guest.READY, Guest.FAILED):
-                api.compute.set_server_metadata(server, **{_GUEST: note_of(guest, said)})
-    return replace(found, guest=guest, guest_message=said)
+
+    def console() -> str:
+        said = api.compute.get_server_console_output(server, length=_CONSOLE_LINES)
+        return str(said.get("output") or "")
+
+    def write(note: str) -> None:
+        api.compute.set_server_metadata(server, **{NOTE: note})
+
+    return first_boot(found, (server.metadata or {}).get(NOTE, ""), datetime.now(UTC), console, write)
 
 
 def _servers(api: Any, key: Key) -> list[Any]:
