@@ -112,7 +112,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Requirement:
-    """Something that the site must allow. ``group``: ``role``, ``firewall`` or ``load``; ``trial``: to be tried first."""
+    """Something that the site must allow. ``group``: ``role``, ``firewall`` or ``load``; ``trial``: try it first."""
 
     group: str
     what: str

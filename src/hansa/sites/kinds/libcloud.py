@@ -18,8 +18,8 @@ CORES = ("vcpu", "vcpus", "cpu", "cpus", "cores", "guestCpus", "numberOfCores")
 """Where drivers have the number of a size's cores, among its extras."""
 TRIED = {
     "opennebula": "tested against a server that speaks OCCI as Libcloud does, never at a real one.",
-    "gce": "no request was ever sent there; what it would send fits Libcloud's driver by the names of its arguments.",
-    "azure_arm": "no request was ever sent there; what it would send fits Libcloud's driver by the names of its arguments.",
+    "gce": "no request was ever sent there; the names of its arguments fit Libcloud's driver.",
+    "azure_arm": "no request was ever sent there; the names of its arguments fit Libcloud's driver.",
 }
 """How well a provider is known; EC2's whole life is tested against moto's server."""
 UNTRIED = "untested, and it is given no user data and no SSH keys."
