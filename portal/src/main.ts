@@ -63,6 +63,10 @@ if (live().length > 0) {
   setInterval(() => { if (!document.hidden) [...due].forEach(refresh); }, 3_000);
 }
 
+setInterval(() => {  // what is measured all the time changes without an event
+  if (!document.hidden) document.querySelectorAll<HTMLElement>("[data-every]").forEach(refresh);
+}, 30_000);
+
 document.addEventListener("keydown", (event) => {
   const target = event.target as HTMLElement;
   const typing = target.matches("input, textarea, select, [contenteditable]");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,23 @@ def test_a_failed_job_raises_when_asked(home: Path) -> None:
         assert job.logs() == "out\n"
         assert any("exit code 5" in line for line in job.explain().lines)
 
+        # parts of a log are asked of the server
+        job = hansa.run(["sh", "-c", "for i in 1 2 3 4 5 6; do echo line $i; done; echo last >&2"])
+        assert job.logs(tail=2) == "line 5\nline 6\n"
+        assert job.logs(grep="[24]$") == "line 2\nline 4\n"
+        assert job.logs(grep="line", tail=1) == "line 6\n"
+        assert job.logs(since=timedelta(hours=1)).startswith("line 1\n")
+        assert job.logs(since=datetime.now(UTC) + timedelta(hours=1)) == ""
+        assert job.logs(stream="stderr", grep="l.st", attempt=1) == "last\n"
+        assert job.logs(grep="nothing") == ""
+        with pytest.raises(HansaError, match="regular expression"):
+            job.logs(grep="(")
+
 
 async def test_the_same_in_async(home: Path) -> None:
     async with AsyncHansa(home=home) as hansa:
         job = await hansa.run(["echo", "hello"])
         assert await job.logs() == "hello\n"
+        assert await job.logs(tail=1, grep="^h", since=timedelta(hours=1)) == "hello\n"
         assert await hansa.map(str.upper, ["a", "b"]) == ["A", "B"]
         assert [site.name for site in await hansa.sites()] == ["local"]

@@ -37,6 +37,11 @@ def eventually(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S,
     return found
 
 
+def bearer_of(folder: Path) -> str:
+    """What the pilot in this folder shows the server: its token, and the key that is bound to since its first word."""
+    return f"{(folder / 'token').read_text().strip()}~{(folder / 'key').read_text()}"
+
+
 class ServerProcess:
     """The server of a home. ``settings`` are environment variables: ``job__crash_limit="9"``."""
 

@@ -194,6 +194,7 @@ MACHINE = {
     "show": ("machines:show", "Show a machine."),
     "ssh": ("machines:ssh", "Sign in, or run a command there."),
     "console": ("machines:console", "Print what its console said last."),
+    "usage": ("usage:machine", "Show what it uses over its time."),
     "logs": ("machines:logs", "Print the log of its first boot."),
     "stop": ("machines:stop", "Shut it down; its disk stays."),
     "start": ("machines:start", "Start it again."),

@@ -232,14 +232,26 @@ def revoke(image: str, vo: str, *, form: str) -> None:
 @click.option("--site-images/--no-site-images", default=None, help="Also the public VM images of sites.")
 @click.option("--registry", "registries", multiple=True, metavar="HOST", help="A container registry that jobs may use.")
 @click.option("--any-registry", is_flag=True, help="Jobs may use any container registry.")
+@click.option(
+    "--public-list/--no-public-list", default=None, help="Everybody may read what it endorses, signed, and fetch it."
+)
 @output_option()
-def policy(vo: str, site_images: bool | None, registries: tuple[str, ...], any_registry: bool, *, form: str) -> None:
+def policy(
+    vo: str,
+    site_images: bool | None,
+    registries: tuple[str, ...],
+    any_registry: bool,
+    public_list: bool | None,
+    *,
+    form: str,
+) -> None:
     """Show, or set, what VO lets its members start besides the VM images that it endorses."""
     session = open_session()
     found = session.run(api.image_policy(vo))
-    if site_images is not None or registries or any_registry:
+    if site_images is not None or public_list is not None or registries or any_registry:
         hosts = None if any_registry else list(registries) or found.registries
-        wanted = ImagePolicy(found.site_images if site_images is None else site_images, hosts)
+        own = found.site_images if site_images is None else site_images
+        wanted = ImagePolicy(own, hosts, found.public_list if public_list is None else public_list)
         found = session.run(api.set_image_policy(vo, wanted))
     emit_one(found, form, _policy_cells, lambda _: vo)
 
@@ -247,6 +259,7 @@ def policy(vo: str, site_images: bool | None, registries: tuple[str, ...], any_r
 def _policy_cells(found: ImagePolicy) -> dict[str, Any]:
     return {
         "public images of sites": found.site_images,
+        "list for everybody": found.public_list,
         "container registries": "any" if found.registries is None else ", ".join(found.registries) or "none",
     }
 

@@ -196,6 +196,7 @@ def ssh(machine: str, command: tuple[str, ...]) -> None:
     """Sign in at MACHINE, or run COMMAND there. Keys and jump hosts are taken care of."""
     found = open_session().run(ops.machine(machine))
     words = ssh_keys.ssh_command(found, command)
+    ssh_keys.await_answer(found)
     try:
         os.execvp(words[0], words)  # noqa: S606 - the terminal is ssh's from here on
     except FileNotFoundError as error:

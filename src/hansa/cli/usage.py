@@ -1,4 +1,4 @@
-"""``hansa job usage``: what a task uses over its time, and how the tasks of an array differ."""
+"""``hansa job usage``, ``hansa machine usage``: what a task or a machine uses over its time, and how tasks differ."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import click
 
 from hansa.cli import output, refs
 from hansa.cli.jobs import examples, job_argument
+from hansa.cli.machines import name_argument
 from hansa.cli.output import emit_one, output_option
 from hansa.cli.session import open_session
-from hansa.client import api
+from hansa.client import api, machines
 from hansa.client.units import show_time
 from hansa.jobs.wire import JobUsage, TaskUsage, UsageSpread
+from hansa.machines.wire import MachineUsage
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -99,13 +101,17 @@ def task_lines(usage: TaskUsage) -> list[str]:
     if usage.message:
         return [f"{what} {usage.phase.value}: {usage.message}"]
     lines = [f"{what} {usage.phase.value}: {show_time(usage.span_s)} in stretches of {show_time(usage.every_s)}"]
+    return lines + _curve_lines(usage, len(usage.cores))
+
+
+def _curve_lines(usage: TaskUsage | MachineUsage, count: int) -> list[str]:
+    lines = []
     for name, title, unit, asked_name in _CURVES:
-        values: list[float] | None = getattr(usage, name)
-        if not values:
-            continue
-        asked = getattr(usage, asked_name) if asked_name else 0
-        said = f"at most {_number(max(values))}{unit}" + (f", asked for {_number(asked)}{unit}" if asked else "")
-        lines.append(f"  {title.ljust(10)}  {sparkline(values)}  {said}")
+        values: list[float] = (getattr(usage, name, None) or [])[-count:]
+        asked = getattr(usage, asked_name, 0) if asked_name else 0
+        if values:
+            said = f"at most {_number(max(values))}{unit}" + (f", asked for {_number(asked)}{unit}" if asked else "")
+            lines.append(f"  {title.ljust(10)}  {sparkline(values)}  {said}")
     return lines
 
 
@@ -142,3 +148,39 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+@click.command(epilog=examples("hansa machine usage web", "hansa machine usage web -o csv > use.csv"))
+@name_argument
+@output_option("csv")
+def machine(machine: str, *, form: str) -> None:
+    """Show what MACHINE uses over its time: processors, memory, disks; where its provider tells that."""
+    usage = open_session().run(machines.usage(machine))
+    if form == "csv":
+        output.write_csv(machine_rows(usage))
+    elif form == "table":
+        for line in machine_lines(usage):
+            click.echo(line)
+    else:
+        emit_one(usage, form, lambda _: {}, lambda one: one.machine)
+
+
+def machine_rows(usage: MachineUsage) -> list[dict[str, Any]]:
+    """A row for each stretch. Pure."""
+    names = [name for name, *_ in _CURVES if getattr(usage, name, None)]
+    return [
+        {"until_s": end, **{name: getattr(usage, name)[place] for name in names}}
+        for place, end in enumerate(usage.ends_s)
+    ]
+
+
+def machine_lines(usage: MachineUsage) -> list[str]:
+    """A line for each thing, of its newest stretches. Pure."""
+    if usage.message:
+        return [f"machine {usage.machine}: {usage.message}"]
+    count = min(len(usage.ends_s), WIDTH)
+    before = usage.ends_s[-count - 1] if len(usage.ends_s) > count else 0.0
+    return [
+        f"machine {usage.machine}: the last {show_time(round(usage.ends_s[-1] - before))}",
+        *_curve_lines(usage, count),
+    ]

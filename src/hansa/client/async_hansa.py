@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -47,9 +48,25 @@ class AsyncJobHandle(KnownJob):
         self._job = await self._transport.run(verbs.wait(self.number, timeout, progress, check=check))
         return self
 
-    async def logs(self, task: int | None = None, stream: str = "stdout") -> str:
-        """The output of a task so far; of a single job without ``task``. Streams: stdout, stderr, setup."""
-        return await self._transport.run(verbs.read_log(self.number, task, stream))
+    async def logs(
+        self,
+        task: int | None = None,
+        stream: str = "stdout",
+        *,
+        attempt: int | None = None,
+        tail: int | None = None,
+        since: datetime | timedelta | None = None,
+        grep: str | None = None,
+    ) -> str:
+        """The output of a task so far; of a single job without ``task``. Streams: stdout, stderr, setup.
+
+        ``tail``: only so many lines of its end. ``since``: only what came since a moment, or in the last such time.
+        ``grep``: only lines in which this regular expression is found, of which ``tail`` then counts. ``attempt``: of
+        an earlier one. The server looks through the log: what is not asked for does not travel.
+        """
+        return await self._transport.run(
+            verbs.read_log(self.number, task, stream, attempt=attempt, tail=tail, since=since, grep=grep)
+        )
 
     async def results(self) -> TaskResults:
         """A row per task: parameters, state, exit code, resources used, fields of its result.json."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hansa.client import machines, volumes
 from hansa.client.machines import Told
 from hansa.machines.volume_wire import NewSnapshot, Snapshot
-from hansa.machines.wire import Machine, MachineChange, MachineExplanation, Resize
+from hansa.machines.wire import Machine, MachineChange, MachineExplanation, MachineUsage, Resize
 
 if TYPE_CHECKING:
     from hansa.client.async_transport import AsyncTransport
@@ -98,6 +98,10 @@ class MachineHandle(KnownMachine):
         """What its console said last."""
         return self._transport.run(machines.console(self._machine.id, lines)).text
 
+    def usage(self) -> MachineUsage:
+        """What it used over its time, where its provider tells that."""
+        return self._transport.run(machines.usage(self._machine.id))
+
     def explain(self) -> MachineExplanation:
         """Why it is where and as it is."""
         return self._transport.run(machines.explain(self._machine.id))
@@ -158,6 +162,10 @@ class AsyncMachineHandle(KnownMachine):
     async def console(self, lines: int = 200) -> str:
         """What its console said last."""
         return (await self._transport.run(machines.console(self._machine.id, lines))).text
+
+    async def usage(self) -> MachineUsage:
+        """What it used over its time, where its provider tells that."""
+        return await self._transport.run(machines.usage(self._machine.id))
 
     async def explain(self) -> MachineExplanation:
         """Why it is where and as it is."""

@@ -19,6 +19,7 @@ from hansa.machines.wire import (
     MachineChange,
     MachineExplanation,
     MachinePage,
+    MachineUsage,
     NewMachine,
     Reboot,
     Resize,
@@ -79,6 +80,10 @@ def resize(name: str, size: Resize) -> Operation[Machine]:
 
 def console(name: str, lines: int) -> Operation[ConsoleText]:
     return (yield from get(ConsoleText, f"{_path(name)}/console", lines=lines))
+
+
+def usage(name: str) -> Operation[MachineUsage]:
+    return (yield from get(MachineUsage, f"{_path(name)}/usage"))
 
 
 def explain(name: str) -> Operation[MachineExplanation]:

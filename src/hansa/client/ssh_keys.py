@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -100,3 +103,26 @@ def ssh_command(machine: Machine, words: Sequence[str] = (), environ: Mapping[st
         command += ["-J", access.jump]
     given = list(words[1:] if words[:1] == ("--",) else words)
     return [*command, f"{access.user}@{access.host}", *([shlex.join(given)] if given else [])]
+
+
+def await_answer(machine: Machine, patience_s: float = 30.0, pause_s: float = 0.05) -> None:
+    """Return when its sshd answers, where only that is missing: ssh itself would try once a second.
+
+    Anything else is for ssh to find and to tell.
+    """
+    access = machine.ssh
+    if access is None or access.jump:
+        return
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection((access.host, access.port), timeout=2) as link:
+                link.settimeout(2)
+                if link.recv(4):
+                    return
+        except (ConnectionRefusedError, ConnectionResetError):
+            pass
+        except OSError as error:
+            if error.errno != errno.EHOSTUNREACH:  # a guest whose network is not up yet
+                return
+        time.sleep(pause_s)

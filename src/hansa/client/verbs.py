@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -163,9 +163,21 @@ def _map_function(
     return (yield from returned(ended))
 
 
-def read_log(number: int, task: int | None, stream: str) -> Operation[str]:
+def read_log(
+    number: int,
+    task: int | None,
+    stream: str,
+    *,
+    attempt: int | None = None,
+    tail: int | None = None,
+    since: datetime | timedelta | None = None,
+    grep: str | None = None,
+) -> Operation[str]:
     pieces: list[bytes] = []
-    yield from api.log(number, task, stream, pieces.append)
+    moment = datetime.now(UTC) - since if isinstance(since, timedelta) else since
+    if moment is not None and moment.tzinfo is None:
+        moment = moment.astimezone()  # a time without a zone is one of the clock on the wall
+    yield from api.log(number, task, stream, pieces.append, attempt=attempt, tail_lines=tail, since=moment, grep=grep)
     return b"".join(pieces).decode(errors="replace")
 
 

@@ -4,6 +4,7 @@ from hansa.kernel.errors import Exit, register
 
 NO_TOKEN = register("identity.no_token", 401, Exit.SIGN_IN, "This needs a token.")
 BAD_TOKEN = register("identity.bad_token", 401, Exit.SIGN_IN, "This token is not valid, or not any more.")
+NOT_HOLDER = register("identity.not_holder", 403, Exit.REFUSED, "This pilot's token is bound to another key.")
 FORBIDDEN = register("identity.forbidden", 403, Exit.REFUSED, "This is not allowed to you.")
 NAME_TAKEN = register("identity.name_taken", 409, Exit.REFUSED, "There is a user of this name already.")
 SUSPENDED = register("identity.suspended", 403, Exit.REFUSED, "This account is suspended.")

@@ -33,6 +33,8 @@ class Allowed:
             raise Fault(errors.FORBIDDEN, f"Only {needed} may do this ({self.permission.value}).")
         if caller.pilot is not None and request.path_params.get("pilot") != caller.pilot:
             raise Fault(errors.FORBIDDEN, "A pilot's token is good for that pilot only.")
+        if self.permission is Permission.PILOT_EXCHANGE:
+            await identity.check_holder(caller)
         return caller
 
 

@@ -23,6 +23,14 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
+class PilotKey:
+    """What came with a pilot's token: the hash of a key (empty: none), and that of the key which it is bound to."""
+
+    shown: str = ""
+    bound: str | None = None
+
+
+@dataclass(frozen=True)
 class Caller:
     """The one behind a request. ``pilot`` is set for a pilot, which acts for ``user_id``.
 
@@ -33,6 +41,7 @@ class Caller:
     name: str
     is_operator: bool = False
     pilot: str | None = None
+    key: PilotKey | None = None
     scopes: frozenset[str] | None = None
 
     @property

@@ -35,6 +35,7 @@ class Permission(StrEnum):
     PILOTS_READ = "pilots:read"
     PILOTS_STOP = "pilots:stop"
     PILOT_EXCHANGE = "pilot:exchange"
+    PILOT_PROGRAM = "pilot:program"
     VOS_READ = "vos:read"
     VOS_JOIN = "vos:join"
     VOS_MANAGE = "vos:manage"
@@ -76,7 +77,8 @@ POLICY: dict[Permission, Rule] = {
     Permission.EVENTS_READ: Rule.USER,
     Permission.PILOTS_READ: Rule.USER,
     Permission.PILOTS_STOP: Rule.OPERATOR,
-    Permission.PILOT_EXCHANGE: Rule.PILOT,
+    Permission.PILOT_EXCHANGE: Rule.PILOT,  # and with the key that its token is bound to
+    Permission.PILOT_PROGRAM: Rule.PILOT,  # which has no key before it has its program
     Permission.VOS_READ: Rule.USER,
     Permission.VOS_JOIN: Rule.USER,
     Permission.VOS_MANAGE: Rule.USER,  # and manager of that VO: may_in_vo

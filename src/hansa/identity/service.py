@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from hansa.identity import errors, store, vo_store
 from hansa.identity.access import is_jwt
-from hansa.identity.model import Caller, TokenKind
+from hansa.identity.model import Caller, PilotKey, TokenKind
 from hansa.identity.people import create_user
 from hansa.identity.provider.service import ProviderService
 from hansa.identity.upstream.bearer import BearerService
@@ -14,7 +14,7 @@ from hansa.identity.wire import NewUser, NewUserToken, User
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
-from hansa.kernel.events import EventLog
+from hansa.kernel.events import Event, EventLog
 from hansa.kernel.secrets import new_token, token_hash
 
 
@@ -47,6 +47,7 @@ class IdentityService:
             if foreign is not None and self._bearer is not None:
                 return await self._bearer.authenticate(token, foreign)
             return await self._provider.authenticate(token)
+        token, _, key = token.partition("~")
         async with self._database.read() as tx:
             row = await store.find_token(tx, token_hash(token))
         if row is None or (row.expires is not None and row.expires <= self._clock.now()):
@@ -58,7 +59,32 @@ class IdentityService:
             )
         if row.suspended:
             raise Fault(errors.SUSPENDED, f"The account {row.name} is suspended.", hint="Ask the server's operator.")
-        return Caller(row.user_id, row.name, is_operator=row.operator and not row.pilot_id, pilot=row.pilot_id)
+        shown = PilotKey(token_hash(key) if key else "", row.key_hash) if row.pilot_id else None
+        is_operator = row.operator and not row.pilot_id
+        return Caller(row.user_id, row.name, is_operator=is_operator, pilot=row.pilot_id, key=shown)
+
+    async def check_holder(self, caller: Caller) -> None:
+        """Whether a pilot holds the key that its token is bound to; the first one that is shown is the one.
+
+        So a copy of the token is good for nothing once its pilot has spoken; and if a thief came first, the pilot is
+        turned away and ends, by which the token is void. Raises Fault ``identity.not_holder``; the first time it is
+        an event of the pilot's owner.
+        """
+        key, pilot = caller.key, caller.pilot
+        if key is None or pilot is None or key.shown == (key.bound or ""):
+            return
+        async with self._database.begin() as tx:
+            if key.bound is None and await store.bind_pilot_token(tx, pilot, key.shown):
+                return
+            if await store.is_misused_for_the_first_time(tx, pilot, self._clock.now()):
+                said = "Somebody else has its token, and was turned away."
+                event = Event("hansa", f"pilot/{pilot}", "warning", "identity.not_holder", said, caller.user_id)
+                await self._events.record(tx, event)
+        raise Fault(
+            errors.NOT_HOLDER,
+            "This pilot's token is bound to the key of another process.",
+            hint="Whoever has a copy of the token alone is not the pilot.",
+        )
 
     async def whoami(self, caller: Caller) -> User:
         async with self._database.read() as tx:

@@ -33,6 +33,8 @@ tokens = sa.Table(
     sa.Column("pilot_id", sa.Text, index=True),
     sa.Column("created", Moment, nullable=False),
     sa.Column("expires", Moment),
+    sa.Column("key_hash", sa.Text),  # of a pilot's: of the key that it is bound to, since its first word
+    sa.Column("misused", Moment),  # of a pilot's: when it was first shown without that key
 )
 
 passwords = sa.Table(
@@ -106,6 +108,19 @@ async def insert_token(tx: Tx, **values: Any) -> None:
 
 async def delete_pilot_tokens(tx: Tx, pilot_id: str) -> None:
     await tx.execute(sa.delete(tokens).where(tokens.c.pilot_id == pilot_id))
+
+
+async def bind_pilot_token(tx: Tx, pilot_id: str, key_hash: str) -> bool:
+    """Bind a pilot's token to a key, if it is to none yet; whether it is bound to that one now."""
+    mine = tokens.c.pilot_id == pilot_id
+    await tx.execute(sa.update(tokens).where(mine, tokens.c.key_hash.is_(None)).values(key_hash=key_hash))
+    return (await tx.execute(sa.select(tokens.c.key_hash).where(mine))).scalar() == key_hash
+
+
+async def is_misused_for_the_first_time(tx: Tx, pilot_id: str, now: datetime) -> bool:
+    """Note that a pilot's token was shown without its key; whether that is news."""
+    query = sa.update(tokens).where(tokens.c.pilot_id == pilot_id, tokens.c.misused.is_(None)).values(misused=now)
+    return (await tx.execute(query)).rowcount > 0
 
 
 async def renew_pilot_tokens(tx: Tx, pilot_id: str, before: datetime, until: datetime) -> None:

@@ -83,12 +83,12 @@ class Depot:
         return await asyncio.to_thread(self._publish, partial, checksum, declared)
 
     def _publish(self, partial: Path, checksum: str | None, declared: Format | None) -> Content:
+        algorithm, _, wanted = (checksum or "").partition(":")
         try:
-            found, sums = _look(partial, declared)
+            found, sums = _look(partial, declared, {"sha256", algorithm} - {""})
         except UnsafeImageError as error:
             partial.unlink(missing_ok=True)
             raise Permanent(str(error)) from error
-        algorithm, _, wanted = (checksum or "").partition(":")
         if wanted and sums[algorithm] != wanted:
             partial.unlink(missing_ok=True)
             raise Permanent(
@@ -157,9 +157,9 @@ class Depot:
                 yield piece
 
 
-def _look(path: Path, declared: Format | None) -> tuple[Inspected, dict[str, str]]:
+def _look(path: Path, declared: Format | None, algorithms: set[str]) -> tuple[Inspected, dict[str, str]]:
     """What a file is, and its checksums, in one reading."""
-    hashers = {"sha256": hashlib.sha256(), "sha512": hashlib.sha512()}
+    hashers = {name: hashlib.new(name) for name in algorithms}
     size, head = path.stat().st_size, b""
     for piece in _pieces(path):
         head = head or piece[:HEAD_BYTES]

@@ -107,7 +107,8 @@ class EndorsementService:
             policy = replace(policy, registries=read_places(policy.registries))
         async with self._database.begin() as tx:
             await allow_vo(tx, caller, vo)
-            await store.put_policy(tx, vo, policy.site_images, policy.registries)
+            values = {"site_images": policy.site_images, "registries": policy.registries}
+            await store.put_policy(tx, vo, **values, is_listed=policy.public_list)
             message = f"{caller.name} changed what may be started: {_in_words(policy)}."
             await self._events.record(
                 tx, Event(caller.actor, f"vo/{vo}", "active", "images.policy", message, caller.user_id, vo)
@@ -116,11 +117,15 @@ class EndorsementService:
 
     async def publish(self, caller: Caller, vo: str) -> dict[str, Any]:
         """The VO's endorsed images as a HEPiX list, for other systems of its members."""
-        now = self._clock.now()
         async with self._database.read() as tx:
             await self._allow_member(tx, caller, vo)
-            endorsed = await store.endorsed_by(tx, vo)
-            rows = await store.versions_of(tx, [row.id for row in endorsed])
+            return hepix.render(await self.list_of(tx, vo, f"{self._url}/api/v1/vm-images/content"))
+
+    async def list_of(self, tx: Tx, vo: str, base: str) -> hepix.ImageList:
+        """What a VO endorses and is here, as a list whose addresses begin with ``base``."""
+        now = self._clock.now()
+        endorsed = await store.endorsed_by(tx, vo)
+        rows = await store.versions_of(tx, [row.id for row in endorsed])
         listed = []
         for image in endorsed:
             fit = [
@@ -128,12 +133,13 @@ class EndorsementService:
                 for row in rows
                 if row.image_id == image.id
                 and row.phase == Phase.READY
+                and row.place is None
                 and image.version_id in (None, row.id)
                 and (image.until is None or image.until > now)
             ]
-            listed += [self._listed(image, row) for row in fit[:1]]
+            listed += [_listed(image, row, base) for row in fit[:1]]
         newest = max((row.created for row in rows), default=now)
-        found = hepix.ImageList(
+        return hepix.ImageList(
             identifier=f"{vo}/{self._url}",
             title=f"VM images of {vo}",
             version=f"{newest:%Y%m%d%H%M%S}",
@@ -143,24 +149,6 @@ class EndorsementService:
             source=self._url,
             vo=vo,
             endorser=f"{vo} at {self._url}",
-        )
-        return hepix.render(found)
-
-    def _listed(self, image: Any, row: Any) -> hepix.ListedImage:
-        about = image.about
-        return hepix.ListedImage(
-            identifier=row.id,
-            title=about["title"] or image.name,
-            version=row.version,
-            uri=f"{self._url}/api/v1/vm-images/content/{row.id}",
-            checksum=f"sha256:{row.sha256}",
-            format=row.format,
-            size_bytes=row.size_bytes,
-            description=about["description"],
-            arch=about["arch"],
-            os=about["os"],
-            os_name=about["os_name"],
-            os_version=about["os_version"],
         )
 
     async def subscribe(self, caller: Caller, vo: str, new: NewSubscription) -> Subscription:
@@ -244,11 +232,30 @@ async def read_policy(tx: Tx, vo: str | None) -> ImagePolicy:
     row = await store.get_policy(tx, vo) if vo is not None else None
     if row is None:
         return ImagePolicy() if vo is not None else replace(ImagePolicy(), site_images=True)
-    return ImagePolicy(row.site_images, row.registries)
+    return ImagePolicy(row.site_images, row.registries, row.is_listed)
+
+
+def _listed(image: Any, row: Any, base: str) -> hepix.ListedImage:
+    about = image.about
+    return hepix.ListedImage(
+        identifier=row.id,
+        title=about["title"] or image.name,
+        version=row.version,
+        uri=f"{base}/{row.id}",
+        checksum=f"sha256:{row.sha256}",
+        format=row.format,
+        size_bytes=row.size_bytes,
+        description=about["description"],
+        arch=about["arch"],
+        os=about["os"],
+        os_name=about["os_name"],
+        os_version=about["os_version"],
+    )
 
 
 def _in_words(policy: ImagePolicy) -> str:
     images = "endorsed VM images and the sites' public ones" if policy.site_images else "endorsed VM images only"
+    images += ", listed for everybody" if policy.public_list else ""
     if policy.registries is None:
         return f"{images}; containers of any registry"
     return f"{images}; containers of {', '.join(policy.registries) or 'no registry'}"

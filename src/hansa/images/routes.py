@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 
-from hansa.identity.http import allowed
+from hansa.identity.http import allowed, public
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.images.endorsing import EndorsementService
 from hansa.images.formats import Format
+from hansa.images.publishing import PublishedLists
 from hansa.images.service import ImageService
 from hansa.images.wire import (
     ImagePolicy,
@@ -30,6 +31,7 @@ from hansa.kernel.http import API, provided
 router = APIRouter(prefix=API, tags=["VM images"])
 Images = Annotated[ImageService, Depends(provided(ImageService))]
 Endorsing = Annotated[EndorsementService, Depends(provided(EndorsementService))]
+Lists = Annotated[PublishedLists, Depends(provided(PublishedLists))]
 Reader = Annotated[Caller, allowed(Permission.IMAGES_READ)]
 Writer = Annotated[Caller, allowed(Permission.IMAGES_WRITE)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -137,3 +139,22 @@ async def subscribe(vo: str, body: NewSubscription, who: Writer, endorsing: Endo
 async def unsubscribe(vo: str, subscription: str, who: Writer, endorsing: Endorsing) -> None:
     """Follow it no more."""
     await endorsing.unsubscribe(who, vo, subscription)
+
+
+@router.get("/image-lists/authority.pem", dependencies=[public()], response_class=Response)
+async def read_list_authority(lists: Lists) -> Response:
+    """The certificate that the signatures of image lists are checked against."""
+    return Response(await lists.authority(), media_type="application/x-pem-file")
+
+
+@router.get("/image-lists/content/{version_id}", dependencies=[public()], response_class=FileResponse)
+async def read_published_content(version_id: str, lists: Lists) -> FileResponse:
+    """The content of a version that an image list for everybody names."""
+    path, name = await lists.content(version_id)
+    return FileResponse(path, media_type="application/octet-stream", filename=name)
+
+
+@router.get("/image-lists/vo/{vo}", dependencies=[public()], response_class=Response)
+async def read_published_list(vo: str, lists: Lists) -> Response:
+    """What a VO endorses, as a signed HEPiX image list, where the VO publishes it."""
+    return Response(await lists.signed(vo), media_type="text/plain")

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hansa.kernel.errors import Permanent, Temporary
 from hansa.node.containers.errors import ContainerError, RegistryAway
 from hansa.node.containers.model import Reference
 from hansa.node.containers.registry import Registry
-from hansa.node.containers.web import Web, WebSettings
+from hansa.node.containers.web import Response, Web, WebSettings
 
 Allow = Callable[[str], Awaitable[None]]
 """Raises Permanent where the server must not connect to this address."""
@@ -63,7 +63,7 @@ class Sources:
         """What an address without a checksum stands for: by its digest, or a file of checksums beside it."""
         if source.startswith("oci://"):
             await self._allow(_registry_url(source))
-            return await asyncio.to_thread(self._pin_oci, source)
+            return await asyncio.to_thread(self._pin_oci, source, asyncio.get_running_loop())
         if sums is None:
             raise Permanent(f"{source} has no checksum, so nobody could tell whether it was changed.")
         return Pinned(find_sum(await self.text(sums), urlsplit(source).path.rsplit("/", 1)[-1]))
@@ -126,13 +126,13 @@ class Sources:
 
     # Registries.
 
-    def _registry(self, source: str) -> tuple[Registry, Reference]:
+    def _registry(self, source: str, loop: asyncio.AbstractEventLoop) -> tuple[Registry, Reference]:
         reference = Reference.parse(source.removeprefix("oci://"))
-        return Registry(reference.registry, Web(self._web)), reference
+        return Registry(reference.registry, _Guarded(self._web, self._allow, loop)), reference
 
-    def _pin_oci(self, source: str) -> Pinned:
+    def _pin_oci(self, source: str, loop: asyncio.AbstractEventLoop) -> Pinned:
         try:
-            registry, reference = self._registry(source)
+            registry, reference = self._registry(source, loop)
             layer = _disk_layer(json.loads(registry.manifest(reference).data), source)
             registry.close()
         except RegistryAway as error:
@@ -143,11 +143,11 @@ class Sources:
 
     async def _fetch_oci(self, source: str, checksum: str, into: Path, progress: Progress) -> None:
         await self._allow(_registry_url(source))
-        registry, reference = await asyncio.to_thread(self._registry, source)
+        registry, reference = await asyncio.to_thread(self._registry, source, asyncio.get_running_loop())
         with await asyncio.to_thread(into.open, "ab") as file:
             sink = _Sink(file, file.tell(), self._limit, progress)
-            pieces = registry.opener(reference.repository, checksum)(sink.done)
             try:
+                pieces = await asyncio.to_thread(registry.opener(reference.repository, checksum), sink.done)
                 while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                     await sink.add(piece)
             except RegistryAway as error:
@@ -158,6 +158,25 @@ class Sources:
                 registry.close()
                 await sink.flush()
         await sink.end()
+
+
+class _Guarded(Web):
+    """Every address is allowed before it is asked: a registry names others, for tokens and by redirects.
+
+    Only for threads beside the event loop.
+    """
+
+    def __init__(self, settings: WebSettings, allow: Allow, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(settings)
+        self._allow, self._loop = allow, loop
+
+    def _once(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Response:
+        asyncio.run_coroutine_threadsafe(_done(self._allow(url)), self._loop).result()
+        return super()._once(method, url, headers, body)
+
+
+async def _done(work: Awaitable[None]) -> None:
+    await work
 
 
 class _Sink:

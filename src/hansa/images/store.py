@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from hansa.kernel.database import Document, Moment, Tx, metadata
+from hansa.kernel.database import Document, Moment, Tx, insert_ignore, metadata
 from hansa.kernel.reconcile import reconcile_columns
 
 TOPIC = "vm_images"
@@ -75,6 +76,15 @@ policies = sa.Table(
     sa.Column("vo", sa.Text, sa.ForeignKey("vos.name"), primary_key=True),
     sa.Column("site_images", sa.Boolean, nullable=False),
     sa.Column("registries", Document),
+    sa.Column("is_listed", sa.Boolean, nullable=False, server_default=sa.false()),  # its list is for everybody
+)
+
+signer = sa.Table(
+    "vm_list_signer",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("private", sa.Text, nullable=False),  # sealed
+    sa.Column("certificate", sa.Text, nullable=False),
 )
 
 subscriptions = sa.Table(
@@ -215,9 +225,37 @@ async def get_policy(tx: Tx, vo: str) -> Any | None:
     return (await tx.execute(sa.select(policies).where(policies.c.vo == vo))).first()
 
 
-async def put_policy(tx: Tx, vo: str, site_images: bool, registries: list[str] | None) -> None:
+async def put_policy(tx: Tx, vo: str, **values: Any) -> None:
     await tx.execute(sa.delete(policies).where(policies.c.vo == vo))
-    await tx.execute(sa.insert(policies), [{"vo": vo, "site_images": site_images, "registries": registries}])
+    await tx.execute(sa.insert(policies), [{"vo": vo, **values}])
+
+
+async def is_listed(tx: Tx, version_id: str, now: datetime) -> bool:
+    """Whether a VO endorses this version and lets everybody see what it endorses."""
+    one = endorsements
+    query = sa.select(versions.c.id).join(one, one.c.image_id == versions.c.image_id)
+    query = query.join(policies, sa.and_(policies.c.vo == one.c.vo, policies.c.is_listed))
+    good = sa.and_(
+        sa.or_(one.c.version_id.is_(None), one.c.version_id == versions.c.id),
+        sa.or_(one.c.until.is_(None), one.c.until > now),
+    )
+    return (await tx.execute(query.where(versions.c.id == version_id, good))).first() is not None
+
+
+_SIGNER = "signer"
+
+
+async def get_signer(tx: Tx) -> Any | None:
+    return (await tx.execute(sa.select(signer).where(signer.c.id == _SIGNER))).first()
+
+
+async def insert_signer(tx: Tx, private: str, certificate: str) -> None:
+    """Keep it, unless another server was first."""
+    await tx.execute(insert_ignore(tx, signer), [{"id": _SIGNER, "private": private, "certificate": certificate}])
+
+
+async def update_signer(tx: Tx, private: str) -> None:
+    await tx.execute(sa.update(signer).values(private=private))
 
 
 async def insert_subscription(tx: Tx, **values: Any) -> None:

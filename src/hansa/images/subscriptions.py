@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Qu
 from hansa.kernel.status import Party
 
 READ = "read"
+_UNLISTED = "images.unlisted"
 _MOST_LIST_BYTES = 16 * 1024**2
 _SIGNED = re.compile(r"^(MIME-Version|Content-Type): ", re.IGNORECASE | re.MULTILINE)
 
@@ -73,10 +75,10 @@ class SubscriptionRoom:
             await self._lapse(tx, row, found, now)
             return
         known = {(one.name, one.version): one for one in await store.of_subscription(tx, row.id)}
-        wanted = {(_name(one), one.version): one for one in found.images}
+        wanted = _keys(found.images, {key: one.checksum for key, one in known.items()})
         for key, listed in wanted.items():
-            if key not in known:
-                await self._add(tx, row, key[0], listed, found.expires, now)
+            if key not in known or _comes_back(known[key]):
+                await self._add(tx, row, *key, listed, found.expires, now)
             elif known[key].expires != found.expires:
                 await store.update_version(tx, known[key].id, expires=found.expires)
                 await VersionRoom.queue.poke(tx, now, known[key].id)
@@ -99,7 +101,7 @@ class SubscriptionRoom:
         await store.update_subscription(tx, row.id, expires=found.expires, read=now, images=0)
 
     async def _add(
-        self, tx: Tx, row: Any, name: str, listed: hepix.ListedImage, expires: datetime, now: datetime
+        self, tx: Tx, row: Any, name: str, number: str, listed: hepix.ListedImage, expires: datetime, now: datetime
     ) -> None:
         scope = f"vo/{row.vo}"
         image = await store.find_image(tx, scope, name)
@@ -107,10 +109,10 @@ class SubscriptionRoom:
             await store.insert_image(tx, **_image_values(row, scope, name, listed, now))
             image = await store.find_image(tx, scope, name)
         assert image is not None  # noqa: S101
-        version = await store.find_version(tx, image.id, listed.version)
+        version = await store.find_version(tx, image.id, number)
         values = _version_values(row, listed, expires, now)
         if version is None:
-            await store.insert_version(tx, id=new_id("imgver"), image_id=image.id, version=listed.version, **values)
+            await store.insert_version(tx, id=new_id("imgver"), image_id=image.id, version=number, **values)
         elif version.subscription_id == row.id and Phase(version.phase).is_final:
             await store.update_version(
                 tx, version.id, **(values | {"sha256": None, "generation": version.generation + 1})
@@ -120,7 +122,7 @@ class SubscriptionRoom:
 
     async def _withdraw(self, tx: Tx, version: Any, message: str, now: datetime) -> None:
         image = await store.get_image(tx, version.image_id)
-        await turn(tx, self._events, version, image, Phase.WITHDRAWN, "images.withdrawn", message, Party.VO_MANAGER)
+        await turn(tx, self._events, version, image, Phase.WITHDRAWN, _UNLISTED, message, Party.VO_MANAGER)
         await store.update_version(tx, version.id, since=now)
         await VersionRoom.queue.poke(tx, now, version.id)
 
@@ -158,6 +160,25 @@ async def read_list(text: str, authorities: str | None, endorser: str | None) ->
         if isinstance(error, Fault) and error.code is errors.NO_TOOL:
             raise Temporary(str(error)) from error
         raise Permanent(f"The list cannot be used: {error}") from error
+
+
+def _keys(
+    images: Sequence[hepix.ListedImage], known: Mapping[tuple[str, str], str | None]
+) -> dict[tuple[str, str], hepix.ListedImage]:
+    """Names and versions for the catalogue. A version never changes, and names one image: where a list has another
+    content under a version that is known, or two images with one title and version, its checksum tells them apart."""
+    found: dict[tuple[str, str], hepix.ListedImage] = {}
+    for one in images:
+        key = _name(one), one.version
+        if key in found or known.get(key, one.checksum) not in (one.checksum, None):
+            key = key[0], f"{one.version[:40]}-{one.checksum.partition(':')[2][:12]}"
+        found[key] = one
+    return found
+
+
+def _comes_back(version: Any) -> bool:
+    """Whether a list that names it again brings it back: what the list took away, not what people withdrew."""
+    return bool(version.phase == Phase.EXPIRED or (version.phase == Phase.WITHDRAWN and version.reason == _UNLISTED))
 
 
 def _name(listed: hepix.ListedImage) -> str:

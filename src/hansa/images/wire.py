@@ -149,13 +149,14 @@ class ImagePolicy:
     """What a VO lets its members start besides endorsed VM images.
 
     ``site_images``: also the public VM images of a site. ``registries``: the container registries that jobs may take
-    images from; None: any.
+    images from; None: any. ``public_list``: whoever asks gets the list of what it endorses, and the contents.
     """
 
     __pydantic_config__: ClassVar = STRICT
 
     site_images: bool = False
     registries: Annotated[list[Annotated[str, MinLen(1), MaxLen(200)]], MaxLen(100)] | None = None
+    public_list: bool = False
 
 
 @dataclass(frozen=True)

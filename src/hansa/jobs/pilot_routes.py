@@ -106,7 +106,7 @@ async def upload(
 @router.get("/pilots/{pilot}/node.pyz")
 async def program(
     pilot: str,  # noqa: ARG001
-    who: Pilot,  # noqa: ARG001
+    who: Annotated[Caller, allowed(Permission.PILOT_PROGRAM)],  # noqa: ARG001
     node: Annotated[NodeProgram, Depends(provided(NodeProgram))],
 ) -> Response:
     """The pilot's program; bootstrap.py checks its digest."""

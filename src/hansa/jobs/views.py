@@ -20,9 +20,11 @@ def _requirements(plain: dict[str, Any]) -> Requirements:
     return Requirements(**{**plain, "batch": options_from(plain.get("batch") or ())})
 
 
-def job_status(row: Any, standing: Mapping[str, Any] | None) -> Status:
-    """A job's status: of one that waits for its turn, what is said of its queue."""
-    if standing is None or row.phase != Phase.WAITING.value or row.reason != "jobs.queued":
+def job_status(row: Any, standing: Mapping[str, Any] | None, running: int = 0) -> Status:
+    """A job's status: of one that waits for its turn, or of which nothing runs any more, what is said of its queue."""
+    has_begun = row.phase == Phase.RUNNING.value and not running
+    waits = row.phase == Phase.WAITING.value and row.reason == "jobs.queued"
+    if standing is None or not (waits or has_begun):
         return status_of(row)
     since = datetime.fromisoformat(standing["since"])
     return Status(
@@ -38,7 +40,7 @@ def job_view(row: Any, running: int, standing: Mapping[str, Any] | None = None) 
         name=row.name,
         owner=row.owner_name,
         vo=row.vo,
-        status=job_status(row, standing),
+        status=job_status(row, standing, running),
         counts=counts_of(row, running),
         command=spec["command"],
         array=spec["array"],

@@ -373,8 +373,8 @@ class SiteSettings(_Table):
     """Seconds that it may take to answer that, for each VO."""
 
     canary_s: Seconds = 6 * 3600.0
-    """Seconds without any start at an endpoint after which a canary is sent there, the smallest job that there is. Only
-    where the site's policy has ``canaries``."""
+    """Seconds without any start at an endpoint after which a canary is sent there, the smallest job or machine that
+    there is. Only where the site's policy has ``canaries``."""
 
     canary_wait_s: Seconds = 3600.0
     """Seconds that a canary may wait in a site's queue before it is taken back. That says nothing against the site."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.identity.authority import AuthorityService
+from hansa.identity.authority import RENEW, AuthorityService
 from hansa.images import endorsing
 from hansa.images import store as image_store
 from hansa.images.depot import Depot
@@ -30,8 +30,10 @@ from hansa.machines.drivers.base import (
     Ports,
     Power,
     Progress,
+    Refused,
     Resizes,
     Volumes,
+    Why,
     able,
 )
 from hansa.machines.drivers.userdata import with_mounts
@@ -42,6 +44,9 @@ from hansa.machines.views import decided_of, opening_of, seen_of, size_of
 from hansa.placement import failover
 from hansa.placement.failover import Course, Try
 from hansa.sites import store as site_store
+from hansa.sites import views as site_views
+from hansa.sites.model import Work as SiteWork
+from hansa.sites.model import site_refusals
 
 TUNING = Tuning(concurrency=64, act_s=1800.0)
 """A creation may have to bring its image to the provider first; the lease is renewed meanwhile."""
@@ -69,6 +74,8 @@ class Loaded:
     image_wait: str | None
     volumes: tuple[tuple[str, str | None], ...] = ()
     image_over: str | None = None
+    refused: str | None = None
+    """What the site says now against new work of its owner, where it is not made yet."""
 
     @property
     def holder(self) -> Holder:
@@ -97,7 +104,8 @@ class MachineRoom:
         image, wait, is_over = await self._image(tx, row, machine.course)
         volumes = await volume_store.of_machine(tx, key) if row.spec.get("volumes") else ()
         paths = tuple((one.id, one.path) for one in volumes)
-        return Loaded(row, machine, image, wait, paths, wait if is_over else None)
+        refused = await _refused(tx, row) if row.phase in (Phase.WAITING, Phase.CREATING) and row.place else None
+        return Loaded(row, machine, image, wait, paths, wait if is_over else None, refused)
 
     async def observe(self, loaded: Loaded) -> Seen:
         """What is at its place. What shall be deleted is not looked at: to delete twice is easier than to look."""
@@ -138,6 +146,8 @@ class MachineRoom:
 
     async def _create(self, loaded: Loaded, driver: Machines, place: str) -> Result:
         row, image = loaded.row, loaded.image
+        if loaded.refused is not None:  # it was banned, or the site drained, since its places were chosen
+            raise Refused(Why.REFUSED, loaded.refused)
         if image.provider_id is None and Can.IMAGES in driver.capabilities().can:
             found = await able(driver, Images).ensure_image(image, f"{row.image['name']}-{row.image['version']}")
             if found is None:
@@ -229,7 +239,7 @@ class MachineRoom:
         until = row.expires or now + DEFAULT_LIFE
         found = await self._authority.look(tx, row.owner_id, until, vo=row.vo, site=site_of(place))
         if isinstance(found, Status):
-            waiting = Turn("identity.grant_expired", now, Phase.WAITING, found.message, Party.USER)
+            waiting = Turn("identity.grant_expired", now, Phase.WAITING, f"{found.message} {RENEW}", Party.USER)
             await self._turn(tx, row, waiting, {}, now)
             return Next(now + _ASK_AGAIN)
         course = verdict.changes["course"]
@@ -365,6 +375,14 @@ class MachineRoom:
         shown = phase.value if phase else row.phase
         event = Event("hansa", subject_of(row.id), shown, reason, message, row.owner_id, row.vo, {"name": row.name})
         await self._events.record(tx, event)
+
+
+async def _refused(tx: Tx, row: Any) -> str | None:
+    """What a machine's site says against new work of its owner."""
+    site = site_of(row.place)
+    word = (await site_views.words(tx, [(site, row.owner_id)])).get((site, row.owner_id))
+    found = site_refusals(word, row.vo, SiteWork.MACHINES) if word is not None else []
+    return found[0].message if found else None
 
 
 def image_wait(name: str, version: Any, since: datetime, now: datetime) -> tuple[str, bool]:

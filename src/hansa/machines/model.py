@@ -247,6 +247,8 @@ def _is_up(machine: Machine, course: Course, found: Observed, now: datetime) -> 
     if machine.running_since is None:
         changes["running_since"] = now
     again = now if found.life is Life.STOPPED else now + timedelta(seconds=LOOK_S)
+    if found.guest is Guest.BOOTING:
+        again = min(again, _soon(now, 0))
     return replace(_running(machine, found, again, now), changes=changes)
 
 
@@ -330,10 +332,11 @@ def _to_run(machine: Machine, found: Observed, place: str, now: datetime) -> Act
         return clean
     # A duplicate of a lost answer may appear late, and a first boot takes a while: a new machine is looked at more.
     age_s = (now - (machine.running_since or now)).total_seconds()
-    is_young = age_s < WATCH_S or found.guest is Guest.BOOTING
-    pause_s = SLOW_POLL_S if found.guest is Guest.BOOTING else LOOK_S if is_young else QUIET_S
-    changes = {"missing_since": None}
-    return replace(_running(machine, found, now + timedelta(seconds=pause_s), now), changes=changes)
+    # One that shall be started again when it fails is looked at each minute as long as it lives.
+    again = now + timedelta(seconds=LOOK_S if age_s < WATCH_S or machine.restart else QUIET_S)
+    if found.guest is Guest.BOOTING:
+        again = _soon(now, age_s)
+    return replace(_running(machine, found, again, now), changes={"missing_since": None})
 
 
 def _running(machine: Machine, found: Observed, again: datetime, now: datetime) -> Turn:

@@ -10,6 +10,7 @@ from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.kernel.http import API, provided
+from hansa.machines.meter_service import MeterService
 from hansa.machines.service import MachineService
 from hansa.machines.wire import (
     ConsoleText,
@@ -18,6 +19,7 @@ from hansa.machines.wire import (
     MachineExplanation,
     MachinePage,
     MachinePlan,
+    MachineUsage,
     NewMachine,
     Reboot,
     Resize,
@@ -111,6 +113,14 @@ async def read_console(
 ) -> ConsoleText:
     """What its console said last, asked of its site now."""
     return await machines.console(who, machine, lines)
+
+
+@router.get("/machines/{machine}/usage")
+async def machine_usage(
+    machine: Name, who: Reader, meters: Annotated[MeterService, Depends(provided(MeterService))]
+) -> MachineUsage:
+    """What it used over its time, where its provider tells that."""
+    return await meters.usage(who, machine)
 
 
 @router.get("/machines/{machine}/explain")

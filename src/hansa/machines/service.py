@@ -102,7 +102,7 @@ class MachineService:
         async with self._database.begin() as tx:
             before = await idempotency.recall(tx, caller.user_id, key, request)
             if before is not None:
-                return machine_view(await self._own(tx, caller, before))
+                return machine_view(await own_machine(tx, caller, before))
             vo = await self._vos.check_may_start(tx, caller, new.vo)
             image, version_id = await self._image(tx, caller, new.image, vo)
             machine_id = new_id("machine")
@@ -261,7 +261,7 @@ class MachineService:
     async def get(self, caller: Caller, name: str) -> Machine:
         """One machine, by name or id."""
         async with self._database.read() as tx:
-            return machine_view(await self._own(tx, caller, name))
+            return machine_view(await own_machine(tx, caller, name))
 
     async def stop(self, caller: Caller, name: str) -> Machine:
         """Shut it down. Disk and addresses stay, and so does what its site counts for them."""
@@ -270,7 +270,7 @@ class MachineService:
     async def start(self, caller: Caller, name: str) -> Machine:
         """Start it again. One whose time is over is extended first."""
         async with self._database.begin() as tx:
-            row = await self._own(tx, caller, name, lock=True)
+            row = await own_machine(tx, caller, name, lock=True)
             if row.expires is not None and row.expires <= self._clock.now():
                 hint = f"hansa machine extend {name} 7d"
                 raise Fault(errors.NOT_NOW, f"The time of {name} was over {row.expires:%Y-%m-%d}.", hint=hint)
@@ -285,7 +285,7 @@ class MachineService:
         """Give it another size, at the site where it is; it restarts meanwhile."""
         now = self._clock.now()
         async with self._database.begin() as tx:
-            row = await self._own(tx, caller, name, lock=True)
+            row = await own_machine(tx, caller, name, lock=True)
             if row.place is None:
                 raise Fault(errors.NOT_NOW, f"{name} is nowhere yet.", hint=f"hansa machine explain {name}")
             image = row.spec["image"]
@@ -316,7 +316,7 @@ class MachineService:
         values: dict[str, Any] = {}
         said: list[str] = []
         async with self._database.begin() as tx:
-            row = await self._own(tx, caller, name, lock=True)
+            row = await own_machine(tx, caller, name, lock=True)
             if change.name is not None and change.name != row.name:
                 await self._check_name(tx, caller, change.name)
                 values["name"] = change.name
@@ -344,7 +344,7 @@ class MachineService:
         """
         now = self._clock.now()
         async with self._database.begin() as tx:
-            row = await self._own(tx, caller, name, lock=True)
+            row = await own_machine(tx, caller, name, lock=True)
             if row.wanted != Wanted.DELETED:
                 await store.update(tx, row.id, wanted=Wanted.DELETED.value)
                 await store.QUEUE.changed(tx, now, row.id)
@@ -357,7 +357,7 @@ class MachineService:
     async def console(self, caller: Caller, name: str, lines: int) -> ConsoleText:
         """The last lines of its console, asked of its site now."""
         async with self._database.read() as tx:
-            row = await self._own(tx, caller, name)
+            row = await own_machine(tx, caller, name)
         if row.place is None or Phase(row.phase) in (Phase.WAITING, Phase.DELETED):
             raise Fault(errors.NOT_NOW, f"{name} is {row.phase}: it has no console.")
         try:
@@ -370,7 +370,7 @@ class MachineService:
     async def explain(self, caller: Caller, name: str) -> MachineExplanation:
         """Why it is where it is, and as it is."""
         async with self._database.read() as tx:
-            row = await self._own(tx, caller, name)
+            row = await own_machine(tx, caller, name)
             timeline = await self._events.timeline(tx, subject_of(row.id), 30)
             volumes = await volume_store.of_machine(tx, row.id)
         return explain.machine(row, volumes, timeline, self._clock.now())
@@ -389,10 +389,10 @@ class MachineService:
         """Write what is wanted of it, where its site can do that and it is in a state for it."""
         now = self._clock.now()
         async with self._database.read() as tx:
-            row = await self._own(tx, caller, name)
+            row = await own_machine(tx, caller, name)
         await self._check_can(row, can, verb)
         async with self._database.begin() as tx:
-            row = await self._own(tx, caller, name, lock=True)
+            row = await own_machine(tx, caller, name, lock=True)
             if Phase(row.phase) not in only_in or row.wanted == Wanted.DELETED:
                 hint = f"hansa machine explain {name}"
                 raise Fault(errors.NOT_NOW, f"{name} is {row.phase}: it cannot {verb} now.", hint=hint)
@@ -414,13 +414,6 @@ class MachineService:
         if can not in able_to.can or not isinstance(driver, PROTOCOLS[can]):
             raise Fault(errors.UNABLE, f"Machines at {row.place.partition('/')[0]} cannot {verb}.", hint=able_to.note)
 
-    async def _own(self, tx: Tx, caller: Caller, name: str, *, lock: bool = False) -> Any:
-        row = await store.find(tx, caller.user_id, name, lock=lock) if caller.pilot is None else None
-        if row is None:
-            hint = "hansa machine list"
-            raise Fault(errors.NOT_FOUND, f"There is no machine {name[:80]} of yours.", hint=hint)
-        return row
-
     async def _record(
         self, tx: Tx, caller: Caller, row: Any, reason: str, message: str, actor: str | None = None
     ) -> None:
@@ -435,6 +428,15 @@ class MachineService:
             {"name": row.name},
         )
         await self._events.record(tx, event)
+
+
+async def own_machine(tx: Tx, caller: Caller, name: str, *, lock: bool = False) -> Any:
+    """The row of a machine of the caller's, by name or id. Raises Fault ``machines.not_found``."""
+    row = await store.find(tx, caller.user_id, name, lock=lock) if caller.pilot is None else None
+    if row is None:
+        hint = "hansa machine list"
+        raise Fault(errors.NOT_FOUND, f"There is no machine {name[:80]} of yours.", hint=hint)
+    return row
 
 
 def _check(new: NewMachine) -> None:

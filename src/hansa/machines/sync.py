@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
+
 from hansa.images import store as image_store
 from hansa.images.depot import Depot
 from hansa.images.formats import Format
 from hansa.images.service import ImageService
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
-from hansa.kernel.errors import Permanent, Temporary
+from hansa.kernel.errors import DriverError, Permanent, Temporary
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Queue, Settle, Settled, Tuning
 from hansa.kernel.status import Party
 from hansa.machines import sync_places
 from hansa.machines import sync_store as store
-from hansa.machines.drivers.base import Image, Images, Machines, Progress, Why, able
+from hansa.machines.drivers.base import Image, Images, Keeps, Machines, Progress, Why, able, base_of
 from hansa.machines.places import Drivers, Holder
 from hansa.machines.sync_model import (
     REMOVE,
@@ -34,11 +36,13 @@ from hansa.machines.sync_model import (
 )
 from hansa.sites.service import LOCAL
 
+log = structlog.get_logger(__name__)
 TUNING = Tuning(concurrency=4, act_s=6 * 3600.0)
 """An upload may take hours; its lease is renewed meanwhile."""
 EVERY_S = 15.0
 _STAYS = timedelta(minutes=1)
 _RETRY, _SELDOM = timedelta(hours=1), timedelta(days=1)
+_TIDY = timedelta(hours=1)
 _LOOK_FOR_CREDENTIAL = timedelta(minutes=10)
 _LEAVES = "No machine is started of it there any more; it goes when none needs it."
 _COMES_BACK = "It is wanted again, and will be made sure of."
@@ -78,13 +82,32 @@ class SyncRoom:
         self._depot = depot
         self._images = images
         self._drivers = drivers
+        self._tidied = clock.now()
 
     async def run(self) -> None:
         """Write down what belongs where, as soon as that changes and again and again."""
         with self._database.bells.listen(image_store.TOPIC) as bell:
             while True:
                 await self.plan()
+                await self.tidy()
                 await bell.wait(EVERY_S)
+
+    async def tidy(self) -> None:
+        """Remove from this computer what nothing may be started of any more, and no machine uses; now and then."""
+        now = self._clock.now()
+        if now - self._tidied < _TIDY:
+            return
+        self._tidied = now
+        async with self._database.read() as tx:
+            sums = await store.checksums(tx)
+        kept = {base_of(Image(one)) for one in sums}
+        for name, driver in self._drivers.local.items():
+            try:
+                gone = [one for one in await driver.bases() if one not in kept] if isinstance(driver, Keeps) else []
+                for one in gone:
+                    await driver.remove_base(one)  # type: ignore[attr-defined]
+            except DriverError as error:  # the next time
+                log.warning("images.not_tidied", driver=name, error=str(error))
 
     async def plan(self) -> None:
         """Rows for what belongs somewhere and is not known yet; what no longer belongs there is to go."""

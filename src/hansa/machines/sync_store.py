@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.images import store as image_store
+from hansa.images.model import Phase as ImagePhase
 from hansa.kernel.database import Moment, Tx, metadata
 from hansa.kernel.ids import new_id
 from hansa.kernel.reconcile import reconcile_columns
@@ -95,6 +96,16 @@ async def named_versions(tx: Tx, ids: Iterable[str]) -> dict[str, Any]:
     about = (images.c.name.label("image"), images.c.scope, images.c.visibility)
     query = sa.select(table, *about).join(images, images.c.id == table.c.image_id)
     return {row.id: row for row in (await tx.execute(query.where(table.c.id.in_(list(ids))))).all()}
+
+
+async def checksums(tx: Tx) -> set[str]:
+    """Of all versions that may be started, or may become so."""
+    table = image_store.versions
+    query = sa.select(table.c.sha256, table.c.checksum).where(
+        table.c.phase.not_in([one for one in ImagePhase if one.is_final])
+    )
+    rows = (await tx.execute(query)).all()
+    return {f"sha256:{row.sha256}" for row in rows if row.sha256} | {row.checksum for row in rows if row.checksum}
 
 
 async def endpoints(tx: Tx) -> Sequence[Any]:

@@ -198,3 +198,26 @@ class MachinePlan:
     vo: str | None
     places: list[PlannedPlace]
     refused: list[RefusedPlace]
+
+
+@dataclass(frozen=True)
+class MachineUsage:
+    """What a machine used over its time, where its provider tells: stretches, the older ones longer.
+
+    Rates are means of a stretch, memory is the most that was seen in it; a list is missing where nobody counts it.
+    Where there are no stretches, ``message`` says why.
+    """
+
+    machine: str
+    cores_asked: int
+    memory_asked_mib: int
+    started: datetime | None = None
+    """Of the first stretch."""
+    ends_s: list[float] = field(default_factory=list)
+    """When each stretch ends, in seconds since then."""
+    cores: list[float] = field(default_factory=list)
+    """Busy ones."""
+    memory_mib: list[float] = field(default_factory=list)
+    read_mib_s: list[float] | None = None
+    written_mib_s: list[float] | None = None
+    message: str = ""

@@ -76,11 +76,11 @@ class Agent:
         self._places = places
         self._clock = clock
         self._rng = rng or random.Random()
-        self._hidden_files = (*hidden_files, config.token_file)
+        self._hidden_files = (*hidden_files, config.token_file, places.key)
         cpus, is_bound = choose_cpus(config)
         ends_at = None if config.wall_time_s is None else clock() + config.wall_time_s
         self.core = Core(cpus, config.memory_mib, config.gpus, ends_at)
-        self._endpoint = Endpoint(config.urls, config.pilot, config.token_file, config.ca_file)
+        self._endpoint = Endpoint(config.urls, config.pilot, config.token_file, config.ca_file, places.key)
         self._cache = Cache(places.cache, lambda digest: self._endpoint.path(f"files/{digest}"))
         self._store, below = store_root(os.environ), read_only_roots(os.environ)
         self._keep = [places.tasks, *self._store_places(config, below)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import stat
 from typing import Any, Dict
 
@@ -51,6 +53,29 @@ def read_token(path: str) -> str:
     return token
 
 
+def make_key(path: str) -> None:
+    """Make the pilot's key, unless it is there: what its token is bound to at its first word.
+
+    It never was anywhere else, so that a copy of the token alone, from wherever, is good for nothing.
+    """
+    with contextlib.suppress(FileExistsError):
+        temporary = f"{path}.{os.getpid()}"
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
+            stream.write(secrets.token_urlsafe(32))
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(temporary, path)  # whole or not at all, and never in the place of one that was told
+        finally:
+            os.unlink(temporary)
+
+
+def read_bearer(token_file: str, key_file: str) -> str:
+    """What the pilot shows the server: its token, and its key where it has one. ConfigError as in read_token."""
+    token = read_token(token_file)
+    return f"{token}~{read_token(key_file)}" if key_file else token
+
+
 def _read_private(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as stream:
@@ -73,6 +98,10 @@ class Places:
     @property
     def lock(self) -> str:
         return os.path.join(self.root, "pilot.lock")
+
+    @property
+    def key(self) -> str:
+        return os.path.join(self.root, "key")
 
     @property
     def log(self) -> str:

@@ -37,6 +37,9 @@ class Phase(enum.Enum):
     ENDED = "ended"  # its process is gone, or never was
 
 
+_NOT_STARTED = (Phase.WAITING, Phase.PARKED, Phase.FETCHING)
+
+
 class SetupPhase(enum.Enum):
     """A job's setup command on this pilot."""
 
@@ -244,6 +247,9 @@ class Core:
                 arrivals.dropped.append(number)
         if reply.stop is not None:
             self.draining = True
+            for task in list(self.tasks.values()):  # what has not started is given back: others can run it
+                if task.phase in _NOT_STARTED:
+                    self._stop(task, NODE, "not started: its pilot was told to end", now, arrivals)
         arrivals.channels.extend(reply.channels)
         return arrivals
 
@@ -466,7 +472,7 @@ class Core:
     def _stop(self, task: Task, outcome: str, message: str, now: float, arrivals: Arrivals) -> None:
         if task.phase is Phase.ENDED:
             return
-        if task.phase in (Phase.WAITING, Phase.PARKED, Phase.FETCHING):
+        if task.phase in _NOT_STARTED:
             arrivals.refusals.append(self._refuse(task, outcome, message))
             for parked in (task.job.parked, task.job.image_parked):
                 if task in parked:

@@ -16,7 +16,7 @@ from typing import List, Optional, Sequence, TextIO
 
 from . import linux
 from .agent import Agent
-from .config import ConfigError, Places, load_config, read_token
+from .config import ConfigError, Places, load_config, make_key, read_token
 from .journal import directories_in
 from .protocol import PilotConfig
 from .workers import remove_tree
@@ -55,6 +55,7 @@ def _serve(config: PilotConfig, places: Places, config_path: str) -> int:
         linux.forbid_inspection()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(places.ended)
+    make_key(places.key)
     _clear_tasks(places)
     _log.info("pilot %s begins as process %d", config.pilot, os.getpid())
     reason = "fault: it failed"

@@ -17,8 +17,6 @@ import time
 import uuid
 from typing import BinaryIO, Callable, Optional, Union
 
-from .config import read_token
-
 FIRST_LOOK_S = 0.005
 LONGEST_LOOK_S = 0.25
 HEARTBEAT = "alive"
@@ -68,16 +66,16 @@ class Spool:
             os.makedirs(path, mode=0o700, exist_ok=True)
 
     def ask(
-        self, method: str, path: str, token_file: str, body: Union[bytes, BinaryIO, None], timeout_s: Optional[float]
+        self, method: str, path: str, token: str, body: Union[bytes, BinaryIO, None], timeout_s: Optional[float]
     ) -> Answer:
         """Send a request and wait for its answer; without ``timeout_s``, as long as the relay lives."""
-        name = self.leave(method, path, token_file, body)
+        name = self.leave(method, path, token, body)
         try:
             return self._await(name, timeout_s)
         finally:
             self._withdraw(name)
 
-    def leave(self, method: str, path: str, token_file: str, body: Union[bytes, BinaryIO, None]) -> str:
+    def leave(self, method: str, path: str, token: str, body: Union[bytes, BinaryIO, None]) -> str:
         """Write a request and do not wait: it is carried when somebody comes."""
         name = f"{self._pilot}-{uuid.uuid4().hex}"
         place = os.path.join(self._out, name)
@@ -89,7 +87,7 @@ class Spool:
             stream.flush()
             size = os.fstat(stream.fileno()).st_size
         head = {"id": name, "pilot": self._pilot, "method": method, "path": path, "size": size}
-        head["token"] = read_token(token_file)
+        head["token"] = token
         write_whole(place + ".json", json.dumps(head).encode())
         return name
 

@@ -10,7 +10,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, Optional, Sequence, Union
 
-from .config import ConfigError, read_token
+from .config import ConfigError, read_bearer
 from .spool import SCHEME, Answer, NoAnswer, Spool
 
 CONNECT_TIMEOUT_S = 15.0
@@ -46,6 +46,12 @@ class Endpoint:
     pilot: str
     token_file: str
     ca_file: Optional[str] = None
+    key_file: str = ""
+    """Of the key that the token is bound to; nothing: the token alone."""
+
+    def bearer(self) -> str:
+        """What is shown to the server; read anew, for it may have been renewed. ConfigError: it cannot be read."""
+        return read_bearer(self.token_file, self.key_file)
 
     def path(self, rest: str) -> str:
         """The path of one of this pilot's resources, below each of ``urls``."""
@@ -60,7 +66,7 @@ class Transport:
         self._place = 0
         self._connection: Optional[http.client.HTTPConnection] = None
         self._prefix = ""
-        self._token = read_token(endpoint.token_file)
+        self._token = endpoint.bearer()
 
     def post(self, path: str, body: bytes, timeout_s: float) -> bytes:
         """POST JSON and give back the body of a 200."""
@@ -190,7 +196,7 @@ class Transport:
     def _read_token_again(self) -> None:
         """A server may have renewed the token in its file: then a 401 is worth another try."""
         try:
-            token = read_token(self._endpoint.token_file)
+            token = self._endpoint.bearer()
         except ConfigError:
             return
         if token != self._token:
@@ -233,7 +239,7 @@ class SpoolTransport:
     def leave(self, path: str, body: bytes) -> bool:
         """POST and do not wait: whoever comes later carries it. True: it will be."""
         try:
-            self._spool.leave("POST", path, self._endpoint.token_file, body)
+            self._spool.leave("POST", path, self._endpoint.bearer(), body)
         except (OSError, ConfigError):
             return False
         return True
@@ -247,7 +253,7 @@ class SpoolTransport:
 
     def _ask(self, method: str, path: str, body: Union[bytes, BinaryIO, None], timeout_s: Optional[float]) -> Answer:
         try:
-            return self._spool.ask(method, path, self._endpoint.token_file, body, timeout_s)
+            return self._spool.ask(method, path, self._endpoint.bearer(), body, timeout_s)
         except (NoAnswer, OSError, ValueError, ConfigError) as error:
             raise Unreachable(str(error) or type(error).__name__) from error
 

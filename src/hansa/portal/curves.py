@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hansa.jobs.wire import JobUsage, TaskUsage, UsageSpread
+from hansa.machines.wire import MachineUsage
 
 FLOOR = 99.0
 CEILING = 3.0
 """Of a picture that is 100 high: lines at its edges would be cut in half."""
+HOUR_S = 3600.0
+Lane = tuple[str, str, Sequence[float] | None, float]
+"""Name, unit, values of stretches, and what was asked for, or 0."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,14 @@ def number(value: float) -> str:
     """
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
+    if value < 0.01:
+        return f"{value:.1g}" if value >= 0.0001 else "0"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def curves_of(usage: TaskUsage) -> Curves:
     """What a task used; nothing where it has no stretches."""
-    lanes: list[tuple[str, str, Sequence[float] | None, float]] = [
+    lanes: list[Lane] = [
         ("cores", "", usage.cores, usage.cores_asked),
         ("memory", "MiB", usage.memory_mib, usage.memory_asked_mib),
         ("written", "MiB/s", usage.written_mib_s, 0),
@@ -85,15 +91,33 @@ def curves_of(usage: TaskUsage) -> Curves:
         ("gpus", "", usage.gpus, usage.gpus_asked),
         ("gpu_memory", "MiB", usage.gpu_memory_mib, 0),
     ]
-    return curves(lanes, usage.every_s, usage.span_s)
+    ends = [min(usage.span_s, (place + 1) * usage.every_s) for place in range(len(usage.cores))]
+    return curves(lanes, ends)
 
 
-def curves(lanes: Sequence[tuple[str, str, Sequence[float] | None, float]], every_s: float, span_s: float) -> Curves:
-    """Lanes are (name, unit, values of stretches, what was asked for or 0); those without values are left out."""
-    count = max((len(values) for _, _, values, _ in lanes if values), default=0)
-    ends = tuple(min(span_s, (place + 1) * every_s) for place in range(count))
-    drawn = [curve(name, unit, values, ends, asked) for name, unit, values, asked in lanes if values]
-    return Curves(ends, tuple(drawn))
+def curves_of_machine(usage: MachineUsage) -> tuple[Curves, Curves]:
+    """What a machine used in the last hour, and in all its time; the second has nothing where that is not longer."""
+    starts = [0.0, *usage.ends_s][: len(usage.ends_s)]
+    first = next((n for n, end in enumerate(usage.ends_s) if end > usage.ends_s[-1] - HOUR_S), 0)
+    lanes: list[Lane] = [
+        ("cores", "", usage.cores, usage.cores_asked),
+        ("memory", "MiB", usage.memory_mib, usage.memory_asked_mib),
+        ("written", "MiB/s", usage.written_mib_s, 0),
+        ("read", "MiB/s", usage.read_mib_s, 0),
+    ]
+    late: list[Lane] = [(name, unit, values[first:] if values else None, asked) for name, unit, values, asked in lanes]
+    begin = starts[first] if starts else 0.0
+    return curves(late, [end - begin for end in usage.ends_s[first:]]), curves(lanes if first else [], usage.ends_s)
+
+
+def curves(lanes: Sequence[Lane], ends: Sequence[float]) -> Curves:
+    """Lanes without values are left out, and of those that nobody asks for those in which nothing happened."""
+    drawn = [
+        curve(name, unit, values, ends, asked)
+        for name, unit, values, asked in lanes
+        if values and (asked or max(values) > 0)
+    ]
+    return Curves(tuple(ends) if drawn else (), tuple(drawn))
 
 
 def curve(name: str, unit: str, values: Sequence[float], ends: Sequence[float], asked: float) -> Curve:

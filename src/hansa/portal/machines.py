@@ -14,16 +14,19 @@ from hansa.identity.vos import VoService
 from hansa.images.service import ImageService
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.machines.meter_service import MeterService
 from hansa.machines.model import Phase
 from hansa.machines.service import MachineService
 from hansa.machines.store import Column, Search
 from hansa.machines.wire import DAY_S, Machine, MachineChange, MachinePlan, Reboot, Resize
 from hansa.portal import machine_form
+from hansa.portal.curves import curves_of_machine
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.snippets import of_call
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
+Meters = Annotated[MeterService, Depends(provided(MeterService))]
 Machines = Annotated[MachineService, Depends(provided(MachineService))]
 Images = Annotated[ImageService, Depends(provided(ImageService))]
 Sites = Annotated[SiteService, Depends(provided(SiteService))]
@@ -137,13 +140,20 @@ async def _step(
 
 
 @router.get("/machines/{machine}")
-async def show_machine(machine: Name, visit: Reader, machines: Machines, portal: Pages) -> Response:
+async def show_machine(machine: Name, visit: Reader, machines: Machines, meters: Meters, portal: Pages) -> Response:
     """One machine: how it is, how to reach it, and what has happened."""
     found = await machines.get(visit.caller, machine)
     explained = await machines.explain(visit.caller, machine)
-    template = "machines/_state.html" if visit.is_live else "machines/show.html"
+    usage = await meters.usage(visit.caller, found.id)
     return portal.page(
-        visit, template, machine=found, explained=explained, ssh=ssh_command(found), sizes=machine_form.sizes()
+        visit,
+        "machines/_state.html" if visit.is_live else "machines/show.html",
+        machine=found,
+        explained=explained,
+        ssh=ssh_command(found),
+        sizes=machine_form.sizes(),
+        usage=usage,
+        curves=curves_of_machine(usage),
     )
 
 

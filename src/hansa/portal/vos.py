@@ -120,7 +120,9 @@ async def act_on_vo(
             await vos.add_group(caller, vo, form.get("group", "").strip()[:200])
         case "policy":
             registries = None if form.get("any_registry") else _words(form, "registries")
-            await endorsing.set_policy(caller, vo, ImagePolicy(bool(form.get("site_images")), registries))
+            before = await endorsing.policy(caller, vo)
+            wanted = ImagePolicy(bool(form.get("site_images")), registries, before.public_list)
+            await endorsing.set_policy(caller, vo, wanted)
         case "suspend":
             await vos.suspend(caller, vo, why, suspended=True)
         case "resume":

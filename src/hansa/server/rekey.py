@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hansa.identity.authority import rewrap_authority
 from hansa.identity.keys import rewrap_keys
+from hansa.images.publishing import rewrap_list_signer
 from hansa.jobs.registry_logins import rewrap_registry_logins
 from hansa.kernel.database import open_database
 from hansa.kernel.errors import MASTER_KEY, Fault
@@ -45,6 +46,7 @@ async def _rewrap(home: Home) -> int:
             vault = home.vault()
             keys = await rewrap_keys(tx, vault)
             sites = await rewrap_authority(tx, vault) + await rewrap_credentials(tx, vault)
+            keys += await rewrap_list_signer(tx, vault)
             return keys + sites + await rewrap_registry_logins(tx, vault)
     finally:
         await database.close()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -32,6 +32,7 @@ from hansa.images.controller import TUNING as IMAGE_TUNING
 from hansa.images.controller import VersionRoom, expire_endorsements
 from hansa.images.depot import Depot
 from hansa.images.endorsing import EndorsementService
+from hansa.images.publishing import PublishedLists
 from hansa.images.service import ImageService
 from hansa.images.sources import Sources
 from hansa.images.subscriptions import SubscriptionRoom
@@ -45,26 +46,32 @@ from hansa.jobs.enrolment import EnrolService, Tickets
 from hansa.jobs.exchange import ExchangeService
 from hansa.jobs.files import FileService
 from hansa.jobs.logs import LogStore
-from hansa.jobs.measured import measured, started_since
+from hansa.jobs.measured import measured
+from hansa.jobs.measured import started_since as pilots_since
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
 from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.retention import Retention
 from hansa.jobs.service import JobService
+from hansa.jobs.steered import Steered
 from hansa.jobs.timers import Timers
 from hansa.jobs.usage import UsageService
 from hansa.kernel import idempotency
 from hansa.kernel.clock import Clock, SystemClock
-from hansa.kernel.database import Database
+from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import EventLog
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import Settings
 from hansa.machines import local as local_machines
+from hansa.machines.canaries import CanaryStarters, MachineCanaries
+from hansa.machines.canaries import started_since as machines_since
 from hansa.machines.controller import TUNING as MACHINE_TUNING
 from hansa.machines.controller import MachineRoom
 from hansa.machines.libcloud_site import build as build_libcloud
+from hansa.machines.meter_service import MeterService
+from hansa.machines.meter_store import forget as forget_meters
 from hansa.machines.openstack_site import OpenstackSites
 from hansa.machines.places import Equip, Holder, SiteDrivers
 from hansa.machines.service import Limits, MachineService
@@ -78,6 +85,7 @@ from hansa.machines.sync_service import SyncService
 from hansa.machines.volume_controller import VolumeRoom
 from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_store import forget_deleted as forget_volumes
+from hansa.machines.watch import MachineWatch
 from hansa.placement.service import PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
@@ -136,15 +144,19 @@ class Rooms:
     program: NodeProgram
     places: EndpointPlaces
     demand: Demand
+    steered: Steered
     timers: Timers
     retention: Retention
     images: ImageService
     endorsing: EndorsementService
+    image_lists: PublishedLists
     machines: MachineService
     volumes: VolumeService
     snapshots: SnapshotService
     sync: SyncRoom
     image_places: SyncService
+    machine_watch: MachineWatch
+    meters: MeterService
     machine_drivers: SiteDrivers
     engines: dict[str, Engine[Any, Any, Any, Any]]
     """What makes the world follow, by the name of the room's queue."""
@@ -163,6 +175,7 @@ class Rooms:
                     await engine.queue.take_over(tx, self.clock.now())
         loops: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("demand", self.demand.run),
+            ("steered", self.steered.run),
             ("timers", self.timers.run),
             ("retention", self.retention.run),
             *((name, engine.run) for name, engine in self.engines.items()),
@@ -170,6 +183,7 @@ class Rooms:
             ("image-sync", self.sync.run),
             ("sequencer", self.events.run_sequencer),
             ("house-keeping", self._keep_house),
+            ("machine-watch", self.machine_watch.run),
         ]
         self._tasks = [asyncio.create_task(_loop(name, run), name=name) for name, run in loops]
 
@@ -213,6 +227,7 @@ class Rooms:
                 old = self.clock.now() - timedelta(days=self.settings.machines.history_days)
                 await forget_deleted(tx, old)
                 await forget_volumes(tx, old)
+                await forget_meters(tx, old)
             await self.reports.forget()
             await self.channels.forget()
             await asyncio.sleep(_HOUSE_KEEPING_S)
@@ -284,11 +299,16 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     sources = Sources(settings.images.limit_bytes, egress.allow)
     images = ImageService(database, events, clock, depot, settings.images)
     openstack_sites = OpenstackSites()
+    builders = {"openstack": openstack_sites.build, "libcloud": build_libcloud}
+    start_s = settings.machines.start_s
+    canaries_of = CanaryStarters(
+        {name: MachineCanaries(database, clock, kind_of(name), build, start_s) for name, build in builders.items()}
+    )
     machine_drivers = SiteDrivers(
         database,
         vault,
         egress,
-        {"openstack": openstack_sites.build, "libcloud": build_libcloud},
+        builders,
         local_machines.drivers(settings.machines, home.path / "machines"),
         _equip(tokens),
         openstack_sites.close,
@@ -312,9 +332,19 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
     places = EndpointPlaces(
         local, database, sites, program, home.pilot_urls, home.issuer, egress, sockets, ca_file, machine_batch
     )
+    endorsing = EndorsementService(database, events, clock, images, home.url)
     sync = SyncRoom(database, events, clock, depot, images, machine_drivers)
     endpoints = EndpointRoom(
-        kind_of, events, clock, vault, settings.sites, egress, sockets, tokens, started_since=started_since
+        kind_of,
+        events,
+        clock,
+        vault,
+        settings.sites,
+        egress,
+        sockets,
+        tokens,
+        started_since=_started_since,
+        canaries_of=canaries_of,
     )
     engines: list[Engine[Any, Any, Any, Any]] = [
         Engine(database, clock, grants),
@@ -351,7 +381,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
         accounting=AccountingService(database, home.url),
         registry=registry,
-        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens),
+        checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens, canaries_of),
         own_sites=OwnSiteService(registry, database, clock, sockets, is_embedded=home.is_embedded),
         egress=egress,
         files=files,
@@ -378,20 +408,29 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         program=program,
         places=places,
         demand=Demand(database, events, clock, sites, settings.job.share_half_life_s, authority),
+        steered=Steered(database, events, clock),
         timers=Timers(database, events, clock),
         retention=Retention(database, clock, files, logs, settings.retention),
         images=images,
-        endorsing=EndorsementService(database, events, clock, images, home.url),
+        endorsing=endorsing,
+        image_lists=PublishedLists(database, clock, vault, images, endorsing, home.url),
         machines=machines,
         enrolments=EnrolService(database, events, clock, identity, tickets, program, home.pilot_urls(), settings.job),
         volumes=VolumeService(database, events, clock, machine_drivers, sites, vos, authority),
         snapshots=SnapshotService(database, events, clock, machine_drivers, authority),
+        machine_watch=MachineWatch(database, clock, machine_drivers),
+        meters=MeterService(database, machine_drivers),
         machine_drivers=machine_drivers,
         sync=sync,
         image_places=SyncService(database),
         engines={engine.queue.name: engine for engine in engines},
         ends=ends,
     )
+
+
+async def _started_since(tx: Tx, site: str, endpoint_id: str, since: datetime) -> bool:
+    """Whether anything was started there: a pilot, or a machine."""
+    return await pilots_since(tx, site, endpoint_id, since) or await machines_since(tx, site, endpoint_id, since)
 
 
 def _equip(tokens: SiteTokens) -> Equip:

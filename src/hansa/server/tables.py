@@ -9,6 +9,7 @@ import hansa.images.store
 import hansa.jobs.tables
 import hansa.kernel.events
 import hansa.kernel.idempotency
+import hansa.machines.meter_store
 import hansa.machines.store
 import hansa.machines.sync_store
 import hansa.machines.volume_store

@@ -1,7 +1,10 @@
-"""Canaries: the smallest job that a site can run, really started now and then where the site agreed. All pure.
+"""Canaries: the smallest thing that a site can run, really started now and then where the site agreed. All pure.
 
 A canary tells what no list tells: that work starts, and how long that takes. One is due where nothing else was started
 for a while, and again soon after one that failed. Two in a row that fail are a finding of the probe, until one runs.
+
+How one ended is written down before what it left is removed, so that whatever breaks off in between, it is removed and
+not started again.
 """
 
 from __future__ import annotations
@@ -33,6 +36,11 @@ class Canary:
     """In a row."""
     message: str = ""
     """How the last one ended."""
+    vo: str | None = None
+    """As whom the one that is out was sent."""
+    ended: str | None = None
+    """How the one that is out ended, while what it left is removed; None: it goes on."""
+    waited_s: float | None = None
 
     def store(self) -> dict[str, Any]:
         return {
@@ -41,6 +49,9 @@ class Canary:
             "again_at": self.again_at and self.again_at.isoformat(),
             "failures": self.failures,
             "message": self.message,
+            "vo": self.vo,
+            "ended": self.ended,
+            "waited_s": self.waited_s,
         }
 
     @classmethod
@@ -64,15 +75,20 @@ def operation(canary: Canary, seen: Finding, now: datetime, rules: Rules, *, may
         return None
     if canary.since is not None:
         is_late = now - canary.since > timedelta(seconds=rules.wait_s)
-        return WITHDRAW if is_late or not may_start else START
+        return WITHDRAW if is_late or not may_start or canary.ended else START
     is_due = canary.again_at is None or canary.again_at <= now
     return START if may_start and is_due else None
 
 
 def after(canary: Canary, sighting: Sighting, now: datetime, rules: Rules) -> Canary:
     """What to remember after a look at the canary that is out."""
+    since = canary.since or now
+    if sighting.is_over and sighting.leaves:
+        return replace(
+            canary, since=since, ended=sighting.state.value, message=sighting.message, waited_s=sighting.waited_s
+        )
     if not sighting.is_over:
-        return replace(canary, since=canary.since or now, message=sighting.message)
+        return replace(canary, since=since, message=canary.message if canary.ended else sighting.message)
     failures = canary.failures
     if sighting.state is State.RAN:
         failures = 0
@@ -80,6 +96,14 @@ def after(canary: Canary, sighting: Sighting, now: datetime, rules: Rules) -> Ca
         failures += 1
     wait_s = min(rules.every_s, LOOK_S * 2.0 ** min(failures, 20)) if failures else rules.every_s
     return Canary(canary.number + 1, None, now + timedelta(seconds=wait_s), failures, sighting.message)
+
+
+def withdrawn(canary: Canary) -> Sighting:
+    """What to say of a canary of which nothing is left: how it ended before, or that it was taken back."""
+    if canary.ended is not None:
+        return Sighting(State(canary.ended), canary.message, canary.waited_s)
+    said = "It waited so long that it was taken back, or the site takes no new work now."
+    return Sighting(State.WITHDRAWN, said)
 
 
 def overlaid(seen: Finding, canary: Canary | None) -> Finding:

@@ -11,7 +11,7 @@ from hansa.identity.model import Caller
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.kernel.settings import SiteSettings
 from hansa.sites.controller import discover, probe
-from hansa.sites.kinds.base import EndpointKind, HasCanaries, Target, parse_settings
+from hansa.sites.kinds.base import EndpointKind, StartsCanaries, Target, by_themselves, parse_settings
 from hansa.sites.model import VoAccess
 from hansa.sites.registry import SiteRegistry, Wanted
 from hansa.sites.tokens import SiteTokens
@@ -31,6 +31,7 @@ class CheckService:
         egress: EgressPolicy,
         sockets: Path | None = None,
         tokens: SiteTokens | None = None,
+        canaries_of: StartsCanaries = by_themselves,
     ) -> None:
         self._registry = registry
         self._kinds = kinds
@@ -38,6 +39,7 @@ class CheckService:
         self._egress = egress
         self._sockets = sockets
         self._tokens = tokens
+        self._canaries_of = canaries_of
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self, caller: Caller, new: NewSite) -> CheckReport:
@@ -60,9 +62,10 @@ class CheckService:
         async with self._turns:
             steps = await self._steps(kind, target, caller)
         requires = [Requires(need.group, need.what) for need in needs.requirements]
-        if policy.canaries and isinstance(kind, HasCanaries):
+        starter = self._canaries_of(kind)
+        if policy.canaries and starter is not None:
             hours = f"{self._settings.canary_s / 3600:g}"
-            said = f"{kind.canary_load}, where nothing else was started for {hours} hours (a canary, as agreed)."
+            said = f"{starter.canary_load}, where nothing else was started for {hours} hours (a canary, as agreed)."
             requires.append(Requires("load", said))
         return CheckedEndpoint(one.name, one.kind, one.url, steps, requires, needs.calls_per_hour)
 

@@ -31,11 +31,12 @@ from hansa.sites.kinds.base import (
     Answer,
     EndpointKind,
     Finding,
-    HasCanaries,
     Sighting,
     Stage,
+    StartsCanaries,
     State,
     Target,
+    by_themselves,
     parse_settings,
 )
 from hansa.sites.model import EVERYBODY, Health, Severity, Visibility, VoAccess
@@ -46,6 +47,8 @@ from hansa.sites.wire import Facts
 log = structlog.get_logger(__name__)
 DISCOVER = "discover"
 _MOST_BYTES = 4 * 1024 * 1024
+_SOON_S = 2.0
+"""After a discovery, where a canary is to be sent."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,21 @@ def rules_of(settings: SiteSettings) -> canaries.Rules:
 
 
 def decide(loaded: Loaded, seen: Finding, now: datetime, settings: SiteSettings) -> Act | Judged:
-    """What to do after a probe: ask what it has, if that is known no more; see to a canary; else judge it. Pure."""
+    """What to do after a probe: see to a canary that is out; ask what it has, if that is known no more; send a canary;
+    else judge it. Pure."""
     row = loaded.row
     finding = canaries.overlaid(seen, loaded.canary)
     verdict = health.judge(Health(row.phase), Damping.load(row.damping), finding.answer, now, settings.probe_s)
     is_due = row.discover_at is None or row.discover_at <= now
-    if is_due and seen.answer in (Answer.UP, Answer.UNKNOWN) and verdict.health.takes_work:
+    is_out = loaded.canary is not None and loaded.canary.since is not None
+    if is_due and not is_out and seen.answer in (Answer.UP, Answer.UNKNOWN) and verdict.health.takes_work:
         return Act(DISCOVER, "sites.discover")
     if loaded.canary is not None:
         rules = rules_of(settings)
         operation = canaries.operation(loaded.canary, seen, now, rules, may_start=loaded.may_start)
         if operation is not None:
-            return Act(operation, "sites.canary", {"number": loaded.canary.number})
+            vo = loaded.canary.vo if is_out else loaded.vos[0]
+            return Act(operation, "sites.canary", {"number": loaded.canary.number, "vo": vo})
     return Judged("sites.probed", now + timedelta(seconds=verdict.again_s), verdict, finding)
 
 
@@ -120,6 +126,7 @@ class EndpointRoom:
         tokens: SiteTokens | None = None,
         timer: Callable[[], float] = time.monotonic,
         started_since: StartedSince = _nothing_started,
+        canaries_of: StartsCanaries = by_themselves,
     ) -> None:
         self._kinds = kinds
         self._events = events
@@ -131,6 +138,7 @@ class EndpointRoom:
         self._tokens = tokens
         self._timer = timer
         self._started_since = started_since
+        self._canaries_of = canaries_of
 
     async def load(self, tx: Tx, key: str) -> Loaded | None:
         row = await store.get_endpoint(tx, key)
@@ -140,13 +148,13 @@ class EndpointRoom:
         target, broken = make_target(row, vos, self._vault, self._egress)
         target = replace(target, sockets=self._sockets)
         site = await store.get(tx, row.site)
-        if broken or site is None or not site.policy.get("canaries") or not self._has_canaries(row.kind):
-            return Loaded(row, target, tuple(vos) or (None,), broken)
-        canary = Canary.load(row.canary)
-        return Loaded(row, target, tuple(vos) or (None,), None, canary, await self._may_start(tx, site, row, canary))
-
-    def _has_canaries(self, kind: str) -> bool:
-        return isinstance(self._kinds(kind), HasCanaries)
+        loaded = Loaded(row, target, tuple(vos) or (None,), broken)
+        if broken or site is None or self._canaries_of(self._kinds(row.kind)) is None:
+            return loaded
+        canary = _canary_of(row, self._clock.now())
+        if not site.policy.get("canaries"):  # one that was sent before the site changed its mind is taken back
+            return replace(loaded, canary=canary) if canary.since is not None else loaded
+        return replace(loaded, canary=canary, may_start=await self._may_start(tx, site, row, canary))
 
     async def _may_start(self, tx: Tx, site: Any, row: Any, canary: Canary) -> bool:
         """A canary is new work as any other; and where one failed, another is sent whatever else was started."""
@@ -190,23 +198,25 @@ class EndpointRoom:
 
     async def _canary(self, loaded: Loaded, intent: Intent) -> Sighting:
         """Send it, look at it or take it back. What the site does to it is a sighting."""
-        kind = self._kinds(loaded.target.kind)
-        assert isinstance(kind, HasCanaries)  # noqa: S101 - load has looked, for the type checker
-        vo = loaded.vos[0]
+        starter, canary = self._canaries_of(self._kinds(loaded.target.kind)), loaded.canary
+        assert starter is not None  # noqa: S101 - load has looked, for the type checker
+        assert canary is not None  # noqa: S101
+        vo = intent.arguments["vo"]
         key = f"{loaded.row.id}-{intent.arguments['number']}"
         try:
             async with asyncio.timeout(self._settings.discover_timeout_s):
                 target = await self._equipped(loaded.target, vo)
                 if intent.operation == canaries.WITHDRAW:
-                    await kind.withdraw(target, vo, key)
-                    said = "It waited so long that it was taken back, or the site takes no new work now."
-                    return Sighting(State.WITHDRAWN, said)
-                return await kind.canary(target, vo, key)
+                    await starter.withdraw(target, vo, key)
+                    return canaries.withdrawn(canary)
+                return await starter.canary(target, vo, key)
         except TimeoutError:
             return Sighting(State.WAITS, f"Nothing was heard of a canary for {self._settings.discover_timeout_s:g} s.")
         except Temporary as error:
             return Sighting(State.WAITS, f"A canary can be neither sent nor seen now: {error}")
         except Permanent as error:
+            if intent.operation == canaries.WITHDRAW:  # what is there is not forgotten, whatever the site says
+                return Sighting(State.WAITS, f"A canary cannot be taken back: {error}")
             return Sighting(State.FAILED, str(error))
 
     async def _equipped(self, target: Target, vo: str | None) -> Target:
@@ -227,7 +237,10 @@ class EndpointRoom:
             canary = loaded.canary
             if not isinstance(outcome.result, Sighting):
                 await self._keep(tx, row, outcome.result, now)
+                if canary is not None and loaded.may_start and (canary.again_at is None or canary.again_at <= now):
+                    soon_s = _SOON_S
             elif canary is not None:
+                canary = replace(canary, vo=outcome.intent.arguments["vo"])
                 canary = await self._note_canary(tx, row, canary, outcome.result, now)
                 soon_s = canaries.LOOK_S if canary.since or canary.failures else soon_s
             finding = canaries.overlaid(outcome.seen, canary)
@@ -246,7 +259,7 @@ class EndpointRoom:
 
     async def _note_canary(self, tx: Tx, row: Any, canary: Canary, sighting: Sighting, now: datetime) -> Canary:
         """What was seen of it: remembered, and where it is over, kept for the site's rates and its history."""
-        if sighting.is_over:
+        if sighting.is_over and not sighting.leaves:
             await store.add_canary(
                 tx,
                 endpoint_id=row.id,
@@ -303,6 +316,14 @@ class EndpointRoom:
         whole = found.get(EVERYBODY)
         if isinstance(whole, Facts) and whole.capacity is not None:
             await store.update(tx, row.site, capacity=asdict(whole.capacity))
+
+
+def _canary_of(row: Any, now: datetime) -> Canary:
+    """What is remembered. Where a server died while it sent one, that one is out: its intent was written down."""
+    canary, intent = Canary.load(row.canary), row.intent or {}
+    if canary.since is None and intent.get("operation") == canaries.START:
+        return replace(canary, since=now, vo=intent["arguments"].get("vo"))
+    return canary
 
 
 def make_target(row: Any, vos: Mapping[str, VoAccess], vault: Vault, egress: EgressPolicy) -> tuple[Target, str | None]:

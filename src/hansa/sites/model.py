@@ -159,7 +159,20 @@ class SiteView:
     user_name: str = ""
 
 
-def site_refusals(site: SiteView, vo: str | None, work: Work) -> list[Refusal]:
+@dataclass(frozen=True)
+class Word:
+    """Of a site, for one user, only what its administrators say themselves: see the fields of :class:`SiteView`."""
+
+    name: str
+    policy: SitePolicy
+    drained: str | None
+    banned_user: str | None
+    banned_vos: Mapping[str, str]
+    user_id: str
+    user_name: str
+
+
+def site_refusals(site: SiteView | Word, vo: str | None, work: Work) -> list[Refusal]:
     """What speaks against new work of this user, for this VO, whichever endpoint it goes to. The site's word rules."""
     found: list[Refusal] = []
     if site.drained is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.secrets import Vault
 from hansa.kernel.status import Party
 from hansa.sites import egi, errors, store
+from hansa.sites.canaries import Canary
 from hansa.sites.kinds.base import kind_of, parse_settings
 from hansa.sites.model import Health, Visibility
 from hansa.sites.service import LOCAL, allow, credential_context, show_site
@@ -131,6 +132,7 @@ class SiteRegistry:
             if name == LOCAL:
                 hint = "Set local.enabled = false, and this computer is no site any more."
                 raise Fault(errors.FORBIDDEN, "The site local is this computer.", hint=hint)
+            _refuse_canaries(name, await store.endpoints_of(tx, [name]))
             message = f"{caller.name} removed it."
             await self._record(tx, caller, name, "gone", "sites.removed", message, Visibility(row.visibility))
             await store.delete(tx, name)
@@ -216,6 +218,7 @@ class SiteRegistry:
         names = {one.name for one in wanted}
         gone = [row.id for word, row in there.items() if word not in names]
         if gone:
+            _refuse_canaries(name, [row for word, row in there.items() if word not in names])
             await store.delete_endpoints(tx, gone)
         has_changed = bool(gone)
         vos: dict[str, list[Any]] = {}
@@ -277,6 +280,15 @@ class SiteRegistry:
     ) -> None:
         owner = caller.user_id if visibility is Visibility.OWNER else None
         await self._events.record(tx, Event(caller.actor, f"site/{name}", phase, reason, message, owner))
+
+
+def _refuse_canaries(site: str, rows: Iterable[Any]) -> None:
+    """Raises Fault ``sites.in_use`` where a canary is out at an endpoint that answers: it would be forgotten there."""
+    for row in rows:
+        if Canary.load(row.canary).since is not None and row.phase == Health.UP:
+            said = f"A canary is out at {site} ({row.name}), and only this server knows of it."
+            hint = f"hansa site drain {site} takes it back within a minute or two; then try again."
+            raise Fault(errors.IN_USE, said, hint=hint)
 
 
 async def user_id(tx: Tx, name: str) -> str:

@@ -22,6 +22,8 @@ from hansa.sites.wire import Admins, BanPage, BanView, DowntimePage, DowntimeVie
 ANNOUNCED = timedelta(hours=24)
 """A downtime that is announced so long before its start is a planned one (as in GOCDB)."""
 LONGEST = timedelta(days=366)
+TOPIC = "sites/steered"
+"""Is rung when a site's administrators have said something of who may work there."""
 
 
 class SteeringService:
@@ -36,14 +38,16 @@ class SteeringService:
         async with self._database.begin() as tx:
             row = await allow(tx, caller, name)
             await store.update(tx, name, policy=asdict(policy))
+            tx.ring(TOPIC)
             await self._record(tx, caller, row, "sites.policy_changed", f"{caller.name} changed the site's policy.")
             return await show_site(tx, caller, name, self._clock)
 
     async def drain(self, caller: Caller, name: str, why: str) -> Site:
-        """No new work. What runs goes on."""
+        """No new work. What runs goes on to its end: running pilots take no new tasks."""
         async with self._database.begin() as tx:
             row = await allow(tx, caller, name)
             await store.update(tx, name, drained=why)
+            tx.ring(TOPIC)
             said = f"{caller.name} lets no new work start there{': ' + why if why else '.'}"
             await self._record(tx, caller, row, "sites.drained", said)
             await refresh_site(tx, self._events, name, self._clock.now())
@@ -59,12 +63,13 @@ class SteeringService:
             return await show_site(tx, caller, name, self._clock)
 
     async def ban(self, caller: Caller, name: str, new: NewBan) -> BanView:
-        """Nothing new of this user, or VO."""
+        """Nothing new of this user, or VO. What runs ends by itself: running pilots take no new tasks."""
         now = self._clock.now()
         async with self._database.begin() as tx:
             row = await allow(tx, caller, name)
             who = await user_id(tx, new.who) if Ban(new.kind) is Ban.USER else new.who
             await store.insert_ban(tx, site=name, kind=new.kind, who=who, why=new.why, by=caller.name, since=now)
+            tx.ring(TOPIC)
             said = f"{caller.name} banned the {new.kind} {new.who}{': ' + new.why if new.why else '.'}"
             await self._record(tx, caller, row, "sites.banned", said)
             return BanView(new.kind, new.who, new.why, now, caller.name)

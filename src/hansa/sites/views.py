@@ -12,7 +12,7 @@ from hansa.kernel.status import Party, Status
 from hansa.kernel.wire import decode
 from hansa.sites import store
 from hansa.sites.kinds.base import sign_in_of
-from hansa.sites.model import Ban, Downtime, EndpointView, Health, Severity, SiteView, Visibility, VoAccess
+from hansa.sites.model import Ban, Downtime, EndpointView, Health, Severity, SiteView, Visibility, VoAccess, Word
 from hansa.sites.wire import (
     Access,
     Capacity,
@@ -92,6 +92,22 @@ def site_view(rows: Rows, row: Any, user_id: str, user_name: str, vos: Collectio
         user_id=user_id,
         user_name=user_name,
     )
+
+
+async def words(tx: Tx, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Word]:
+    """The word of sites on users, by (site, id of the user); without sites that are gone."""
+    rows = {row.name: row for row in await store.get_many(tx, sorted({site for site, _ in pairs}))}
+    bans = await store.bans_of(tx, rows)
+    found: dict[tuple[str, str], Word] = {}
+    for site, user_id in pairs:
+        if (row := rows.get(site)) is None:
+            continue
+        policy, here = policy_of(row), [one for one in bans if one.site == site]
+        name = await store.name_of_user(tx, user_id) if policy.users is not None else user_id
+        users = [one.why for one in here if one.kind == Ban.USER and one.who == user_id]
+        vos = {one.who: one.why for one in here if one.kind == Ban.VO}
+        found[site, user_id] = Word(site, policy, row.drained, users[0] if users else None, vos, user_id, name)
+    return found
 
 
 def _endpoint_view(rows: Rows, row: Any, vos: Collection[str]) -> EndpointView:

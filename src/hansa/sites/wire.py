@@ -71,8 +71,8 @@ class SitePolicy:
     pilots: bool = True
     """Whether pilots, which run the tasks of jobs, may start here."""
     canaries: bool = False
-    """Whether the smallest job may be started now and then, where nothing else was, to see whether jobs start: at
-    endpoints of kind ``slurm`` and ``ssh``. Machines are never started for it."""
+    """Whether the smallest job (at endpoints of kind ``slurm`` and ``ssh``) or the smallest machine (``openstack``,
+    ``libcloud``) may be started now and then, where nothing else was, to see whether things start."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,10 @@ class VmImage:
     digest: str = ""
     min_disk_gib: int = 0
     min_memory_mib: int = 0
+    is_public: bool = False
+    """Whether the site offers it to all of its users."""
+    size_bytes: int = 0
+    """0: not known."""
 
 
 @dataclass(frozen=True)

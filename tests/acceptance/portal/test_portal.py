@@ -139,6 +139,15 @@ def test_what_a_task_uses_is_drawn_while_it_runs(world: World, open_page: Open) 
         assert stranger.get(f"/jobs/{job}/usage").status_code == 404
 
 
+def test_what_a_machine_uses_is_drawn(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.goto(f"{world.url}/machines/kept")
+    expect(page.locator("#use figure.curve svg path").first).to_be_visible(timeout=180_000)  # it comes by itself
+    expect(page.locator("#use")).to_contain_text("Busy cores")
+    expect(page.locator("#use")).to_contain_text("asked for")
+    assert len(world.api.get("/machines/kept/usage").json()["cores"]) >= 1
+
+
 def test_html_in_names_and_logs_is_text(world: World, open_page: Open) -> None:
     page = open_page()
     for path in ("/", "/jobs", f"/jobs/{world.done}", f"/jobs/{world.done}/log", f"/search?q={world.done}"):

@@ -24,16 +24,18 @@ from hansa.images.controller import VersionRoom
 from hansa.images.depot import Depot
 from hansa.images.endorsing import EndorsementService
 from hansa.images.formats import Format
+from hansa.images.publishing import PublishedLists, rewrap_list_signer
 from hansa.images.service import ImageService
 from hansa.images.sources import Sources, allow_all
-from hansa.images.subscriptions import SubscriptionRoom
+from hansa.images.subscriptions import SubscriptionRoom, read_list
 from hansa.images.wire import ImagePolicy, NewEndorsement, NewImage, NewSubscription, NewVersion, VmImage
 from hansa.kernel.clock import ManualClock
 from hansa.kernel.database import Database
-from hansa.kernel.errors import Fault
+from hansa.kernel.errors import Fault, Permanent
 from hansa.kernel.events import EventLog
 from hansa.kernel.ids import new_id
 from hansa.kernel.reconcile import Engine
+from hansa.kernel.secrets import Vault
 from hansa.kernel.settings import ImageSettings
 from hansa.node.containers.web import WebSettings
 from tests.support.files_over_http import Files, serve_files
@@ -481,3 +483,71 @@ async def test_a_small_image_that_unpacks_to_a_disk_full_is_stopped(
     assert code_of(fault) == "images.bad_content"
     (kept,) = (world.depot.path("0" * 64).parent).iterdir()
     assert kept.name == image.versions[0].sha256, "nothing is left of what was written"
+
+
+async def test_a_list_that_is_renewed_brings_its_images_back_but_not_what_was_withdrawn_here(world: World) -> None:
+    publish(world, listed(world, "one", "two"))
+    await follow(world)
+    await world.images.withdraw(MANAGER, "two", "1", "we do not want it")
+    publish(world, listed(world, days=7))
+    world.clock.advance(3601)
+    await world.settle()
+    with pytest.raises(Fault, match="does not name it any more"):
+        await world.chosen(MEMBER, "one", "vo.a")
+    publish(world, listed(world, "one", "two"))
+    world.clock.advance(3601)
+    await world.settle()
+    assert (await world.chosen(MEMBER, "one", "vo.a")).is_ready
+    with pytest.raises(Fault, match="we do not want it"):
+        await world.chosen(MEMBER, "two", "vo.a")
+
+
+async def test_another_content_under_a_version_that_is_known_takes_its_place(world: World) -> None:
+    first = listed(world, "one")
+    publish(world, first)
+    await follow(world)
+    url = world.files.put("/one-again", RAW)
+    other = replace(first.images[0], uri=url, checksum=sha256(RAW), format="raw")
+    twin = replace(other, identifier="a twin with the same title", uri=world.files.put("/twin", RAW * 2))
+    twin = replace(twin, checksum=sha256(RAW * 2))
+    publish(world, replace(first, images=(other, twin)))
+    for _ in range(2):  # and stays it
+        world.clock.advance(3601)
+        await world.settle()
+    versions = {one.version: one.status.phase for one in (await world.images.get(MEMBER, "one")).versions}
+    names = [f"1-{sha256(data).removeprefix('sha256:')[:12]}" for data in (RAW, RAW * 2)]
+    assert versions == {"1": "withdrawn", names[0]: "ready", names[1]: "ready"}
+    with pytest.raises(Fault, match="withdrawn"):
+        await world.chosen(MEMBER, "one@1", "vo.a")
+
+
+async def test_a_list_for_everybody_is_signed_and_others_follow_it(world: World) -> None:
+    """Another server fetches list and contents as anybody would; it has the authority from elsewhere."""
+    vault = Vault([b"k" * 32])
+    lists = PublishedLists(world.database, world.clock, vault, world.images, world.endorsing, world.files.url)
+    await world.add(MANAGER, "tools", world.files.put("/d", DISK), sha256(DISK), vo="vo.a", visibility="vo")
+    await world.endorsing.endorse(MANAGER, "tools", NewEndorsement("vo.a", follow=True))
+    (version,) = hepix.parse(await world.endorsing.publish(MEMBER, "vo.a")).images
+    for call in (lists.signed("vo.a"), lists.content(version.identifier), lists.signed("vo.none")):
+        with pytest.raises(Fault) as fault:
+            await call
+        assert code_of(fault) == "images.not_found"
+    await world.endorsing.set_policy(MANAGER, "vo.a", ImagePolicy(public_list=True))
+    text, authority = (await lists.signed("vo.a")).decode(), (await lists.authority()).decode()
+    again = PublishedLists(world.database, world.clock, vault, world.images, world.endorsing, world.files.url)
+    assert await again.authority() == authority.encode(), "the key is kept"
+    found = await read_list(text, authority, None)
+    assert found.endorser.startswith("CN=127.0.0.1")
+    assert await read_list(text, authority, found.endorser) == found
+    (one,) = found.images
+    assert one.uri == f"{world.files.url}/api/v1/image-lists/content/{version.identifier}"
+    assert (await lists.content(version.identifier))[0].read_bytes() == DISK
+    with pytest.raises(Permanent, match="signature"):
+        await read_list(text.replace("tools", "other"), authority, None)
+    async with world.database.begin() as tx:
+        assert await rewrap_list_signer(tx, vault) == 1
+    assert (await lists.authority()).decode() == authority
+    await world.endorsing.revoke(MANAGER, "tools", "vo.a")
+    with pytest.raises(Fault):
+        await lists.content(version.identifier)
+    assert (await read_list((await lists.signed("vo.a")).decode(), authority, None)).images == ()

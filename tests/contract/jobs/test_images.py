@@ -22,7 +22,7 @@ ADA, MARY = NewRegistryLogin("ada", "hush-hush"), NewRegistryLogin("mary", "psst
 
 async def allow(world: World, *places: str) -> None:
     async with world.database.begin() as tx:
-        await image_store.put_policy(tx, "sky", False, list(places))
+        await image_store.put_policy(tx, "sky", site_images=False, registries=list(places))
 
 
 async def test_a_vo_says_of_which_registries_its_jobs_take_images(world: World) -> None:

@@ -17,6 +17,7 @@ from hansa.machines.drivers.base import (
     Consoles,
     Guest,
     Life,
+    Meters,
     Networks,
     Observed,
     Opening,
@@ -178,6 +179,8 @@ async def test_power(place: Place, key: str) -> None:
     await made(place, key)
     await power.stop(key)
     await until_life(place, key, Life.STOPPED)
+    if Can.METERS in place.driver.capabilities().can:
+        assert await able(place.driver, Meters).meter(key) is None
     await power.stop(key)
     await power.start(key)
     await until_life(place, key, Life.RUNNING)
@@ -290,12 +293,28 @@ async def test_private_networks(place: Place, key: str) -> None:
     assert await place.leftovers() == []
 
 
-async def test_the_console_can_be_read(place: Place, key: str) -> None:
+async def test_console_and_meters_can_be_read(place: Place, key: str) -> None:
     needs(place, Can.CONSOLE)
     driver = able(place.driver, Consoles)
     with pytest.raises(Refused):
         await driver.console_log(key)
     await made(place, key)
-    text = await until(place, lambda: driver.console_log(key, 5), bool)
+    text = await until(place, lambda: driver.console_log(key, 5), lambda said: bool(said) or not place.speaks)
     assert len(text.splitlines()) <= 5
+    if Can.METERS in place.driver.capabilities().can:
+        await _meters_grow(place, key)
     await gone(place, key)
+
+
+async def _meters_grow(place: Place, key: str) -> None:
+    """Totals grow and never fall, whoever looks; of a machine that is not there nothing is told."""
+    meters, reborn = able(place.driver, Meters), able(place.reborn, Meters)
+    assert await meters.meter("nobody") is None
+    first = await meters.meter(key)
+    assert first is not None
+    later = await until(place, lambda: meters.meter(key), lambda one: one is not None and one.cpu_s > first.cpu_s)
+    again = await reborn.meter(key)
+    assert later is not None
+    assert again is not None
+    assert again.cpu_s >= later.cpu_s
+    assert later.memory_mib > 0

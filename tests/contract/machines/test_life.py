@@ -19,6 +19,8 @@ from hansa.machines.wire import MachineChange, NewMachine, Reboot, Resize
 from hansa.sites.capacity import reservations
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, GrantTerms
+from hansa.sites.steering import SteeringService
+from hansa.sites.wire import NewBan
 from tests.support.machineworld import IMAGE, MachineWorld
 
 LOCAL = "local/fake"
@@ -223,6 +225,23 @@ async def test_it_goes_to_the_next_site_and_leaves_nothing_behind(world: Machine
     said = (await world.service.explain(world.bob, "web")).lines
     assert any("At alpha it failed: Quota exceeded" in line for line in said)
     assert any("At beta it failed: It could not be built" in line for line in said)
+
+
+async def test_a_ban_after_the_choice_of_places_holds_too(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    for name in ("alpha", "beta", "gamma"):
+        await world.site(name, "vo.a")
+    world.drivers.cloud("alpha/cloud").faults = [Wrong.FAILS]
+    await world.create(who=world.bob, sites=["alpha", "beta", "gamma"])
+    steering = SteeringService(world.database, world.events, world.clock)
+    await steering.ban(world.olga, "beta", NewBan("user", "bob", "Mines coins"))
+    await world.settle(60)
+    seen = await world.get(who=world.bob)
+    assert (seen.status.phase, seen.site) == ("running", "gamma")
+    assert not world.drivers.cloud("beta/cloud").machines
+    said = (await world.service.explain(world.bob, "web")).lines
+    assert any("At beta it failed: beta has banned you: Mines coins" in line for line in said)
 
 
 async def test_a_site_that_never_answers_is_given_up_after_its_time(world: MachineWorld) -> None:

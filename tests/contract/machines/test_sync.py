@@ -49,6 +49,14 @@ class Site(FakeMachines):
             raise self.lost.pop(0)
         return f"glance-{name}"
 
+    async def bases(self) -> dict[str, int]:
+        return {name.removeprefix("sha256:"): int(self.in_use) for name in self.there}
+
+    async def remove_base(self, sha256: str) -> bool:
+        if not self.in_use:
+            self.there.pop(f"sha256:{sha256}", None)
+        return not self.in_use
+
     async def delete_image(self, checksum: str) -> Progress:
         if self.in_use:
             return Progress.PENDING
@@ -269,3 +277,20 @@ async def test_a_site_that_forbids_uploads_says_so_once_and_is_asked_seldom(sync
     site.faults.clear()
     await sync.settle(1200)
     assert (await sync.places())["debian@1 cern/cloud vo.a"].status.phase == "there"
+
+
+async def test_this_computer_keeps_nothing_that_nobody_may_start(sync: SyncWorld) -> None:
+    """What a machine without an organisation brought here was never in the table."""
+    await sync.settle()
+    here = sync.sites.site("local/nspawn")
+    good = set(here.there)
+    here.there["sha256:" + "0" * 64] = Image("sha256:" + "0" * 64)
+    await sync.room.tidy()
+    assert len(here.there) == 2, "it was looked at a moment ago"
+    here.in_use = True
+    for in_use, left in ((True, 2), (False, 1)):
+        here.in_use = in_use
+        sync.world.clock.advance(3601)
+        await sync.room.tidy()
+        assert len(here.there) == left
+    assert set(here.there) == good

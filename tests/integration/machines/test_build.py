@@ -125,11 +125,40 @@ async def place() -> AsyncIterator[NspawnPlace]:
     assert await one.clear() == []
 
 
+PLAYBOOK = """
+- hosts: all
+  become: true
+  tasks:
+    - ansible.builtin.setup: {gather_subset: [min]}
+    - ansible.builtin.slurp: {src: /etc/lab}
+      register: lab
+    - ansible.builtin.copy: {dest: /etc/played, content: "{{ ansible_distribution }} {{ lab.content | b64decode }}"}
+    - ansible.builtin.user: {name: researcher, shell: /bin/bash}
+"""
+
+
+CLOUD_INIT = b"#cloud-config\nwrite_files:\n  - {path: /etc/lab, content: golden}\n"
+
+
+@pytest.mark.long
+async def test_a_golden_image_is_what_a_playbook_made_of_another(place: NspawnPlace, tmp_path: Path) -> None:
+    apt.need(["ansible-playbook"], ["ansible-core"])
+    driver = place.driver()
+    (playbook := tmp_path / "lab.yaml").write_text(PLAYBOOK)
+    wish = golden.Wish(CLOUD_INIT, playbook, Size(1, 512))
+    disk = await golden.customise(driver, image(), wish, tmp_path, quiet)
+    assert await driver.list_keys() == []
+    raw = await convert(disk, "qcow2", "raw", tmp_path)
+    assert inside(raw, "cat /etc/played") == "Debian golden", "the playbook ran in there, after cloud-init"
+    assert "\nresearcher:x:" in inside(raw, "cat /etc/passwd")
+    assert inside(raw, "stat /home/debian/.ansible") == "", "nothing of Ansible's stays"
+
+
 async def test_a_golden_image_is_what_cloud_init_made_of_another(place: NspawnPlace, tmp_path: Path) -> None:
     driver = place.driver()
     left = MachineSpec("left", image(), Size(1, 256))
     await driver.ensure(left, f"{golden.PREFIX}999999999-dead")
-    wish = golden.Wish(b"#cloud-config\nwrite_files:\n  - {path: /etc/lab, content: golden}\n", size=Size(1, 512))
+    wish = golden.Wish(CLOUD_INIT, size=Size(1, 512))
     disk = await golden.customise(driver, image(), wish, tmp_path, quiet)
     assert await driver.list_keys() == [], "neither its own machine nor that of a build that was killed"
     raw = await convert(disk, "qcow2", "raw", tmp_path)
@@ -145,6 +174,16 @@ def inside(raw: Path, request: str) -> str:
     """What debugfs says of the root file system of a disk; nothing where a file is not there."""
     argv = ["debugfs", "-R", request, f"{raw}?offset={ROOT_AT}"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.long
+async def test_a_playbook_that_fails_makes_no_image_and_says_why(place: NspawnPlace, tmp_path: Path) -> None:
+    apt.need(["ansible-playbook"], ["ansible-core"])
+    driver = place.driver()
+    (playbook := tmp_path / "bad.yaml").write_text("- hosts: all\n  tasks: [{command: 'false', name: too bad}]\n")
+    with pytest.raises(Permanent, match="ansible-playbook failed"):
+        await golden.customise(driver, image(), golden.Wish(b"", playbook, Size(1, 512)), tmp_path, quiet)
+    assert await driver.list_keys() == []
 
 
 async def test_a_first_boot_that_fails_makes_no_image_and_leaves_nothing(place: NspawnPlace, tmp_path: Path) -> None:

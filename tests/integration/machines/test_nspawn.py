@@ -80,10 +80,11 @@ async def test_a_life(place: NspawnPlace, key_file: Path) -> None:
     await driver.stop("two")
     assert (seen := await driver.observe("two")) is not None
     assert seen.life is Life.STOPPED
-    assert await driver.remove_base("c" * 64) is False
+    assert await driver.delete_image("sha256:" + "c" * 64) is Progress.PENDING
     for key in ("one", "two", "other", "again"):
         assert await driver.delete(key) is Progress.DONE
-    assert await driver.remove_base("c" * 64) is True
+    assert await driver.delete_image("sha256:" + "c" * 64) is Progress.DONE
+    assert "c" * 64 not in await driver.bases()
     assert await driver.delete_network("lab") is Progress.DONE
     assert await driver.leftovers() == []
     assert not list((place.folder / "store" / "machines").iterdir())

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.serverprocess import ServerProcess, eventually
+from tests.support.serverprocess import ServerProcess, bearer_of, eventually
 
 
 def add_user(server: ServerProcess, name: str) -> str:
@@ -100,7 +100,7 @@ def test_a_pilots_token_opens_nothing_but_its_own_exchange(one_server: ServerPro
     eventually(lambda: one_server.job(number)["counts"]["running"], "the task runs")
     folder = one_that_lives(one_server)
     request = {"protocol": 1, "session": "forged", "sequence": 1}
-    with one_server.client((folder / "token").read_text()) as pilot:
+    with one_server.client(bearer_of(folder)) as pilot:
         for path in ("/whoami", "/jobs", f"/jobs/{number}", "/pilots", "/sites", "/usage", "/events", "/../../metrics"):
             assert pilot.get(path).status_code == 403, path
         for path in ("/jobs", f"/jobs/{number}/kill", "/files/missing", "/users", "/server/drain"):
@@ -121,7 +121,7 @@ def test_the_token_of_a_pilot_that_has_ended_is_void(make_server: Callable[..., 
     number = server.submit("sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.1; done")
     eventually(lambda: server.job(number)["counts"]["running"], "the task runs")
     folder = one_that_lives(server)
-    token = (folder / "token").read_text()
+    token = bearer_of(folder)
     go_on.touch()
     eventually(lambda: not folder.exists(), "the pilot has ended and its folder is gone")
     with server.client(token) as pilot:
@@ -134,11 +134,12 @@ def test_a_task_cannot_read_the_home_nor_its_pilots_secrets(server: ServerProces
     script = f"""
         find {server.home} -type f 2>/dev/null
         cat {server.home}/keys/local.token {server.home}/run/server.json 2>/dev/null
-        cat {server.home}/run/pilots/*/token {server.home}/run/pilots/*/config.json 2>/dev/null
+        cat {server.home}/run/pilots/*/token {server.home}/run/pilots/*/key 2>/dev/null
+        cat {server.home}/run/pilots/*/config.json 2>/dev/null
         for process in /proc/[0-9]*; do
             grep -q pilot $process/cmdline 2>/dev/null || continue
             cat $process/root{server.home}/keys/local.token $process/root{server.home}/run/pilots/*/token 2>/dev/null
-            cat $process/cwd/token $process/environ 2>/dev/null
+            cat $process/cwd/token $process/cwd/key $process/environ 2>/dev/null
             for file in $process/fd/*; do timeout 1 head -c 100 $file </dev/null 2>/dev/null; done
         done
         cat /proc/1/root{server.home}/keys/local.token 2>/dev/null
@@ -148,7 +149,8 @@ def test_a_task_cannot_read_the_home_nor_its_pilots_secrets(server: ServerProces
     number = server.submit("sh", "-c", script)
     eventually(lambda: server.pilots(), "there is a pilot")
     folders = (server.home / "run" / "pilots").iterdir()  # a second one starts where the first is slow
-    pilot_tokens = [(folder / "token").read_text().strip() for folder in folders if (folder / "token").exists()]
+    secrets = [folder / name for folder in folders for name in ("token", "key")]
+    pilot_tokens = [secret.read_text().strip() for secret in secrets if secret.exists()]
     assert pilot_tokens
     assert server.await_end(number)["status"]["phase"] == "done"
     with server.client() as owner:

@@ -226,13 +226,13 @@ def test_the_free_space_that_the_operator_keeps(make_server: Callable[..., Serve
 
 def test_exchanges_that_are_nonsense(server: ServerProcess) -> None:
     server.submit("sleep", "0.1")
-    from tests.support.serverprocess import eventually
+    from tests.support.serverprocess import bearer_of, eventually
 
     eventually(lambda: server.pilots(), "there is a pilot")
-    folder = next(one for one in (server.home / "run" / "pilots").iterdir() if (one / "pilot.lock").exists())
+    folder = next(one for one in (server.home / "run" / "pilots").iterdir() if (one / "key").exists())
     address = f"/pilots/{folder.name}/exchange"
     good = {"protocol": 1, "session": "x", "sequence": 1}
-    with server.client((folder / "token").read_text()) as pilot:
+    with server.client(bearer_of(folder)) as pilot:
         for content in (b"", b"{", b"[]", json.dumps(good | {"want": "many"}).encode()):
             answer = pilot.post(address, content=content)
             assert (answer.status_code, code_of(answer)) == (422, "kernel.invalid")

@@ -32,7 +32,7 @@ def test_a_scope_limits_what_a_token_may_do() -> None:
 
 def test_a_pilot_does_nothing_but_its_exchange() -> None:
     allowed = {permission for permission in Permission if permits(permission, PILOT)}
-    assert allowed == {Permission.PUBLIC, Permission.CLIENT, Permission.PILOT_EXCHANGE}
+    assert allowed == {Permission.PUBLIC, Permission.CLIENT, Permission.PILOT_EXCHANGE, Permission.PILOT_PROGRAM}
 
 
 MEMBER = Membership("vo")

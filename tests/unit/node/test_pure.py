@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 from hansa.node.backlog import Rate, free_soon, wanted
 from hansa.node.backoff import Backoff
+from hansa.node.config import make_key, read_bearer
 from hansa.node.files import Cache
 from hansa.node.isolation import make_plan
 from hansa.node.outputs import parse_fields, select
@@ -241,3 +243,16 @@ def test_the_cache_of_inputs_makes_room_by_age_and_need(tmp_path: Path) -> None:
     cache.used(File("a", digests[2], 100))
     assert cache.make_room(150, lambda: {digests[3]}) == 300
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([digests[3].partition(":")[2], "coming.part"])
+
+
+def test_a_pilots_key_is_made_once_and_is_shown_with_its_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t\n")
+    (tmp_path / "token").chmod(0o600)
+    key = str(tmp_path / "key")
+    assert read_bearer(str(tmp_path / "token"), "") == "t"
+    make_key(key)
+    shown = read_bearer(str(tmp_path / "token"), key)
+    assert re.fullmatch(r"t~[\w-]{43}", shown)
+    make_key(key)  # the pilot's process is started anew in its place
+    assert read_bearer(str(tmp_path / "token"), key) == shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "token"]

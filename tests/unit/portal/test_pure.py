@@ -280,3 +280,10 @@ def test_a_credential_is_read_and_what_is_wrong_is_said_without_its_secret() -> 
         read_credential(form | {"more": "s3cret-token-alone"})
     assert "Line 1" in fault.value.detail
     assert "s3cret" not in fault.value.detail
+
+
+@pytest.mark.parametrize(("reason", "has_button"), [("identity.grant_expired", True), ("jobs.queued", False)])
+def test_a_job_that_waits_for_its_users_word_has_the_button_that_gives_it(reason: str, has_button: bool) -> None:
+    status = Status("waiting", reason, "It waits.", Party.USER, datetime(2026, 1, 1, tzinfo=UTC))
+    html = templates().get_template("macros.html").module.renewal(status, "/auth/realms/hansa")  # type: ignore[attr-defined]
+    assert ('href="/auth/realms/hansa/renew"' in html) is has_button

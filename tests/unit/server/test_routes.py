@@ -23,6 +23,9 @@ REALM = "/auth/realms/hansa"
 PROTOCOL = f"{REALM}/protocol/openid-connect"
 
 PUBLIC = {
+    "/api/v1/image-lists/authority.pem",
+    "/api/v1/image-lists/content/{version_id}",
+    "/api/v1/image-lists/vo/{vo}",
     "/health",
     "/api/v1/health",
     f"{REALM}/.well-known/openid-configuration",

@@ -39,12 +39,15 @@ PREFIX = "golden-"
 START_S, WORK_S, END_S = 900.0, 3600.0, 300.0
 """Seconds for the first boot with its cloud-init, for a playbook, and for anything that ends something."""
 _POLL_S = 0.5
+_ANSIBLE = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_RETRY_FILES_ENABLED": "0", "LC_ALL": "C.UTF-8"}
+"""It refuses to start where the locale is not UTF-8, as in a service."""
 # What belongs to this one machine: the next ones make their own at their first boot.
 _CLEAN = """set -e
 apt-get clean 2>/dev/null || true
 cloud-init clean --logs
 rm -rf /var/lib/cloud/seed/* 2>/dev/null || true
 rm -f /etc/ssh/ssh_host_* /root/.ssh/authorized_keys "$1/.ssh/authorized_keys" /root/.bash_history "$1/.bash_history"
+rm -rf /root/.ansible "$1/.ansible"
 rm -f /etc/netplan/50-cloud-init.yaml /etc/systemd/network/10-cloud-init-* /etc/network/interfaces.d/50-cloud-init
 find /var/log -type f -exec truncate -s 0 {} +
 truncate -s 0 /etc/machine-id
@@ -188,7 +191,7 @@ async def _play(seen: Observed, private: Path, playbook: Path) -> None:
     options = " ".join(_options(seen, private))
     argv = ["ansible-playbook", "-i", f"{ssh.host},", "-u", ssh.user, "-e", f"ansible_port={ssh.port}"]
     argv += ["--private-key", str(private), "--ssh-common-args", options, str(playbook)]
-    await _run(argv, WORK_S, environment={"ANSIBLE_NOCOLOR": "1", "ANSIBLE_RETRY_FILES_ENABLED": "0"})
+    await _run(argv, WORK_S, environment=_ANSIBLE)
 
 
 def _options(seen: Observed, private: Path) -> list[str]:

@@ -10,6 +10,7 @@ Calls return when the provider has taken the order; ``observe`` tells when it is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -72,6 +73,8 @@ class Can(StrEnum):
     IMAGES = "images"
     """Images are brought to the provider before machines start of them."""
     GPUS = "gpus"
+    METERS = "meters"
+    """It can tell what a machine uses."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,17 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Meter:
+    """What a machine has used since it was last started, as its provider counts it, and its memory now."""
+
+    cpu_s: float
+    memory_mib: float
+    read_mib: float | None = None
+    """From disks, and ``written_mib`` to them; None where nobody counts it."""
+    written_mib: float | None = None
+
+
+@dataclass(frozen=True)
 class Opening:
     """Ports of a machine that the world may reach. ``cidr``: from where."""
 
@@ -373,6 +387,14 @@ class Consoles(Protocol):
 
 
 @runtime_checkable
+class Meters(Protocol):
+    """What machines use."""
+
+    async def meter(self, key: Key) -> Meter | None:
+        """As it is now; totals never fall while the machine runs. None where it does not run, or is not there."""
+
+
+@runtime_checkable
 class Images(Protocol):
     """A provider with an image store of its own."""
 
@@ -386,6 +408,23 @@ class Images(Protocol):
         """Remove it. PENDING while machines need it: from then on nobody else finds it there."""
 
 
+@runtime_checkable
+class Keeps(Protocol):
+    """A driver that keeps images unpacked on this computer, by the names that :func:`base_of` gives them."""
+
+    async def bases(self) -> Mapping[str, int]:
+        """Those that are here, with the number of machines of each."""
+
+    async def remove_base(self, sha256: str) -> bool:
+        """Remove one; False while machines use it. Absent is fine."""
+
+
+def base_of(image: Image) -> str:
+    """The name of an image's unpacked tree: its SHA-256, or one made of whatever checksum it has."""
+    algorithm, _, value = image.checksum.partition(":")
+    return value if algorithm == "sha256" else hashlib.sha256(image.checksum.encode()).hexdigest()
+
+
 PROTOCOLS: Mapping[Can, type] = {
     Can.POWER: Power,
     Can.RESIZE: Resizes,
@@ -396,6 +435,7 @@ PROTOCOLS: Mapping[Can, type] = {
     Can.NETWORKS: Networks,
     Can.CONSOLE: Consoles,
     Can.IMAGES: Images,
+    Can.METERS: Meters,
 }
 """What a driver that declares a capability has; the contract suite sees to it."""
 

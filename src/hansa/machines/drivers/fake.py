@@ -17,6 +17,7 @@ from hansa.machines.drivers.base import (
     Key,
     Life,
     MachineSpec,
+    Meter,
     Observed,
     Opening,
     Progress,
@@ -132,6 +133,16 @@ class FakeMachines:
     async def observe(self, key: Key) -> Observed | None:
         await self._call("observe")
         return self._adopted(key)
+
+    async def meter(self, key: Key) -> Meter | None:
+        """As if it were half busy."""
+        await self._call("meter")
+        found = self._adopted(key)
+        if found is None or found.life is not Life.RUNNING:
+            return None
+        size = self.cloud.machines[found.provider_id].spec.size
+        busy_s = max(0.0, asyncio.get_running_loop().time() - self.cloud.machines[found.provider_id].ready_at)
+        return Meter(busy_s * size.cores / 2, size.memory_mib / 2)
 
     async def trim(self, key: Key) -> Progress:
         await self._call("trim")

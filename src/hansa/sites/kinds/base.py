@@ -104,6 +104,8 @@ class Sighting:
     state: State
     message: str
     waited_s: float | None = None
+    leaves: bool = False
+    """It is over, and what was started for it may still be there: it is to be withdrawn."""
 
     @property
     def is_over(self) -> bool:
@@ -147,8 +149,9 @@ class EndpointKind(Protocol):
 
 @runtime_checkable
 class HasCanaries(Protocol):
-    """A kind that can start something small, to see whether things start. Both calls may be repeated at any time: of
-    one ``key`` (a word) at most one is out, and what a call that broke off has left is found by it."""
+    """A kind, or what starts machines for one, that can start something small, to see whether things start. Both calls
+    may be repeated at any time: of one ``key`` (a word) at most one is out, and what a call that broke off has left is
+    found by it."""
 
     canary_load: str
     """What one costs the site, in words."""
@@ -158,7 +161,18 @@ class HasCanaries(Protocol):
         nothing can be said now, or Permanent, where the site refuses it."""
 
     async def withdraw(self, target: Target, vo: str | None, key: str) -> None:
-        """It is gone, whatever it was doing. Raises Temporary or Permanent."""
+        """It is gone, whatever it was doing. Raises Temporary, as long as it is not, or Permanent."""
+
+
+class StartsCanaries(Protocol):
+    """Who starts canaries at endpoints of a kind; None: nobody can."""
+
+    def __call__(self, kind: EndpointKind) -> HasCanaries | None: ...
+
+
+def by_themselves(kind: EndpointKind) -> HasCanaries | None:
+    """Kinds that start canaries without anybody's help."""
+    return kind if isinstance(kind, HasCanaries) else None
 
 
 @cache

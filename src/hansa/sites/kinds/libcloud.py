@@ -41,6 +41,10 @@ class LibcloudSettings(KindSettings):
     """Whose VM images are listed, where the cloud has millions. Default: the account's own."""
     subnet: str | None = Field(default=None, max_length=200)
     """Subnet for machines."""
+    canary_image: str | None = Field(default=None, max_length=200)
+    """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else that is listed here."""
+    canary_flavour: str | None = Field(default=None, max_length=200)
+    """Flavour of canaries, by name. Default: the smallest without GPUs that the VM image fits."""
     zone: str | None = Field(default=None, max_length=200)
     """For ec2: the availability zone of machines and volumes. Default: that of the subnet, else the region's first."""
 
@@ -126,7 +130,7 @@ def look(driver: Any, image_owner: str | None) -> Facts:
     takes = inspect.signature(driver.list_images).parameters
     owner = {"ex_owner": image_owner or "self"} if "ex_owner" in takes else {}
     found = _asked(driver, "list_images", notes, **owner)
-    images = [VmImage(str(one.id), one.name or str(one.id)) for one in found[:MOST_IMAGES]]
+    images = [VmImage(str(one.id), one.name or str(one.id), is_public=True) for one in found[:MOST_IMAGES]]
     if len(found) > MOST_IMAGES:
         notes.append(f"It has more than {MOST_IMAGES} VM images; the others are left out.")
     where = "ex_list_subnets" if hasattr(driver, "ex_list_subnets") else "ex_list_networks"

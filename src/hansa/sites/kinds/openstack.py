@@ -45,6 +45,10 @@ class OpenstackSettings(KindSettings):
     """Network for machines, by name or id. Default: found by looking."""
     external_network: str | None = Field(default=None, max_length=200)
     """Network from which floating addresses come. Default: found by looking."""
+    canary_image: str | None = Field(default=None, max_length=200)
+    """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else a public one."""
+    canary_flavour: str | None = Field(default=None, max_length=200)
+    """Flavour of canaries, by name. Default: the smallest without GPUs that the VM image fits."""
     image_sync: bool | None = None
     """Whether the VM images that a VO endorses are brought here by themselves; also for one VO only, in its settings.
     Default: yes; no at a site that somebody keeps for himself."""

@@ -107,7 +107,8 @@ def gpus_of(specs: Mapping[str, str]) -> tuple[int, str]:
 
 def image(one: Any) -> VmImage:
     digest = f"{one.hash_algo}:{one.hash_value}" if one.hash_algo and one.hash_value else ""
-    return VmImage(one.id, one.name or one.id, digest, one.min_disk or 0, one.min_ram or 0)
+    is_public = one.visibility == "public"
+    return VmImage(one.id, one.name or one.id, digest, one.min_disk or 0, one.min_ram or 0, is_public, one.size or 0)
 
 
 def network(one: Any) -> Network:

@@ -14,13 +14,17 @@ import pytest
 
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.machines.drivers.base import Refused, Why
+from hansa.machines.drivers.nspawn.driver import Nspawn
 from hansa.machines.drivers.nspawn.helper.__main__ import VERBS, answer, store_of
 from hansa.machines.drivers.nspawn.helper.boot import generator, is_local
 from hansa.machines.drivers.nspawn.helper.cgroups import limits
 from hansa.machines.drivers.nspawn.helper.disks import partitions
 from hansa.machines.drivers.nspawn.helper.networks import is_dead_table, network_config, rules, store_of_alias
+from hansa.machines.drivers.nspawn.helper.power import command
+from hansa.machines.drivers.nspawn.helper.store import Store
 from hansa.machines.drivers.nspawn.helper.words import VERSION, Refusal, checked
 from hansa.machines.drivers.nspawn.root import INSTALL, Helper, NotThereError, pack, probe, problem
+from hansa.machines.local import ways
 
 GOOD = {
     "key": "machine_1", "base": "a" * 64, "name": "web", "user_data": "", "ssh_keys": ["ssh-ed25519 AAAA me"],
@@ -201,3 +205,24 @@ def test_what_the_helper_says_is_told_as_drivers_tell_it() -> None:
     assert refused.why is Why.NETWORK
     assert isinstance(problem(said("busy", passing=True)), Temporary)
     assert isinstance(problem("sudo: a password is required"), Permanent)
+
+
+def test_a_container_has_user_ids_of_its_own_unless_its_users_are_trusted_and_then_it_says_so(tmp_path: Path) -> None:
+    machine = Store(str(tmp_path)).machine("one")
+    isolated, trusted = (command(machine, {"name": "web", "trusted": one}, "hz0") for one in (False, True))
+    assert any(word.startswith("--private-users=") for word in isolated)
+    assert not any(word.startswith("--private-users=") for word in trusted)
+    assert "--drop-capability=CAP_MKNOD,CAP_SYS_RAWIO" in trusted
+    helper = Helper(("false",))
+    assert "for trusted users" in Nspawn(tmp_path, helper, is_isolated=False).capabilities().note
+    assert "trusted" not in Nspawn(tmp_path, helper, is_isolated=True).capabilities().note
+
+
+def test_the_doctor_says_for_whom_containers_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for userns, said in (('""', "their root is nobody here"), ('"no namespaces"', "for trusted users only: no names")):
+        words = f'{{"problems": [], "userns": {userns}, "version": {VERSION}}}'
+        helper = Helper(("sh", "-c", f"echo '{words}'"))
+        monkeypatch.setattr("hansa.machines.drivers.nspawn.root.find_helper", lambda _, found=helper: found)
+        (way,) = [one for one in ways(tmp_path) if one.name == "nspawn"]
+        assert way.works
+        assert said in way.said

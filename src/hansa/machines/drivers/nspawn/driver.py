@@ -7,7 +7,6 @@ Conversions of images, which are files of ours, are done here, as whoever runs t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hansa.engines.qemu_img import convert
+from hansa.kernel.errors import Temporary
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -24,6 +24,7 @@ from hansa.machines.drivers.base import (
     Key,
     Life,
     MachineSpec,
+    Meter,
     Observed,
     Progress,
     Refused,
@@ -32,12 +33,15 @@ from hansa.machines.drivers.base import (
     Ssh,
     Volume,
     Why,
+    base_of,
     check,
 )
 from hansa.machines.drivers.guest import guest_of
+from hansa.machines.drivers.nspawn.meter import read_meter
 from hansa.machines.drivers.nspawn.root import Helper, NotThereError
+from hansa.machines.drivers.scratch import clear, scratch
 
-_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
+_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES, Can.METERS})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _SHARED = "They share the kernel of this computer, and their disks its disk."
 _STOP_S = 20
@@ -79,13 +83,11 @@ class Nspawn:
             raise Refused(Why.IMAGE, "Its content is not on this computer.")
         base = base_of(image)
         async with self._imports.setdefault(base, asyncio.Lock()):
-            raw = await convert(image.path, image.format, "raw", self._folder / "work")
-            try:
+            with scratch(self._folder / "work") as work:
+                raw = await convert(image.path, image.format, "raw", work)
                 more = [] if self._is_isolated else ["trusted"]
                 with raw.open("rb") as file:
                     await self._helper.run(["import", base, *more], stdin=file)
-            finally:
-                raw.unlink(missing_ok=True)
 
     async def ensure_image(self, image: Image, name: str) -> str | None:  # noqa: ARG002 - known by its checksum
         base = base_of(image)
@@ -151,21 +153,20 @@ class Nspawn:
     async def snapshot(self, key: Key, snapshot_key: Key, name: str) -> Snapshot:  # noqa: ARG002 - the catalogue names it
         target = self._snapshot(snapshot_key)
         if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            raw = target.with_suffix(".raw")
-            try:
-                with raw.open("wb") as file:
-                    await self._helper.run(["snapshot", _checked(key)], stdout=file)
-                made = await convert(raw, "raw", "qcow2", target.parent)
+            with scratch(target.parent) as work:
+                raw = work / "raw"
+                try:
+                    with raw.open("wb") as file:
+                        await self._helper.run(["snapshot", _checked(key)], stdout=file)
+                except NotThereError as error:
+                    raise Refused(Why.UNABLE, f"There is no machine {key}.") from error
+                made = await convert(raw, "raw", "qcow2", work)
                 made.rename(target)
-            except NotThereError as error:
-                raise Refused(Why.UNABLE, f"There is no machine {key}.") from error
-            finally:
-                raw.unlink(missing_ok=True)
         return Snapshot(Progress.DONE, path=target, size_bytes=target.stat().st_size)
 
     async def delete_snapshot(self, snapshot_key: Key) -> Progress:
         self._snapshot(snapshot_key).unlink(missing_ok=True)
+        clear(self._folder / "snapshots")
         return Progress.DONE
 
     def _snapshot(self, snapshot_key: Key) -> Path:
@@ -214,16 +215,16 @@ class Nspawn:
         found = await self._power("console", {"key": _checked(key)})
         return "\n".join(str(found["log"]).splitlines()[-lines:])
 
+    async def meter(self, key: Key) -> Meter | None:
+        try:
+            return await asyncio.to_thread(read_meter, self._helper.store, _checked(key))
+        except (OSError, ValueError, KeyError) as error:
+            raise Temporary(f"The cgroup of {key} cannot be read: {error}.") from error
+
     async def leftovers(self) -> list[str]:
         """What is left of machines that are gone: nothing, if all is well."""
         found: list[str] = (await self._helper.ask("sweep", {}))["left"]
         return found
-
-
-def base_of(image: Image) -> str:
-    """The name of an image's unpacked tree: its SHA-256, or one made of whatever checksum it has."""
-    algorithm, _, value = image.checksum.partition(":")
-    return value if algorithm == "sha256" else hashlib.sha256(image.checksum.encode()).hexdigest()
 
 
 def _checked(key: Key) -> Key:

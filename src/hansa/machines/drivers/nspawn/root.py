@@ -38,6 +38,12 @@ class Helper:
 
     prefix: tuple[str, ...]
 
+    @property
+    def store(self) -> str:
+        """The folder of its machines."""
+        given = [word.partition("=")[2] for word in self.prefix if word.startswith("--store=")]
+        return given[0] if given else f"/var/lib/hansa/nspawn/{os.getuid()}"
+
     async def ask(self, verb: str, wish: dict[str, Any]) -> dict[str, Any]:
         """The answer to a verb. Raises NotThereError, Refused, Temporary or Permanent."""
         said = await self.run([verb], text=json.dumps(wish).encode())

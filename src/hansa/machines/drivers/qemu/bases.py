@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from hansa.kernel.errors import Permanent
 from hansa.machines.build.boot import is_made_here
 from hansa.machines.drivers.base import Image, Refused, Why
 from hansa.machines.drivers.nspawn.helper.disks import partitions
+from hansa.machines.drivers.scratch import scratch
 
 _NAME = re.compile(r"/\d+/10\d+/\d+/\d+/(vmlinuz-[\w.+~-]+|initrd\.img-[\w.+~-]+|hansa-initrd\.img)/")
 
@@ -58,9 +58,7 @@ class Bases:
                 return found
             if image.path is None or image.format not in ("qcow2", "raw"):
                 raise Refused(Why.IMAGE, "Its content is not on this computer as qcow2 or raw.")
-            work = self._folder / f".{name[:16]}.{secrets.token_hex(4)}"
-            work.mkdir(parents=True, mode=0o700)
-            try:
+            with scratch(self._folder) as work:
                 await asyncio.to_thread(_share, image.path, work / "disk")
                 has_kernel = await _take_kernel(work, image.format)
                 about: dict[str, Any] = {"format": image.format, "has_kernel": has_kernel}
@@ -70,8 +68,6 @@ class Bases:
                 except OSError:  # another process was first
                     if self.find(name) is None:
                         raise
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
             base = self.find(name)
             if base is None:
                 raise Permanent(f"The image {name[:16]} could not be kept in {self._folder}.")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-import signal
-import socket
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,6 +20,7 @@ from hansa.machines.drivers.base import (
     Key,
     Life,
     MachineSpec,
+    Meter,
     Observed,
     Progress,
     Refused,
@@ -31,10 +29,10 @@ from hansa.machines.drivers.base import (
     Ssh,
     Volume,
     Why,
+    base_of,
     check,
 )
 from hansa.machines.drivers.guest import guest_on_console, keys_on_console
-from hansa.machines.drivers.nspawn.driver import base_of
 from hansa.machines.drivers.qemu import kvm
 from hansa.machines.drivers.qemu.bases import Base, Bases
 from hansa.machines.drivers.qemu.command import (
@@ -49,12 +47,17 @@ from hansa.machines.drivers.qemu.command import (
     serial,
     volume_disk,
 )
-from hansa.machines.drivers.qemu.qmp import QmpError, talk
+from hansa.machines.drivers.qemu.processes import detached, end, free_port, kill_all, strays, until_gone
+from hansa.machines.drivers.qemu.qmp import Qmp, QmpError, talk
 from hansa.machines.drivers.qemu.store import Store, process_of, read, remove, write
+from hansa.machines.drivers.scratch import clear, scratch
+from hansa.node.sampling import parse_stat
+from hansa.node.series import read_io
 
-_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES})
+_CAN = frozenset({Can.POWER, Can.RESIZE, Can.SNAPSHOT, Can.VOLUMES, Can.NETWORKS, Can.CONSOLE, Can.IMAGES, Can.METERS})
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_START_S = 60.0
+_STILL = "still"
+"""A file beside a machine that stands still, as its disk is copied."""
 
 
 class Qemu:
@@ -80,6 +83,7 @@ class Qemu:
             if self._store.spec(key) is None:
                 base = await self._bases.prepare(base_of(spec.image), spec.image)
                 await self._reserve(spec, key, base)
+            if not self._has_started(key):
                 await self._launch(key)
         seen = await self.observe(key)
         if seen is None:
@@ -132,22 +136,28 @@ class Qemu:
             }  # fmt: skip
             write(folder / "spec.json", about)
 
+    def _has_started(self, key: Key) -> bool:
+        """Whether it ran at least once: what was killed before that is not there yet."""
+        run = read(self._store.machines / key / "run.json")
+        return run is not None and (run.get("started", True) or process_of(self._store.machines / key) is not None)
+
     async def _launch(self, key: Key) -> None:
         """Start its process; nothing where it runs."""
         folder, spec = self._store.machines / key, self._store.need(key)
         if process_of(folder) is not None:
             return
+        has_started = self._has_started(key)
         base = self._bases.find(spec["base"])
         if base is None:
             raise Permanent(f"The image that {key} was made of is gone from {self._folder}.")
         if spec["network"]:
             await self._ensure_switch(spec["network"])
         found = await kvm.probe(self._folder / "kvm.json", base.kernel, base.initrd)
-        for name in ("qmp", "pid", "console.log"):
-            (folder / name).unlink(missing_ok=True)
+        (folder / "console.log").unlink(missing_ok=True)  # what QEMU itself left, it replaces, but for another QEMU's
         port = free_port()
         accelerator = "kvm" if found.works else "tcg"
-        write(folder / "run.json", {"port": port, "accelerator": accelerator})
+        about = {"port": port, "accelerator": accelerator}
+        write(folder / "run.json", {**about, "started": has_started})
         run = Run(
             str(folder), spec["name"], spec["cores"], spec["memory_mib"], port, mac(key, "out"), accelerator,
             str(base.kernel) if base.kernel else None, str(base.initrd) if base.initrd else None,
@@ -156,14 +166,17 @@ class Qemu:
             volumes=tuple((name, f"../../volumes/{name}/disk.qcow2") for name in self._store.volumes_of(key)),
             has_egress=self._has_egress,
         )  # fmt: skip
-        await _detached(command(run), folder)
+        await detached(command(run), folder)
+        write(folder / "run.json", {**about, "started": True})
 
     async def observe(self, key: Key) -> Observed | None:
         folder, spec = self._store.machines / _checked(key), self._store.spec(key)
         run = read(folder / "run.json")
-        if spec is None or run is None:
+        if spec is None or run is None or not self._has_started(key):
             return None
         is_running = process_of(folder) is not None
+        if (folder / _STILL).exists() and not self._lock(key).locked():
+            await self._go_on(folder)
         log = await self._console(key) if is_running else ""
         guest, said = guest_on_console(log) if is_running else (Guest.UNKNOWN, "")
         ssh = Ssh("127.0.0.1", spec["login"], run["port"], keys_on_console(log)) if is_running else None
@@ -180,13 +193,28 @@ class Qemu:
             created=datetime.fromisoformat(spec["created"]),
         )
 
+    async def meter(self, key: Key) -> Meter | None:
+        """Of its process: what emulating it costs is counted, too."""
+        pid = process_of(self._store.machines / _checked(key))
+        if pid is None:
+            return None
+        try:
+            process = parse_stat(pid, Path(f"/proc/{pid}/stat").read_bytes())
+        except FileNotFoundError:  # it has just ended
+            return None
+        except (OSError, ValueError, IndexError) as error:
+            raise Temporary(f"The process of {key} cannot be looked at: {error}.") from error
+        read, written = read_io([pid]) or (None, None)
+        return Meter(process.cpu_s, process.memory_mib, read, written)
+
     async def trim(self, key: Key) -> Progress:  # noqa: ARG002 - a key is a folder: there is never a second
         return Progress.DONE
 
     async def delete(self, key: Key) -> Progress:
         folder = self._store.machines / _checked(key)
         async with self._lock(key):
-            await _end(folder)
+            await end(folder)
+            await asyncio.to_thread(kill_all, folder)  # one that was started, and whose starter was killed just then
             for volume in self._store.volumes_of(key):
                 self._attach_to(volume, None)
             remove(folder)
@@ -207,8 +235,8 @@ class Qemu:
                 with contextlib.suppress(QmpError):
                     async with talk(folder) as qmp:
                         await qmp.ask("system_powerdown")
-                    await _until_gone(folder, self._patience_s)
-                await _end(folder)
+                    await until_gone(folder, self._patience_s)
+                await end(folder)
             write(folder / "stopped.json", {"at": datetime.now(UTC).isoformat()})
         return Progress.DONE
 
@@ -232,44 +260,52 @@ class Qemu:
                 await qmp.ask("send-key", keys=keys)
 
     async def resize(self, key: Key, size: Size) -> Progress:
-        spec = self._store.need(key)
-        was_running = process_of(self._store.machines / key) is not None
+        spec, folder = self._store.need(key), self._store.machines / key
+        goes_on = spec.get("goes_on") or process_of(folder) is not None
+        write(folder / "spec.json", {**spec, "goes_on": goes_on})  # for whoever takes over where this is killed
         await self.stop(key)
         changed = {"cores": size.cores or spec["cores"], "memory_mib": size.memory_mib or spec["memory_mib"]}
         if size.disk_gib > spec["disk_gib"]:
-            disk = self._store.machines / key / "disk.qcow2"
-            await qemu_img("resize", "-q", "-f", "qcow2", str(disk), f"{size.disk_gib}G")
+            await qemu_img("resize", "-q", "-f", "qcow2", str(folder / "disk.qcow2"), f"{size.disk_gib}G")
             changed["disk_gib"] = size.disk_gib
-        write(self._store.machines / key / "spec.json", {**spec, **changed})
-        if was_running:
+        write(folder / "spec.json", {**spec, **changed, "goes_on": goes_on})
+        if goes_on:
             await self.start(key)
+        write(folder / "spec.json", {**spec, **changed, "goes_on": False})
         return Progress.DONE
 
     async def snapshot(self, key: Key, snapshot_key: Key, name: str) -> Snapshot:  # noqa: ARG002 - the catalogue names it
         target = self._folder / "snapshots" / f"{_checked(snapshot_key)}.qcow2"
         if not target.is_file():
             self._store.need(key)
-            folder = self._store.machines / key
-            async with self._lock(key):
-                made = await self._copy(folder)
-            made.rename(target)
+            with scratch(target.parent) as work:
+                async with self._lock(key):
+                    made = await self._copy(self._store.machines / key, work)
+                made.rename(target)
         return Snapshot(Progress.DONE, path=target, size_bytes=target.stat().st_size)
 
-    async def _copy(self, folder: Path) -> Path:
+    async def _copy(self, folder: Path, work: Path) -> Path:
         """The disk as one image of its own; the machine stands still meanwhile."""
-        snapshots = self._folder / "snapshots"
         if process_of(folder) is None:
-            return await convert(folder / "disk.qcow2", "qcow2", "qcow2", snapshots)
+            return await convert(folder / "disk.qcow2", "qcow2", "qcow2", work)
+        (folder / _STILL).touch()
         async with talk(folder) as qmp:
             await qmp.ask("stop")
         try:
-            return await convert(folder / "disk.qcow2", "qcow2", "qcow2", snapshots, is_shared=True)
+            return await convert(folder / "disk.qcow2", "qcow2", "qcow2", work, is_shared=True)
         finally:
+            await self._go_on(folder)
+
+    async def _go_on(self, folder: Path) -> None:
+        """A machine that stood still for a snapshot goes on; also where the snapshot was killed."""
+        with contextlib.suppress(QmpError):  # it has ended meanwhile
             async with talk(folder) as qmp:
                 await qmp.ask("cont")
+        (folder / _STILL).unlink(missing_ok=True)
 
     async def delete_snapshot(self, snapshot_key: Key) -> Progress:
         (self._folder / "snapshots" / f"{_checked(snapshot_key)}.qcow2").unlink(missing_ok=True)
+        clear(self._folder / "snapshots")
         return Progress.DONE
 
     async def ensure_volume(self, volume_key: Key, size_gib: int, name: str) -> Volume:  # noqa: ARG002
@@ -295,15 +331,11 @@ class Qemu:
         if volume.attached_to not in (None, key):
             raise Refused(Why.UNABLE, f"The volume belongs to {volume.attached_to} now: detach it there.")
         if volume.attached_to is None:
-            self._attach_to(volume_key, key)
             if process_of(self._store.machines / key) is not None:
                 path = str(self._store.volumes.resolve() / volume_key / "disk.qcow2")  # QEMU has left its folder
                 async with talk(self._store.machines / key) as qmp:
-                    await qmp.ask("blockdev-add", **volume_disk(volume_key, path))
-                    await qmp.ask(
-                        "device_add", driver="virtio-blk-pci", drive=node(volume_key), id=device(volume_key),
-                        serial=serial(volume_key),
-                    )  # fmt: skip
+                    await _plug_in(qmp, volume_key, path)
+            self._attach_to(volume_key, key)  # after it: who is killed between the two is asked again
         return self._volume(volume_key)
 
     async def detach(self, volume_key: Key) -> Progress:
@@ -315,9 +347,9 @@ class Qemu:
             async with talk(folder) as qmp:
                 with contextlib.suppress(QmpError):  # asked already, or gone already
                     await qmp.ask("device_del", id=device(volume_key))
-                try:
+                with contextlib.suppress(QmpError):
                     await qmp.ask("blockdev-del", **{"node-name": node(volume_key)})
-                except QmpError:
+                if await _has_disk(qmp, volume_key):
                     return Progress.PENDING  # the guest has not let go of it yet
         self._attach_to(volume_key, None)
         return Progress.DONE
@@ -353,14 +385,14 @@ class Qemu:
         if process_of(folder) is not None:
             return
         (folder / SWITCH).unlink(missing_ok=True)
-        await _detached([sys.executable, "-m", "hansa.machines.drivers.qemu.switch", SWITCH, str(folder)], folder)
+        await detached([sys.executable, "-m", "hansa.machines.drivers.qemu.switch", SWITCH, str(folder)], folder)
 
     async def delete_network(self, name: Key) -> Progress:
         folder = self._store.networks / _checked(name)
         with self._store.alone():
             if self._store.users_of(name):
                 return Progress.PENDING
-            await _end(folder)
+            await end(folder)
             remove(folder)
         return Progress.DONE
 
@@ -379,7 +411,7 @@ class Qemu:
 
     async def leftovers(self) -> list[str]:
         """Processes and folders of machines that are gone: none, if all is well."""
-        left = [f"process {pid}" for pid in await asyncio.to_thread(_strays, self._folder.resolve())]
+        left = [f"process {pid}" for pid in await asyncio.to_thread(strays, self._folder.resolve())]
         folders = (self._store.machines, self._store.volumes, self._store.networks, self._folder / "snapshots")
         left += [f"file {path}" for folder in folders for path in folder.iterdir() if path.name.startswith(".")]
         return left
@@ -397,60 +429,17 @@ def _checked(key: Key) -> Key:
     return key
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def _detached(argv: list[str], folder: Path) -> None:
-    """Run a program until it has detached itself. Raises Temporary with its words."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv, cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, start_new_session=True,
+async def _plug_in(qmp: Qmp, volume_key: Key, path: str) -> None:
+    """A machine that runs has a volume, however far an attempt before this one came."""
+    if not await _has_disk(qmp, volume_key):
+        await qmp.ask("blockdev-add", **volume_disk(volume_key, path))
+    there = await qmp.ask("qom-list", path="/machine/peripheral")
+    if device(volume_key) not in [one["name"] for one in there]:
+        await qmp.ask(
+            "device_add", driver="virtio-blk-pci", drive=node(volume_key), id=device(volume_key),
+            serial=serial(volume_key),
         )  # fmt: skip
-    except FileNotFoundError as error:
-        raise Permanent(f"{argv[0]} is not installed (QEMU's: apt install qemu-system-x86).") from error
-    try:
-        _, said = await asyncio.wait_for(process.communicate(), _START_S)
-    except TimeoutError as error:
-        raise Temporary(f"{argv[0]} did not start within {_START_S:.0f} s.") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise Temporary(f"{argv[0]} did not start: {said.decode('utf-8', 'replace').strip()[-300:]}")
 
 
-async def _until_gone(folder: Path, patience_s: float) -> None:
-    end = asyncio.get_running_loop().time() + patience_s
-    while process_of(folder) is not None and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - no event tells
-        await asyncio.sleep(0.1)
-
-
-async def _end(folder: Path) -> None:
-    """No process of this folder runs any more."""
-    pid = process_of(folder)
-    if pid is None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    await _until_gone(folder, 20)
-    if process_of(folder) is not None:
-        raise Temporary(f"The process {pid} does not end.")
-
-
-def _strays(root: Path) -> list[int]:
-    """Processes of folders below ``root`` which are not there any more."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                named = [Path(os.fsdecode(word)) for word in words if word.startswith(os.fsencode(root) + b"/")]
-                if named and not any(path.exists() for path in named):
-                    found.append(int(entry.name))
-    return found
+async def _has_disk(qmp: Qmp, volume_key: Key) -> bool:
+    return any(one["node-name"] == node(volume_key) for one in await qmp.ask("query-named-block-nodes"))

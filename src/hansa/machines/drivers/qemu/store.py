@@ -114,6 +114,7 @@ def process_of(folder: Path) -> int | None:
 def remove(folder: Path) -> None:
     """A folder, absent or not, as one step for whoever lists the folder above."""
     doomed = folder.with_name(f".gone.{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)  # of one that was killed while it did this
     with contextlib.suppress(FileNotFoundError):
         folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)

@@ -57,18 +57,19 @@ class Cgroup:
         wanted = limits(cores, memory_mib, self.unified)
         for _ in range(2):  # memory and memsw depend on each other's order
             for name, value in wanted.items():
-                path = self._path(name)
+                path = self.path(name)
                 optional = name.endswith(("memsw.limit_in_bytes", "swap.max"))
                 if optional and not os.path.exists(path):
                     continue
                 with contextlib.suppress(OSError):
                     self._set(path, value)
         for name in ("memory.max", "pids.max") if self.unified else ("memory/memory.limit_in_bytes", "pids/pids.max"):
-            with open(self._path(name), encoding="ascii") as file:
+            with open(self.path(name), encoding="ascii") as file:
                 if file.read().strip() != str(wanted[name]):
                     raise Refusal("limits", f"the limit {name} of {wanted[name]} is not enforced here")
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """A file of it; with version 1 the name begins with its controller."""
         if self.unified:
             return os.path.join(CGROUPS, self.part, name)
         controller, _, file = name.partition("/")
@@ -104,9 +105,15 @@ class Cgroup:
 
     def freeze(self, is_frozen: bool) -> None:
         if self.unified:
-            self._set(self._path("cgroup.freeze"), int(is_frozen))
-        elif os.path.isdir(self._path("freezer/")):
-            self._set(self._path("freezer/freezer.state"), "FROZEN" if is_frozen else "THAWED")
+            self._set(self.path("cgroup.freeze"), int(is_frozen))
+        elif os.path.isdir(self.path("freezer/")):
+            self._set(self.path("freezer/freezer.state"), "FROZEN" if is_frozen else "THAWED")
+
+    def is_frozen(self) -> bool:
+        name, word = ("cgroup.freeze", "1") if self.unified else ("freezer/freezer.state", "FROZEN")
+        with contextlib.suppress(OSError), open(self.path(name), encoding="ascii") as file:
+            return file.read().strip() == word
+        return False
 
     def kill(self, deadline_s: float = 20.0) -> None:
         """Nothing runs in it any more."""

@@ -112,6 +112,7 @@ def verb_import(store: Store, sha256: str, is_trusted: bool) -> dict[str, Any]:
             return {"base": sha256}
         if not stat.S_ISREG(os.fstat(0).st_mode):
             raise Refusal("usage", "standard input must be a file")
+        store.tidy()
         with store.workspace() as work:
             os.chmod(work, 0o755)
             disk = os.open(f"{work}/disk", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)

@@ -34,6 +34,7 @@ def verb_probe(store: Store) -> dict[str, Any]:  # noqa: ARG001 - every verb has
 
 def verb_sweep(store: Store) -> dict[str, Any]:
     """What is left of machines and networks that are not there any more: nothing, if all is well."""
+    store.tidy()
     machines = {store.machine(key).path for key in store.names("machines")}
     with open("/proc/self/mounts", encoding="utf-8") as file:
         mounts = [line.split()[1] for line in file if line.split()[1].startswith(f"{store.root}/")]

@@ -15,7 +15,7 @@ from hansa.machines.drivers.nspawn.helper.boot import is_local
 from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
 from hansa.machines.drivers.nspawn.helper.disks import base_name, bring_disk
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, network_config, users_of, verb_remove_network
-from hansa.machines.drivers.nspawn.helper.power import launch
+from hansa.machines.drivers.nspawn.helper.power import finish, launch
 from hansa.machines.drivers.nspawn.helper.store import SEED, UIDS, Machine, Store
 from hansa.machines.drivers.nspawn.helper.tools import locked, read_json, run, write
 from hansa.machines.drivers.nspawn.helper.volumes import leave, make_file_system
@@ -31,7 +31,10 @@ def verb_create(store: Store, key: str, **spec: Any) -> dict[str, Any]:
         if machine.spec() is None:
             _reserve(machine, spec)
         if not os.path.exists(machine.file("run.json")):
-            launch(machine)
+            Cgroup(machine).kill()  # one that was killed before it was written down
+            launch(machine, is_first=True)
+        elif machine.unfinished() is not None and machine.running() is not None:
+            finish(machine)
     return look(machine)
 
 
@@ -130,7 +133,13 @@ def look(machine: Machine) -> dict[str, Any]:
     spec, ran = machine.spec(), read_json(machine.file("run.json"))
     if spec is None or ran is None:
         return {"state": "absent"}
-    is_running = machine.running() is not None
+    unfinished, is_running = machine.unfinished(), machine.running() is not None
+    if unfinished is not None and is_running:  # who asks for it again finishes it
+        if unfinished["is_first"]:
+            return {"state": "absent"}
+        is_running = False
+    if is_running:
+        thaw(machine)
     ended = read_json(machine.file("ended.json"))
     created = spec["created"]
     kinds = ("ed25519", "ecdsa", "rsa")
@@ -146,12 +155,22 @@ def look(machine: Machine) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def thaw(machine: Machine) -> None:
+    """One that stands still goes on, where whoever wanted that was killed."""
+    cgroup = Cgroup(machine)
+    if cgroup.is_frozen():
+        with machine.if_free() as is_free:
+            if is_free:
+                cgroup.freeze(False)
+
+
 def verb_observe(store: Store, key: str) -> dict[str, Any]:
     return look(store.machine(key))
 
 
 def verb_list(store: Store) -> dict[str, Any]:
     """All that is here, also what was never finished."""
+    store.tidy()
     return {"keys": store.names("machines")}
 
 

@@ -14,7 +14,7 @@ from hansa.machines.drivers.nspawn.helper.boot import GENERATOR, generator
 from hansa.machines.drivers.nspawn.helper.cgroups import Cgroup
 from hansa.machines.drivers.nspawn.helper.disks import mount
 from hansa.machines.drivers.nspawn.helper.networks import ensure_network, isolate
-from hansa.machines.drivers.nspawn.helper.store import RANGE, SEED, UIDS, Machine, Store
+from hansa.machines.drivers.nspawn.helper.store import RANGE, SEED, UIDS, UNFINISHED, Machine, Store
 from hansa.machines.drivers.nspawn.helper.tools import SYSTEM_PATH, run, started_at, write
 from hansa.machines.drivers.nspawn.helper.volumes import show
 from hansa.machines.drivers.nspawn.helper.words import Refusal
@@ -22,13 +22,14 @@ from hansa.machines.drivers.nspawn.helper.words import Refusal
 LOG_BYTES = 256 * 1024
 
 
-def launch(machine: Machine) -> None:
+def launch(machine: Machine, is_first: bool = False) -> None:
     """Start it; returns when its process is there."""
     spec = machine.need()
     bridge = ensure_network(machine.store, spec["network"])["bridge"]
     mount(machine)
     cgroup = Cgroup(machine)
     cgroup.make(spec["cores"], spec["memory_mib"])
+    write(machine.file(UNFINISHED), json.dumps({"is_first": is_first}))
     for name in ("run.json", "ended.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(machine.file(name))
@@ -52,9 +53,15 @@ def launch(machine: Machine) -> None:
     os.close(ready[0])
     if said != b"ok":
         raise Refusal("failed", said.decode(errors="replace") or "its process did not start", passing=True)
-    if spec["network"] is None:  # machines that do not belong together do not see each other
+    finish(machine)
+
+
+def finish(machine: Machine) -> None:
+    """What its process does not do for itself; also for one whose starter was killed before this."""
+    if machine.need()["network"] is None:  # machines that do not belong together do not see each other
         isolate(f"vb-{machine.name}")
     show(machine)
+    os.unlink(machine.file(UNFINISHED))
 
 
 def command(machine: Machine, spec: Any, bridge: str) -> list[str]:
@@ -119,6 +126,8 @@ def verb_start(store: Store, key: str) -> dict[str, Any]:
         if machine.running() is None:
             Cgroup(machine).kill()
             launch(machine)
+        elif machine.unfinished() is not None:
+            finish(machine)
     return {}
 
 

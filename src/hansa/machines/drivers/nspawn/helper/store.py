@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from hansa.machines.drivers.nspawn.helper.tools import locked, read_json, started_at
+from hansa.machines.drivers.nspawn.helper.tools import locked, locked_if_free, read_json, started_at
 from hansa.machines.drivers.nspawn.helper.words import Refusal
 
 UIDS, RANGE = 0x34CD0000, 65536
 """The user ids of guests: root in a machine is this user outside, and owns nothing but machines."""
+UNFINISHED = "unfinished"
+"""A file beside a machine whose start is not over, or was killed before it was."""
 SEED = "var/lib/cloud/seed/nocloud"
 
 
@@ -29,6 +31,12 @@ class Store:
         """Its folders are there: root's alone."""
         for part in ("", "machines", "networks", "bases", "volumes", "work"):
             os.makedirs(os.path.join(self.root, part), mode=0o700, exist_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what helpers left that were killed at work."""
+        for name in self.names("work"):
+            if started_at(int(name.partition("-")[0])) is None:
+                shutil.rmtree(os.path.join(self.root, "work", name))
 
     def names(self, part: str) -> list[str]:
         return sorted(os.listdir(os.path.join(self.root, part)))
@@ -79,9 +87,18 @@ class Machine:
             raise Refusal("absent", f"there is no machine {self.key}")
         return spec
 
+    def if_free(self) -> AbstractContextManager[bool]:
+        """The lock, if nobody has it; says whether."""
+        os.makedirs(os.path.join(self.store.root, "locks"), mode=0o700, exist_ok=True)
+        return locked_if_free(os.path.join(self.store.root, "locks", self.key))
+
     def lock(self) -> AbstractContextManager[None]:
         os.makedirs(os.path.join(self.store.root, "locks"), mode=0o700, exist_ok=True)
         return locked(os.path.join(self.store.root, "locks", self.key))
+
+    def unfinished(self) -> Any:
+        """Of a start that is not over, or whose helper was killed: whether it is the first one. None: all is well."""
+        return read_json(self.file(UNFINISHED))
 
     def running(self) -> int | None:
         """The process that looks after it, where it is alive."""

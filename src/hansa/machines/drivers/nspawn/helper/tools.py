@@ -58,6 +58,18 @@ def locked(path: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def locked_if_free(path: str) -> Iterator[bool]:
+    """The same without waiting: says whether it has the lock."""
+    with open(path, "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def started_at(pid: int) -> int | None:
     """When a process started, in ticks: a process id alone may be somebody else's by now. None: it is gone."""
     try:

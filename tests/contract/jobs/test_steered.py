@@ -1,0 +1,73 @@
+"""Pilots that run, or are about to, when their site's administrators say that its owner's work is not wanted there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from hansa.jobs.steered import Steered
+from hansa.jobs.tables import pilots
+from hansa.kernel.wire import encode
+from hansa.sites import store as site_store
+from hansa.sites.steering import SteeringService
+from hansa.sites.wire import NewBan, SitePolicy
+from tests.contract.jobs.test_demand import cluster, started
+from tests.support.jobworld import World
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+async def steered(world: World) -> int:
+    return await Steered(world.database, world.events, world.clock).look()
+
+
+async def two_pilots(world: World) -> None:
+    """One that runs, one that waits for its turn."""
+    await cluster(world)
+    await world.submit(site="cluster", cores=2)
+    await world.demand.look()
+    await world.submit(site="cluster", cores=32, memory_mib=64_000)
+    await world.demand.look()
+    (first, _) = await started(world)
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(pilots).where(pilots.c.id == first.id).values(phase="running"))
+
+
+async def say(world: World, word: str) -> None:
+    service = SteeringService(world.database, world.events, world.clock)
+    if word == "drain":
+        await service.drain(world.owner, "cluster", "New disks")
+    elif word == "ban":
+        await service.ban(world.owner, "cluster", NewBan("user", world.owner.name, "Mines coins"))
+    else:
+        await service.set_policy(world.owner, "cluster", SitePolicy(pilots=False))
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"), [("drain", "sites.drained"), ("ban", "sites.user_banned"), ("policy", "sites.no_pilots")]
+)
+async def test_what_runs_is_told_to_take_no_more_and_what_waits_never_starts(
+    world: World, word: str, reason: str
+) -> None:
+    await two_pilots(world)
+    assert await steered(world) == 0
+    await say(world, word)
+    assert await steered(world) == 2
+    runs, waits = await started(world)
+    assert (runs.phase, runs.stop, runs.reason) == ("running", "drain", reason)
+    assert runs.message.startswith("It takes no new tasks, and ends with those that it runs: cluster ")
+    assert (waits.phase, waits.reason) == ("ended", reason)
+    assert await steered(world) == 0, "once is enough"
+    await world.demand.look()
+    assert len(await started(world)) == 2, "and nothing new is started"
+
+
+async def test_an_outage_lets_go_on_what_runs(world: World) -> None:
+    await two_pilots(world)
+    async with world.database.begin() as tx:
+        values: Any = {"phase": "down", "reason": "sites.unreachable"}
+        await tx.execute(sa.update(site_store.endpoints).values(**values))
+        await site_store.update(tx, "cluster", policy=encode(SitePolicy()))
+    assert await steered(world) == 0
