@@ -32,7 +32,7 @@ from hansa.jobs import (
 from hansa.jobs.budget import Budget
 from hansa.jobs.files import FileService, hex_of
 from hansa.jobs.logs import LogStore, Piece
-from hansa.jobs.model import Again, Final, PilotPhase, judge, storable
+from hansa.jobs.model import LOST, Again, Final, PilotPhase, judge, storable
 from hansa.jobs.registry_logins import RegistryKeys
 from hansa.jobs.settle import (
     Change,
@@ -69,6 +69,7 @@ from hansa.node.protocol import (
 log = structlog.get_logger(__name__)
 _LONGEST_HOLD_S = 30.0
 _LOOK_AGAIN_S = 2.0
+_SLURM = "slurm"
 
 
 class _News(Enum):
@@ -516,12 +517,17 @@ class ExchangeService:
     async def _forget_old_sessions(
         self, tx: Tx, pilot: Any, request: ExchangeRequest, held: dict[int, Any], now: datetime
     ) -> None:
-        """The pilot's process was started anew: what the old one held died with it, but for what it still names."""
+        """The pilot's process was started anew: what the old one held died with it, but for what it still names.
+
+        Slurm starts a script anew only where it had taken its place away: no task is to blame.
+        """
         named = set(request.held)
         gone = [lease for lease in held.values() if lease.session != request.session and lease.id not in named]
         if gone:
             running = {(lease, index) for lease, index in pilot.running}
-            await give_back(tx, self._events, self._settings, gone, running, now, "The pilot was started anew.")
+            outcome = protocol.PREEMPTED if pilot.driver == _SLURM else LOST
+            why = "The pilot was started anew."
+            await give_back(tx, self._events, self._settings, gone, running, now, why, outcome)
             for lease in gone:
                 del held[lease.id]
 
