@@ -12,17 +12,28 @@ const due = new Set<HTMLElement>();
 document.documentElement.classList.add("js");
 showTimes(document);
 setInterval(() => { if (!document.hidden) showTimes(document); }, 20_000);
-document.addEventListener("htmx:afterSettle", (event) => showTimes(event.target as HTMLElement));
+document.addEventListener("htmx:afterSwap", () => showTimes(document));  // before anybody sees it
 document.addEventListener("htmx:beforeSwap", (event) => {  // refusals are shown where they belong, not dropped
   const detail = (event as CustomEvent<{ xhr: XMLHttpRequest; shouldSwap: boolean }>).detail;
   if (detail.xhr.status >= 400 && detail.xhr.getResponseHeader("HX-Retarget")) detail.shouldSwap = true;
+});
+
+function isInHands(element: HTMLElement): boolean {
+  return element.contains(document.activeElement) || element.querySelector("details[open]") !== null || isTicked(element);
+}
+
+document.addEventListener("htmx:beforeSwap", (event) => {  // nor when somebody took it while the answer was on its way
+  const { target, shouldSwap } = (event as CustomEvent<{ target: HTMLElement; shouldSwap: boolean }>).detail;
+  if (!shouldSwap || target.dataset.live === undefined || !isInHands(target)) return;
+  (event as CustomEvent<{ shouldSwap: boolean }>).detail.shouldSwap = false;
+  due.add(target);
 });
 
 function refresh(element: HTMLElement): void {
   if (element.dataset.more !== undefined) {
     if (!logs.has(element)) logs.set(element, new LiveLog(element));
     void logs.get(element)?.more();
-  } else if (element.contains(document.activeElement) || element.querySelector("details[open]") || isTicked(element)) {
+  } else if (isInHands(element)) {
     due.add(element);  // not under the hands of whoever is in it
   } else {
     due.delete(element);
@@ -98,6 +109,13 @@ document.addEventListener("click", (event) => {
     button.textContent = button.dataset.copied ?? before;
     setTimeout(() => { button.textContent = before; }, 1_500);
   });
+});
+
+document.addEventListener("change", (event) => {
+  const all = (event.target as HTMLElement).closest<HTMLInputElement>("[data-ticks]");
+  for (const one of all?.closest("table")?.querySelectorAll<HTMLInputElement>("tbody input[type=checkbox]") ?? []) {
+    if (one.name.startsWith(all?.dataset.ticks ?? "")) one.checked = all?.checked ?? false;
+  }
 });
 
 const code = location.hash.slice(1);

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from hansa.cli import image_golden
-from hansa.cli.images import names_in, show_image
+from hansa.cli.images import exactly, names_in, show_image
 from hansa.cli.jobs import examples
 from hansa.cli.output import output_option
 from hansa.cli.session import note, open_session
@@ -123,9 +123,10 @@ def _add(name: str, version: str, vo: str | None, made: Path, about: dict[str, A
     """The image becomes a version in the catalogue."""
     session, source = open_session(), NewVersion(version, upload=True, format="qcow2")
     if name in names_in(session, vo):
-        session.run(api.add_vm_image_version(name, source))
+        session.run(api.add_vm_image_version(exactly(name, vo), source))
     else:
         seen: Any = "vo" if vo else "owner"
         new = NewImage(name, source, vo, visibility=seen, **about)
         session.run(api.add_vm_image(new))
-    show_image(session.run(api.upload_vm_image(name, version, FileBody(made, made.stat().st_size))), form)
+    body = FileBody(made, made.stat().st_size)
+    show_image(session.run(api.upload_vm_image(exactly(name, vo), version, body)), form)

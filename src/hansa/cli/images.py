@@ -80,6 +80,11 @@ def names_in(session: Transport, vo: str | None) -> set[str]:
     return {image.name for image in found if vo is None or image.scope == f"vo/{vo}"}
 
 
+def exactly(name: str, vo: str | None) -> str:
+    """The name that means an image of this VO, whatever else has it."""
+    return f"vo/{vo}/{name}" if vo else name
+
+
 @click.command(epilog=examples("hansa image list", "hansa image list --vo vo.example.org"))
 @click.option("--vo", metavar="VO", help="Only what this VO endorses.")
 @output_option()
@@ -152,14 +157,15 @@ def add(
     source = NewVersion(version, url, file is not None, checksum, sums, form_, until)
     session = open_session()
     if name in names_in(session, vo) and version != "1":
-        image = session.run(api.add_vm_image_version(name, source))
+        image = session.run(api.add_vm_image_version(exactly(name, vo), source))
     else:
         seen: Any = visibility or ("vo" if vo else "owner")
         new = NewImage(name, source, vo, visibility=seen, gpu_drivers=list(gpu_drivers), **about)
         image = session.run(api.add_vm_image(new))
     if file is not None:
         note(f"sending {file} ({file.stat().st_size:,} bytes)")
-        image = session.run(api.upload_vm_image(name, version, FileBody(file, file.stat().st_size)))
+        body = FileBody(file, file.stat().st_size)
+        image = session.run(api.upload_vm_image(exactly(name, vo), version, body))
     show_image(image, form)
 
 

@@ -85,7 +85,12 @@ def _part(text: str, part: str) -> range:
 
 
 def per_file(glob: str, base: Path) -> Array:
-    """One task per file that matches; ``{file}`` is its path."""
+    """One task per file that matches; ``{file}`` is its path. Files elsewhere would not travel with the job."""
+    if not glob or Path(glob).is_absolute() or ".." in Path(glob).parts:
+        where = "A pattern for files begins in the current directory"
+        raise HansaError(USAGE, f"{where}: {glob!r} does not.", hint="cd to where they are, or use --mount.")
+    if any("**" in part and part != "**" for part in Path(glob).parts):
+        raise HansaError(USAGE, f"{glob!r} is no pattern for files.", hint="** stands alone, as in data/**/*.fits.")
     found = sorted(str(path.relative_to(base)) for path in base.glob(glob) if path.is_file())
     if not found:
         raise HansaError(INPUT, f"No file matches {glob}.", hint=_nearby(base / glob.rsplit("/", 1)[0]))

@@ -115,7 +115,12 @@ class VoService:
     async def change(self, caller: Caller, name: str, change: VoChange) -> Vo:
         async with self._database.begin() as tx:
             await self._allow(tx, caller, VoAct.MANAGE, name)
-            await vo_store.update_vo(tx, name, description=change.description)
+            row = await vo_store.get_vo(tx, name)
+            if row is not None and row.description != change.description:
+                await vo_store.update_vo(tx, name, description=change.description)
+                message = f"{caller.name} said what it is for: {change.description[:200] or 'nothing'}"
+                phase = "active" if row.suspended is None else "suspended"
+                await self._record(tx, caller.actor, name, phase, "identity.vo_described", message)
             return await self._view(tx, caller, name)
 
     async def rule(self, caller: Caller, name: str, rule: VoRule) -> Vo:

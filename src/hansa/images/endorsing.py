@@ -175,6 +175,8 @@ class EndorsementService:
                 due_at=now,
             )  # fmt: skip
             tx.ring(SubscriptionRoom.queue.topic)
+            message = f"{caller.name} follows the image list {new.url}."
+            await self._record_list(tx, caller, vo, "images.list_followed", message)
             row = await store.get_subscription(tx, subscription_id)
         return subscription_view(row)
 
@@ -191,6 +193,11 @@ class EndorsementService:
             if row is None or row.vo != vo:
                 raise Fault(errors.NOT_FOUND, f"{vo} follows no list {subscription_id}.")
             await store.delete_subscription(tx, subscription_id)
+            message = f"{caller.name} follows the image list {row.url} no more."
+            await self._record_list(tx, caller, vo, "images.list_left", message)
+
+    async def _record_list(self, tx: Tx, caller: Caller, vo: str, reason: str, message: str) -> None:
+        await self._events.record(tx, Event(caller.actor, f"vo/{vo}", "active", reason, message, None, vo))
 
     async def _allow_member(self, tx: Tx, caller: Caller, vo: str) -> None:
         if caller.is_operator or await vo_store.get_membership(tx, vo, caller.user_id) is not None:

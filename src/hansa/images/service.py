@@ -237,9 +237,10 @@ class ImageService:
         if row.reason == "images.source_away":
             await VersionRoom.queue.poke(tx, self._clock.now(), version_id)
 
-    async def find(self, tx: Tx, caller: Caller, name: str) -> Any:
+    async def find(self, tx: Tx, caller: Caller, name: str, vo: str | None = None) -> Any:
         """The image that a name means: the caller's own before the VOs', those before presets; ``SCOPE/NAME`` is exact.
 
+        ``vo``: it is meant for this VO, whose images come before those of others.
         Raises Fault ``images.not_found``, also where two VOs have the name.
         """
         where = await self._visible(tx, caller)
@@ -247,8 +248,8 @@ class ImageService:
         rows = [row for row in await store.named(tx, where, last) if not scope or scope in _scopes(row)]
         if not rows:
             raise Fault(errors.NOT_FOUND, f"There is no VM image {name} for you.", hint="hansa image list")
-        best = min(_nearness(row, caller) for row in rows)
-        nearest = [row for row in rows if _nearness(row, caller) == best]
+        best = min(_nearness(row, caller, vo) for row in rows)
+        nearest = [row for row in rows if _nearness(row, caller, vo) == best]
         if len(nearest) > 1:
             names = ", ".join(sorted(f"{row.scope}/{row.name}" for row in nearest))
             raise Fault(errors.NOT_FOUND, f"{name} could be {names}.", hint="Say which, with its scope.")
@@ -260,7 +261,7 @@ class ImageService:
         In the name of a VO only what it endorses. Raises Fault ``images.not_found``, ``not_endorsed``, ``not_ready``.
         """
         bare, _, asked = name.partition("@")
-        image = await self.find(tx, caller, bare)
+        image = await self.find(tx, caller, bare, vo)
         now = self._clock.now()
         rows = await store.versions_of(tx, [image.id])
         pinned = None
@@ -404,12 +405,12 @@ def _scopes(row: Any) -> tuple[str, ...]:
     return (row.scope, f"user/{row.owner_name}") if row.scope.startswith("user/") else (row.scope,)
 
 
-def _nearness(row: Any, caller: Caller) -> int:
+def _nearness(row: Any, caller: Caller, vo: str | None) -> int:
     if row.scope == f"user/{caller.user_id}":
         return 0
     if row.vo is not None:
-        return 1
-    return 2 if row.scope == PRESET else 3
+        return 1 if row.vo == vo else 2
+    return 3 if row.scope == PRESET else 4
 
 
 def _select(rows: Sequence[Any], asked: str | None, pinned: str | None, now: datetime) -> Any | None:

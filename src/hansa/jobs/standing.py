@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hansa.identity.errors import GRANT_EXPIRED
 from hansa.jobs.sizing import Live
 from hansa.kernel.status import Party
 from hansa.placement import choose
@@ -17,7 +18,7 @@ _SHOWN = 3
 _URGENCY = (Party.USER, Party.VO_MANAGER, Party.SITE, Party.HANSA, Party.NOBODY)
 _WORDS = {
     "sites.login": "jobs.login",
-    "identity.grant_expired": "identity.grant_expired",
+    GRANT_EXPIRED.code: GRANT_EXPIRED.code,
     "placement.no_grant": "jobs.no_grant",
     "placement.grant_used_up": "jobs.no_grant",
 }
@@ -52,7 +53,8 @@ def standing_of(choice: Choice, serving: Sequence[Live], told: Sequence[str]) ->
     nearest = near[0][1].findings
     said = [f"{candidate.site}: {' '.join(finding.message for finding in one.findings)}" for candidate, one in near]
     reason = _WORDS.get(nearest[0].reason, "jobs.no_site_now") if nearest else "jobs.no_site_now"
-    return Standing(reason, f"Nowhere can it start now. {_listed(said, ' ')}", _party(nearest).value)
+    what = f" {nearest[0].remedy}" if nearest and nearest[0].reason == GRANT_EXPIRED.code else ""
+    return Standing(reason, f"Nowhere can it start now. {_listed(said, ' ')}{what}", _party(nearest).value)
 
 
 def _urgency(findings: Sequence[Finding]) -> int:

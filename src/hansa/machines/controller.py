@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.identity.authority import AuthorityService
+from hansa.identity.authority import RENEW, AuthorityService
 from hansa.images import endorsing
 from hansa.images import store as image_store
 from hansa.images.depot import Depot
@@ -239,7 +239,7 @@ class MachineRoom:
         until = row.expires or now + DEFAULT_LIFE
         found = await self._authority.look(tx, row.owner_id, until, vo=row.vo, site=site_of(place))
         if isinstance(found, Status):
-            waiting = Turn("identity.grant_expired", now, Phase.WAITING, found.message, Party.USER)
+            waiting = Turn("identity.grant_expired", now, Phase.WAITING, f"{found.message} {RENEW}", Party.USER)
             await self._turn(tx, row, waiting, {}, now)
             return Next(now + _ASK_AGAIN)
         course = verdict.changes["course"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.identity.authority import AuthorityService
+from hansa.identity.authority import RENEW, AuthorityService
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Tx
 from hansa.kernel.errors import Fault, Permanent
@@ -106,7 +106,7 @@ class VolumeRoom:
         """It will be at this place: under a grant of authority, and of the VO's storage there."""
         found = await self._authority.look(tx, row.owner_id, now + DEFAULT_LIFE, vo=row.vo, site=site_of(place))
         if isinstance(found, Status):
-            waiting = Turn("identity.grant_expired", None, Phase.WAITING, found.message, Party.USER)
+            waiting = Turn("identity.grant_expired", None, Phase.WAITING, f"{found.message} {RENEW}", Party.USER)
             await self._turn(tx, row, waiting, {}, now)
             return Next(now + _ASK_AGAIN)
         try:

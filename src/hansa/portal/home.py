@@ -25,6 +25,7 @@ from hansa.kernel.http import MOST, provided
 from hansa.kernel.status import Party
 from hansa.machines.service import MachineService
 from hansa.machines.store import Search
+from hansa.machines.volume_service import VolumeService
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
 from hansa.portal.sites import may_steer
@@ -39,6 +40,7 @@ Sites = Annotated[SiteService, Depends(provided(SiteService))]
 Vos = Annotated[VoService, Depends(provided(VoService))]
 Images = Annotated[ImageService, Depends(provided(ImageService))]
 Machines = Annotated[MachineService, Depends(provided(MachineService))]
+Volumes = Annotated[VolumeService, Depends(provided(VolumeService))]
 Capacities = Annotated[CapacityService, Depends(provided(CapacityService))]
 Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
 Log = Annotated[EventLog, Depends(provided(EventLog))]
@@ -46,6 +48,7 @@ Pages = Annotated[Portal, Depends(provided(Portal))]
 Reader = Annotated[Visit, visitor(Permission.SELF_READ)]
 _SOON = timedelta(days=14)
 _HITS = 10
+_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ async def home(
     caller = visit.caller
     mine = await vos.list_mine(caller.user_id)
     places = (await sites.list_sites(caller)).items
-    granted = (await grants.list_grants(caller, None, 1000)).items
+    granted = (await grants.list_grants(caller, None, _MOST)).items
     lapsed = [one for one in (await authority.list_mine(caller)).items if one.waiting_on == Party.USER]
     counts = await jobs.summary(caller)
     failed = await jobs.list_jobs(caller, phase=Phase.FAILED, limit=5)
@@ -137,19 +140,35 @@ async def search(
     vos: Vos,
     images: Images,
     machines: Machines,
+    volumes: Volumes,
     portal: Pages,
     q: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """Everything of the reader's with this number or name."""
     word = q.strip()
-    hits = await _find(visit, jobs, sites, vos, word) if word else []
-    found, _ = await machines.search(visit.caller, Search(word, limit=_HITS)) if word else ([], 0)
-    hits += [Hit("machine", one.name, f"/machines/{one.name}", one.status.message) for one in found]
-    small = word.lower()
-    for image in (await images.list_images(visit.caller, None, 1000)).items if word else ():
+    hits: list[Hit] = []
+    if word:
+        hits += await _find(visit, jobs, sites, vos, word)
+        hits += await _find_machines(visit, machines, volumes, images, word)
+    return portal.page(visit, "_hits.html" if visit.is_live else "search.html", hits=hits, q=word)
+
+
+async def _find_machines(
+    visit: Visit, machines: MachineService, volumes: VolumeService, images: ImageService, word: str
+) -> list[Hit]:
+    caller, small = visit.caller, word.lower()
+    found, _ = await machines.search(caller, Search(word, limit=_HITS))
+    hits = [Hit("machine", one.name, f"/machines/{one.name}", one.status.message) for one in found]
+    disks = (await volumes.list_volumes(caller, None, _MOST)).items
+    hits += [
+        Hit("volume", one.name, f"/volumes/{one.name}", f"{one.size_gib:,} GiB. {one.status.message}")
+        for one in disks
+        if small in f"{one.name} {one.vo or ''} {one.site or ''} {one.machine or ''}".lower()
+    ]
+    for image in (await images.list_images(caller, None, _MOST)).items:
         if small in image.name.lower() or small in image.title.lower():
             hits.append(Hit("VM image", image.name, f"/images/show/{image.scope}/{image.name}", image.title))
-    return portal.page(visit, "_hits.html" if visit.is_live else "search.html", hits=hits, q=word)
+    return hits
 
 
 async def _find(visit: Visit, jobs: JobService, sites: SiteService, vos: VoService, word: str) -> list[Hit]:
@@ -168,7 +187,7 @@ async def _find(visit: Visit, jobs: JobService, sites: SiteService, vos: VoServi
     for site in (await sites.list_sites(caller)).items:
         if small in site.name.lower():
             hits.append(Hit("site", site.name, f"/sites/{site.name}", site.status.message))
-    for vo in (await vos.list_vos(caller, None, 1000)).items:
+    for vo in (await vos.list_vos(caller, None, _MOST)).items:
         if small in vo.name.lower() or small in vo.description.lower():
             hits.append(Hit("organisation", vo.name, f"/vos/{vo.name}", vo.description[:80]))
     return hits

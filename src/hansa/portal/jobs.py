@@ -43,7 +43,15 @@ Text = Annotated[str, Query(max_length=500)]
 PAGE = 50
 _COLUMNS = 240
 _LOG_BYTES = 64 * 1024
-_SORTABLE = ("index", "phase", "wall_s", "cpu_s", "memory_mib", "exit_code")
+_SORTABLE = {
+    "index": "Task",
+    "phase": "State",
+    "wall_s": "Wall time, s",
+    "cpu_s": "CPU time, s",
+    "memory_mib": "Memory, MiB",
+    "exit_code": "Exit code",
+}
+"""What can be sorted by besides parameters and results, and what it is called."""
 
 
 @router.get("/jobs")
@@ -252,7 +260,7 @@ async def list_tasks(
         rows=rows,
         names=names,
         fields=fields,
-        columns=every,
+        columns={name: _SORTABLE.get(name, name) for name in every},
         phase=wanted,
         phases=list(Phase),
         sort=sort,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
 from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
@@ -17,7 +18,10 @@ from hansa.kernel.http import provided
 from hansa.machines.meter_service import MeterService
 from hansa.machines.model import Phase
 from hansa.machines.service import MachineService
+from hansa.machines.snapshot_service import SnapshotService
 from hansa.machines.store import Column, Search
+from hansa.machines.volume_service import VolumeService
+from hansa.machines.volume_wire import NewSnapshot
 from hansa.machines.wire import DAY_S, Machine, MachineChange, MachinePlan, Reboot, Resize
 from hansa.portal import machine_form
 from hansa.portal.curves import curves_of_machine
@@ -28,6 +32,8 @@ from hansa.sites.service import SiteService
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Meters = Annotated[MeterService, Depends(provided(MeterService))]
 Machines = Annotated[MachineService, Depends(provided(MachineService))]
+Volumes = Annotated[VolumeService, Depends(provided(VolumeService))]
+Snapshots = Annotated[SnapshotService, Depends(provided(SnapshotService))]
 Images = Annotated[ImageService, Depends(provided(ImageService))]
 Sites = Annotated[SiteService, Depends(provided(SiteService))]
 Vos = Annotated[VoService, Depends(provided(VoService))]
@@ -140,11 +146,14 @@ async def _step(
 
 
 @router.get("/machines/{machine}")
-async def show_machine(machine: Name, visit: Reader, machines: Machines, meters: Meters, portal: Pages) -> Response:
+async def show_machine(
+    machine: Name, visit: Reader, machines: Machines, volumes: Volumes, meters: Meters, portal: Pages
+) -> Response:
     """One machine: how it is, how to reach it, and what has happened."""
     found = await machines.get(visit.caller, machine)
     explained = await machines.explain(visit.caller, machine)
     usage = await meters.usage(visit.caller, found.id)
+    mine = (await volumes.list_volumes(visit.caller, None, _MOST)).items
     return portal.page(
         visit,
         "machines/_state.html" if visit.is_live else "machines/show.html",
@@ -152,6 +161,7 @@ async def show_machine(machine: Name, visit: Reader, machines: Machines, meters:
         explained=explained,
         ssh=ssh_command(found),
         sizes=machine_form.sizes(),
+        volumes=[one for one in mine if one.machine == found.name],
         usage=usage,
         curves=curves_of_machine(usage),
     )
@@ -180,10 +190,21 @@ async def show_console(machine: Name, visit: Reader, machines: Machines, portal:
 
 
 @router.post("/machines/{machine}/act")
-async def act_on_machine(machine: Name, visit: Writer, machines: Machines, portal: Pages, browser: Cookies) -> Response:
-    """Start, stop, reboot, resize, extend, delete."""
+async def act_on_machine(
+    machine: Name, visit: Writer, machines: Machines, snapshots: Snapshots, portal: Pages, browser: Cookies
+) -> Response:
+    """Start, stop, reboot, resize, extend, keep its disk, delete."""
     form = await own_form(visit, browser)
-    caller = visit.caller
+    if form.get("act") == "snapshot":
+        wish = NewSnapshot(form.get("image", "").strip()[:63] or None, form.get("version", "").strip()[:60] or None)
+        made = await snapshots.create(visit.caller, machine, wish)
+        return portal.redirect("/snapshots", f"{made.image} {made.version}: {made.status.message}")
+    found, said = await _act(visit.caller, machine, form, machines)
+    return portal.redirect("/machines" if form.get("act") == "delete" else f"/machines/{found.name}", said)
+
+
+async def _act(caller: Caller, machine: str, form: Mapping[str, str], machines: MachineService) -> tuple[Machine, str]:
+    """What a form asks of a machine, done, and what to say of it."""
     match form.get("act"):
         case "start":
             found = await machines.start(caller, machine)
@@ -197,12 +218,13 @@ async def act_on_machine(machine: Name, visit: Writer, machines: Machines, porta
             seconds = machine_form.lifetime_s(form)
             found = await machines.change(caller, machine, MachineChange(lifetime_s=seconds))
             days = f"{seconds // DAY_S} days from now" if seconds else "without an end"
-            return portal.redirect(f"/machines/{found.name}", f"It is kept {days}.")
+            return found, f"It is kept {days}."
         case "restart":
             found = await machines.change(caller, machine, MachineChange(restart=bool(form.get("restart"))))
+            return found, "It is started again when it fails." if found.restart else "When it fails it stays so."
         case "delete":
             found = await machines.delete(caller, machine)
-            return portal.redirect("/machines", f"{found.name} is being deleted with its addresses.")
+            return found, f"{found.name} is being deleted with its addresses."
         case _:
             raise Fault(INVALID, "This is nothing that can be done with a machine.")
-    return portal.redirect(f"/machines/{found.name}", found.status.message)
+    return found, found.status.message

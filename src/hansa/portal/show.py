@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import unquote
 
 from markupsafe import Markup
@@ -91,7 +95,76 @@ def show_plain_hours(hours: float | None) -> str:
     return show_hours(None if hours is None else hours * 3600)
 
 
+def show_actor(actor: str) -> str:
+    """Who did it, as people call them: nobody reads the id of a pilot.
+
+    >>> show_actor("user/root"), show_actor("pilot/pilot_01a2"), show_actor("hansa")
+    ('root', 'a pilot', 'Hansa')
+    """
+    kind, _, name = actor.partition("/")
+    if kind == "pilot":
+        return "a pilot"
+    return name or {"hansa": "Hansa"}.get(kind, kind)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What an event is about: its kind, its name, and its page (none: ``""``)."""
+
+    kind: str
+    name: str
+    path: str
+
+
+def show_thing(subject: str, data: Mapping[str, Any]) -> Thing:
+    """What people call the subject of an event; never an id that nobody reads.
+
+    >>> show_thing("job/12", {}), show_thing("machine/machine_01a2", {"name": "web"}).name
+    (Thing(kind='job', name='12', path='/jobs/12'), 'web')
+    """
+    kind, _, rest = subject.partition("/")
+    if kind == "grant" and "@" in rest:
+        vo, _, site = rest.partition("@")
+        return Thing("grant", f"{vo}, {site}", f"/vos/{vo}")
+    if kind in ("machine", "volume"):
+        return Thing(kind, str(data.get("name") or ""), f"/{kind}s/{rest}")
+    if kind == "image":
+        scope, _, name = rest.rpartition("/")  # events name people by their ids, addresses by their names
+        return Thing("VM image", name, f"/images/show/{name if scope.startswith('user/') else rest}")
+    if kind in ("job", "site", "vo"):
+        return Thing({"vo": "organisation"}.get(kind, kind), rest, f"/{kind}s/{rest}")
+    return Thing({"authority": "sign-in", "grant": "sign-in"}.get(kind, kind), "", "")
+
+
+@dataclass(frozen=True)
+class Told:
+    """A line of an explanation: a sentence, or with its moment and actor something that happened."""
+
+    text: str
+    time: datetime | None = None
+    actor: str = ""
+
+
+_HAPPENED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (\S+): (.*)", re.DOTALL)
+
+
+def tell(lines: Sequence[str]) -> list[Told]:
+    """An explanation as every face of ours gets it, apart: sentences, and what has happened."""
+    found = []
+    for line in lines:
+        event = _HAPPENED.fullmatch(line)
+        if event is None:
+            found.append(Told(line))
+        else:
+            moment = datetime.fromisoformat(event[1]).replace(tzinfo=UTC)
+            found.append(Told(event[3], moment, event[2]))
+    return found
+
+
 FILTERS = {
+    "actor": show_actor,
+    "tell": tell,
+    "thing": show_thing,
     "urldecode": unquote,
     "day": show_day,
     "hours": show_plain_hours,

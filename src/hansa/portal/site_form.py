@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import invalid
-from hansa.sites.capacity_wire import GrantTerms
+from hansa.sites.capacity_wire import GrantCaps, GrantTerms
 from hansa.sites.wire import NewDowntime, NewSite
 
 _SITE: TypeAdapter[NewSite] = TypeAdapter(NewSite)
@@ -96,16 +96,36 @@ def read_terms(form: Mapping[str, str]) -> GrantTerms:
     )
 
 
+def read_caps(form: Mapping[str, str]) -> GrantCaps:
+    """How an organisation shares its hours: each user, single ones, groups. Raises Fault ``kernel.invalid``."""
+    return GrantCaps(_number(form, "each_user"), _shares(form, "users"), _shares(form, "groups"))
+
+
+def _shares(form: Mapping[str, str], name: str) -> dict[str, float]:
+    """``NAME=HOURS``, one a line."""
+    found: dict[str, float] = {}
+    for number, line in enumerate(form.get(name, "").splitlines(), 1):
+        who, equals, hours = line.strip().rpartition("=")
+        if not line.strip():
+            continue
+        if not (equals and who.strip() and hours.strip()):
+            raise Fault(INVALID, f"Line {number} of the {name} is not NAME=HOURS.", hint="As in maria=200.")
+        found[who.strip()[:200]] = _hours(hours.strip(), f"Line {number} of the {name}")
+    return found
+
+
 def _number(form: Mapping[str, str], name: str) -> float | None:
-    text = form.get(name, "").strip().replace(",", ".")
-    if not text:
-        return None
+    text = form.get(name, "").strip()
+    return _hours(text, name.replace("_", " ")) if text else None
+
+
+def _hours(text: str, what: str) -> float:
     try:
-        value = float(text)
+        value = float(text.replace(",", "."))
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1e10:
-        raise Fault(INVALID, f"{name.replace('_', ' ')} takes a number that is not negative, not {text[:40]!r}.")
+        raise Fault(INVALID, f"{what} takes a number that is not negative, not {text[:40]!r}.")
     return value
 
 

@@ -168,7 +168,7 @@ async def _steer(
 
 @router.post("/grants/act")
 async def act_on_grant(visit: Granter, grants: Capacities, portal: Pages, browser: Cookies) -> Response:
-    """Ask for capacity, agree, agree to other terms, or refuse."""
+    """Ask for capacity, agree, agree to other terms, refuse, or share out what was granted."""
     form = await own_form(visit, browser)
     vo, site, note = form.get("vo", ""), form.get("site", ""), form.get("note", "").strip()[:2000]
     caller = visit.caller
@@ -183,6 +183,9 @@ async def act_on_grant(visit: Granter, grants: Capacities, portal: Pages, browse
             if not note:
                 raise Fault(INVALID, "Say why, for those who asked.")
             found = await grants.refuse(caller, vo, site, note)
+        case "cap":
+            await grants.cap(caller, vo, site, site_form.read_caps(form))
+            return portal.redirect(f"/vos/{vo}", f"The hours at {site} are shared out so.")
         case _:
             raise Fault(INVALID, "Ask, agree or refuse: nothing else can be done with a grant.")
     back = form.get("back", "")

@@ -25,7 +25,7 @@ class Snippet:
 
 
 def of_call(command: str, method: str, path: str, body: object = None, *, url: str) -> list[Snippet]:
-    """How to do what a form does without it: the command, and the call of the API that it makes."""
+    """How to do what a form does without it: the command (none: ``""``), and the call of the API that it makes."""
     curl = [f"curl -X {method} {shlex.quote(f'{url}/api/v1{path}')} \\", '  -H "Authorization: Bearer $(hansa token)"']
     words = [repr(method), repr(path)]
     if body is not None:
@@ -34,7 +34,8 @@ def of_call(command: str, method: str, path: str, body: object = None, *, url: s
         curl += ["  -H 'Content-Type: application/json' \\", f"  -d {shlex.quote(text)}"]
         words.append(repr(encode(body)))
     python = f"from hansa import Hansa\n\nprint(Hansa().call({', '.join(words)}))"
-    return [Snippet("CLI", command), Snippet("curl", "\n".join(curl)), Snippet("Python", python)]
+    found = [Snippet("curl", "\n".join(curl)), Snippet("Python", python)]
+    return [Snippet("CLI", command), *found] if command else found
 
 
 def of_job(spec: JobSpec, url: str) -> list[Snippet]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import PlainTextResponse
@@ -17,6 +20,7 @@ from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
+from hansa.portal.snippets import Snippet, of_call
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Usage = Annotated[AccountingService, Depends(provided(AccountingService))]
@@ -37,15 +41,37 @@ _VIEWS = {
     "month,vo": "month and organisation",
     "month,site": "month and site",
 }
+_KEYS = {
+    "vo": "Organisation",
+    "group": "Group",
+    "user": "User",
+    "site": "Site",
+    "kind": "Kind",
+    "day": "Day",
+    "month": "Month",
+}
 _TALL = 90
 """So many rows are drawn; the table has all."""
 
 
-@router.get("/usage")
-async def show_usage(
-    visit: Reader,
-    usage: Usage,
-    portal: Pages,
+@dataclass(frozen=True)
+class Asked:
+    """What the address of a usage page asks for. Days are ``YYYY-MM-DD`` or empty."""
+
+    since: str
+    until: str
+    by: str
+    vo: str
+    site: str
+    user: str
+    whose: Whose
+
+    @property
+    def keys(self) -> list[str]:
+        return self.by.split(",")
+
+
+def asked(
     since: Text = "",
     until: Text = "",
     by: Text = "vo,site",
@@ -53,45 +79,44 @@ async def show_usage(
     site: Text = "",
     user: Text = "",
     whose: Whose = "mine",
-) -> Response:
+) -> Asked:
+    return Asked(since, until, by, vo, site, user, whose)
+
+
+Wish = Annotated[Asked, Depends(asked)]
+
+
+@router.get("/usage")
+async def show_usage(visit: Reader, usage: Usage, portal: Pages, wish: Wish) -> Response:
     """What was used: a bar for each row, and the same as a table."""
-    found = await _find(visit, usage, since, until, by, vo, site, user, whose)
+    found = await _find(visit, usage, wish)
     widths = charts.bars([row.core_s for row in found.items])
-    is_time = by.split(",")[0] in ("day", "month")
+    is_curve = wish.keys in (["day"], ["month"])
     return portal.page(
         visit,
         "usage.html",
-        rows=[(row, _cells(row, by), width) for row, width in zip(found.items, widths, strict=True)],
-        keys=by.split(","),
+        rows=[(row, _cells(row, wish), width) for row, width in zip(found.items, widths, strict=True)],
+        keys=[_KEYS[key] for key in wish.keys],
         views=_VIEWS,
         total=sum(row.core_s for row in found.items),
-        points=charts.area([row.core_s for row in found.items]) if is_time and "," not in by else [],
+        points=charts.area([row.core_s for row in found.items]) if is_curve else [],
         is_priced=any(row.price is not None for row in found.items),
         tall=_TALL,
-        asked={"since": since, "until": until, "by": by, "vo": vo, "site": site, "user": user, "whose": whose},
+        asked=wish,
+        copied=_copied(wish, portal.browser.url),
     )
 
 
 @router.get("/usage.csv")
-async def usage_csv(
-    visit: Reader,
-    usage: Usage,
-    since: Text = "",
-    until: Text = "",
-    by: Text = "vo,site",
-    vo: Text = "",
-    site: Text = "",
-    user: Text = "",
-    whose: Whose = "mine",
-) -> Response:
+async def usage_csv(visit: Reader, usage: Usage, wish: Wish) -> Response:
     """The same for spreadsheets."""
-    found = await _find(visit, usage, since, until, by, vo, site, user, whose)
+    found = await _find(visit, usage, wish)
     output = io.StringIO()
     writer = csv.writer(output)
-    writer.writerow([*by.split(","), "tasks", "wall_s", "core_s", "cpu_s", "gpu_s", "price"])
+    writer.writerow([*wish.keys, "tasks", "wall_s", "core_s", "cpu_s", "gpu_s", "price"])
     for row in found.items:
         sums = [row.tasks, row.wall_s, row.core_s, row.cpu_s, row.gpu_s, "" if row.price is None else row.price]
-        writer.writerow([*map(_harmless, _cells(row, by)), *sums])
+        writer.writerow([*map(_harmless, _cells(row, wish)), *sums])
     headers = {"Content-Disposition": 'attachment; filename="usage.csv"', "Cache-Control": "no-store"}
     return PlainTextResponse(output.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -101,36 +126,38 @@ def _harmless(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-async def _find(
-    visit: Visit,
-    usage: AccountingService,
-    since: str,
-    until: str,
-    by: str,
-    vo: str,
-    site: str,
-    user: str,
-    whose: Whose,
-) -> UsagePage:
-    words = by.split(",")
-    if not set(words) <= set(WORDS):
-        raise Fault(INVALID, f"Usage is not summed up by {by[:80]!r}.", hint=f"By: {', '.join(WORDS)}.")
+async def _find(visit: Visit, usage: AccountingService, wish: Asked) -> UsagePage:
+    if not set(wish.keys) <= set(WORDS):
+        raise Fault(INVALID, f"Usage is not summed up by {wish.by[:80]!r}.", hint=f"By: {', '.join(WORDS)}.")
     return await usage.usage(
         visit.caller,
-        _day(since),
-        _day(until),
-        by=words,
-        vo=vo or None,
-        site=site or None,
-        user=user or None,
-        everybody=whose == "all",
+        _day(wish.since),
+        _day(wish.until),
+        by=wish.keys,
+        vo=wish.vo or None,
+        site=wish.site or None,
+        user=wish.user or None,
+        everybody=wish.whose == "all",
     )
 
 
-def _cells(row: UsageRow, by: str) -> list[str]:
+def _cells(row: UsageRow, wish: Asked) -> list[str]:
     values = {"user": row.owner, "vo": row.vo, "group": row.group, "site": row.site, "kind": row.kind}
     values |= {"day": row.day, "month": row.month}
-    return [values[word] or "" for word in by.split(",")]
+    return [values[key] or "" for key in wish.keys]
+
+
+def _copied(wish: Asked, url: str) -> list[Snippet]:
+    """The same numbers without this page."""
+    words, query = ["hansa", "usage", "--by", wish.by], {"by": wish.by}
+    for name in ("since", "until", "vo", "site", "user"):
+        if value := getattr(wish, name):
+            words += [f"--{name}", value]
+            query[name] = value
+    if wish.whose == "all":
+        words.append("--everybody")
+        query["everybody"] = "true"
+    return of_call(shlex.join(words), "GET", f"/usage?{urlencode(query)}", url=url)
 
 
 def _day(text: str) -> date | None:

@@ -17,6 +17,7 @@ from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.site_form import read_moment
+from hansa.portal.vos import standing
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -55,7 +56,8 @@ async def _page(
     return portal.page(
         visit,
         "vos/access.html",
-        vo=await vos.get(visit.caller, vo),
+        **(await standing(visit, vos, vo)).head,
+        tab="access",
         credentials=(await authority.site_credentials(visit.caller, vo)).items,
         services=(await services.list_of(visit.caller, vo)).items,
         sites=[one.name for one in (await sites.list_sites(visit.caller)).items if one.visibility != "owner"],

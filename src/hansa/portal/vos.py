@@ -1,19 +1,21 @@
-"""Pages of virtual organisations: members, roles, groups, invitations, VM images, balances."""
+"""Pages of virtual organisations: what one is and has, what it endorses and follows, and how it is set up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
+from hansa.identity.model import Membership
 from hansa.identity.policy import Permission, VoAct, may_in_vo
 from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
-from hansa.identity.wire import Invitation, MemberChange, MemberPage, NewInvitation, RoleName, VoChange
+from hansa.identity.wire import Vo, VoChange
 from hansa.images.endorsing import EndorsementService
 from hansa.images.service import ImageService
-from hansa.images.wire import ImagePolicy
+from hansa.images.wire import ImagePolicy, NewSubscription
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
@@ -30,8 +32,28 @@ Pages = Annotated[Portal, Depends(provided(Portal))]
 Cookies = Annotated[Browser, Depends(provided(Browser))]
 Reader = Annotated[Visit, visitor(Permission.VOS_READ)]
 Manager = Annotated[Visit, visitor(Permission.VOS_MANAGE)]
-ROLES: tuple[RoleName, ...] = ("vm-operator", "manager")
 _MOST = 1000
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An organisation, and what the reader is in it."""
+
+    vo: Vo
+    mine: Membership | None
+    manages: bool
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the head of each of its pages needs."""
+        return {"vo": self.vo, "manages": self.manages}
+
+
+async def standing(visit: Visit, vos: VoService, name: str) -> Standing:
+    """Raises Fault ``identity.no_such_vo`` where the reader may not even know of it."""
+    found = await vos.get(visit.caller, name)
+    mine = next((one for one in await vos.list_mine(visit.caller.user_id) if one.vo == name), None)
+    return Standing(found, mine, may_in_vo(visit.caller, VoAct.MANAGE, mine))
 
 
 @router.get("/vos")
@@ -42,118 +64,99 @@ async def list_vos(visit: Reader, vos: Vos, portal: Pages, after: str | None = N
 
 @router.get("/vos/{vo}")
 async def show_vo(
-    vo: str,
-    visit: Reader,
-    vos: Vos,
-    sites: Sites,
-    images: Images,
-    endorsing: Endorsing,
-    grants: Capacities,
-    portal: Pages,
-    after: str | None = None,
+    vo: str, visit: Reader, vos: Vos, sites: Sites, images: Images, grants: Capacities, portal: Pages
 ) -> Response:
-    """One organisation: its members, what it endorses, what sites grant it."""
-    values = await _about(visit, vo, vos, sites, images, endorsing, grants, after)
-    return portal.page(visit, "vos/show.html", invitation=None, **values)
-
-
-async def _about(
-    visit: Visit,
-    vo: str,
-    vos: VoService,
-    sites: SiteService,
-    images: ImageService,
-    endorsing: EndorsementService,
-    grants: CapacityService,
-    after: str | None = None,
-) -> dict[str, Any]:
-    caller = visit.caller
-    found = await vos.get(caller, vo)
-    mine = next((one for one in await vos.list_mine(caller.user_id) if one.vo == vo), None)
-    sees_members = may_in_vo(caller, VoAct.SEE_MEMBERS, mine)
+    """One organisation: what it is, what sites grant it, and what it endorses."""
+    caller, known = visit.caller, await standing(visit, vos, vo)
     catalogue = (await images.list_images(caller, None, _MOST)).items
-    endorsed = [(image, one) for image in catalogue for one in image.endorsements if one.vo == vo]
-    return {
-        "vo": found,
-        "manages": may_in_vo(caller, VoAct.MANAGE, mine),
-        "members": await vos.members(caller, vo, after, 100) if sees_members else MemberPage([]),
-        "roles": ROLES,
-        "endorsed": endorsed,
-        "policy": await endorsing.policy(caller, vo),
-        "grants": [one for one in (await grants.list_grants(caller, None, _MOST)).items if one.vo == vo],
-        "sites": [one.name for one in (await sites.list_sites(caller)).items if one.visibility != "owner"],
-    }
+    return portal.page(
+        visit,
+        "vos/show.html",
+        **known.head,
+        tab="overview",
+        endorsed=[(image, one) for image in catalogue for one in image.endorsements if one.vo == vo],
+        grants=[one for one in (await grants.list_grants(caller, None, _MOST)).items if one.vo == vo],
+        sites=[one.name for one in (await sites.list_sites(caller)).items if one.visibility != "owner"],
+    )
 
 
-@router.post("/vos/{vo}/invite")
-async def invite(
-    vo: str,
-    visit: Manager,
-    vos: Vos,
-    sites: Sites,
-    images: Images,
-    endorsing: Endorsing,
-    grants: Capacities,
-    portal: Pages,
-    browser: Cookies,
+@router.get("/vos/{vo}/images")
+async def show_images(
+    vo: str, visit: Reader, vos: Vos, images: Images, endorsing: Endorsing, portal: Pages
 ) -> Response:
-    """A link that lets one person join; shown once."""
+    """What its members may start: endorsed images, lists that it follows, and what else is allowed."""
+    caller, known = visit.caller, await standing(visit, vos, vo)
+    catalogue = (await images.list_images(caller, None, _MOST)).items
+    return portal.page(
+        visit,
+        "vos/images.html",
+        **known.head,
+        tab="images",
+        endorsed=[(image, one) for image in catalogue for one in image.endorsements if one.vo == vo],
+        policy=await endorsing.policy(caller, vo),
+        lists=(await endorsing.subscriptions(caller, vo)).items,
+    )
+
+
+@router.post("/vos/{vo}/images")
+async def change_images(vo: str, visit: Manager, endorsing: Endorsing, portal: Pages, browser: Cookies) -> Response:
+    """Follow an image list or follow it no more; say what else may be started."""
     form = await own_form(visit, browser)
-    days = form.get("days", "")
-    lasts_s = int(days) * 86_400 if days.isascii() and days.isdigit() and 0 < len(days) < 3 else None
-    made: Invitation = await vos.invite(visit.caller, vo, NewInvitation(_roles(form), _words(form, "groups"), lasts_s))
-    values = await _about(visit, vo, vos, sites, images, endorsing, grants)
-    return portal.page(visit, "vos/show.html", invitation=made, **values)
+    match form.get("act"):
+        case "policy":
+            registries = None if form.get("any_registry") else words(form, "registries")
+            wish = ImagePolicy(bool(form.get("site_images")), registries, bool(form.get("public_list")))
+            await endorsing.set_policy(visit.caller, vo, wish)
+            said = "What may be started is set."
+        case "follow":
+            found = await endorsing.subscribe(visit.caller, vo, read_subscription(form))
+            said = f"{vo} follows {found.url}. It is read now."
+        case "unfollow":
+            await endorsing.unsubscribe(visit.caller, vo, form.get("list", "")[:100])
+            said = "It is followed no more. Its images stay until they expire."
+        case _:
+            raise Fault(INVALID, "This is nothing that can be done with the images of an organisation.")
+    return portal.redirect(f"/vos/{vo}/images", said)
+
+
+def read_subscription(form: Mapping[str, str]) -> NewSubscription:
+    """The image list of a form. Raises Fault ``kernel.invalid``."""
+    url, authorities = form.get("url", "").strip(), form.get("authorities", "").strip()
+    if len(url) > 2000 or len(authorities) > 100_000:
+        raise Fault(INVALID, "This is too long for the address of a list, or for its authorities.")
+    if authorities and "-----BEGIN CERTIFICATE-----" not in authorities:
+        raise Fault(INVALID, "The authorities are no certificates.", hint="PEM: -----BEGIN CERTIFICATE----- and so on.")
+    endorser = form.get("endorser", "").strip()[:500]
+    return NewSubscription(url, authorities + "\n" if authorities else None, endorser or None, not authorities)
+
+
+@router.get("/vos/{vo}/settings")
+async def show_settings(vo: str, visit: Reader, vos: Vos, portal: Pages) -> Response:
+    """What it is for, whether it may work, and how to leave it."""
+    known = await standing(visit, vos, vo)
+    return portal.page(visit, "vos/settings.html", **known.head, tab="settings")
 
 
 @router.post("/vos/{vo}/act")
-async def act_on_vo(
-    vo: str, visit: Manager, vos: Vos, endorsing: Endorsing, portal: Pages, browser: Cookies
-) -> Response:
-    """Describe it, add a group, change its image policy, suspend it or let it work again."""
+async def act_on_vo(vo: str, visit: Manager, vos: Vos, portal: Pages, browser: Cookies) -> Response:
+    """Describe it, suspend it or let it work again."""
     form = await own_form(visit, browser)
     caller, why = visit.caller, form.get("why", "").strip()[:500]
     match form.get("act"):
         case "describe":
             await vos.change(caller, vo, VoChange(form.get("description", "").strip()[:2000]))
-        case "group":
-            await vos.add_group(caller, vo, form.get("group", "").strip()[:200])
-        case "policy":
-            registries = None if form.get("any_registry") else _words(form, "registries")
-            before = await endorsing.policy(caller, vo)
-            wanted = ImagePolicy(bool(form.get("site_images")), registries, before.public_list)
-            await endorsing.set_policy(caller, vo, wanted)
+            said = "What it is for is written down."
         case "suspend":
             await vos.suspend(caller, vo, why, suspended=True)
+            said = "Nothing new starts for it. What runs goes on."
         case "resume":
             await vos.suspend(caller, vo, "", suspended=False)
+            said = "New work starts for it again."
         case _:
             raise Fault(INVALID, "This is nothing that can be done with an organisation.")
-    return portal.redirect(f"/vos/{vo}")
+    return portal.redirect(f"/vos/{vo}/settings", said)
 
 
-@router.post("/vos/{vo}/members/{member}")
-async def act_on_member(vo: str, member: str, visit: Manager, vos: Vos, portal: Pages, browser: Cookies) -> Response:
-    """Change roles and groups, suspend, let in again, or remove."""
-    form = await own_form(visit, browser)
-    match form.get("act"):
-        case "roles":
-            change = MemberChange(roles=_roles(form), groups=_words(form, "groups"))
-            await vos.change_member(visit.caller, vo, member, change)
-        case "suspend":
-            await vos.suspend_member(visit.caller, vo, member, form.get("why", "")[:500], suspended=True)
-        case "resume":
-            await vos.suspend_member(visit.caller, vo, member, "", suspended=False)
-        case "remove":
-            await vos.remove_member(visit.caller, vo, member)
-    is_gone = form.get("act") == "remove" and member == visit.caller.user_id
-    return portal.redirect("/vos" if is_gone else f"/vos/{vo}")
-
-
-def _roles(form: Mapping[str, str]) -> list[RoleName]:
-    return [role for role in ROLES if form.get(f"role.{role}")]
-
-
-def _words(form: Mapping[str, str], name: str) -> list[str]:
+def words(form: Mapping[str, str], name: str) -> list[str]:
     """Words between commas or spaces."""
     return form.get(name, "").replace(",", " ").split()[:100]

@@ -37,6 +37,8 @@ from hansa.portal.signin import v1_router as portal_v1_router
 from hansa.portal.sites import router as portal_site_router
 from hansa.portal.usage import router as portal_usage_router
 from hansa.portal.vo_access import router as portal_access_router
+from hansa.portal.vo_members import router as portal_member_router
+from hansa.portal.volumes import router as portal_volume_router
 from hansa.portal.vos import router as portal_vo_router
 from hansa.server.events import router as event_router
 from hansa.server.rooms import Rooms, running
@@ -92,8 +94,10 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         portal_job_router,
         portal_job_usage_router,
         portal_machine_router,
+        portal_volume_router,
         portal_site_router,
         portal_vo_router,
+        portal_member_router,
         portal_access_router,
         portal_place_router,
         portal_image_router,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ class World:
     done: int
     sweep: int
     huge: int
+    home: Path
     long: int = 0
     """Tasks that ran for long enough to have a curve of what they used."""
 
@@ -73,13 +75,14 @@ def api_of(url: str, token: str) -> httpx.Client:
 
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    server = ServerProcess(tmp_path_factory.mktemp("portal") / "home", machines__local="fake")
+    home = tmp_path_factory.mktemp("portal") / "home"
+    server = ServerProcess(home, machines__local="fake", identity__issuers=json.dumps([ISSUER]))
     try:
         server.start()
         info = server_status(server.home)
         assert info is not None
         with api_of(info.url, info.token) as api:
-            made = World(info.url, api, 0, 0, 0)
+            made = World(info.url, api, 0, 0, 0, home)
             script = f"echo hello; echo '{HOSTILE}'; echo x > out.txt; echo '{{\"loss\": 0.5}}' > result.json"
             made.done = made.submit(command=["sh", "-c", script], name=HOSTILE)
             numbers = 'test $((HANSA_TASK % 7)) -ne 3; code=$?; echo "{\\"loss\\": 0.{i}}" > result.json; exit $code'
@@ -96,9 +99,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         server.end()
 
 
+ISSUER = {
+    "name": "check-in",
+    "url": "https://127.0.0.1:9/auth",
+    "client_id": "hansa",
+    "preset": "egi-check-in",
+    "login": False,
+}
+"""One that says who is in organisations. Nobody answers there: it is asked when somebody signs in."""
+
+
 def _federate(api: httpx.Client) -> None:
-    """An organisation with an endorsed VM image, and a site that it has asked for capacity."""
-    vo, away = "vo.example.org", {"kind": "openstack", "url": "https://127.0.0.1:9/v3"}
+    """An organisation with an endorsed VM image, a site that it has asked for capacity, a machine and a volume."""
+    away = {"kind": "openstack", "url": "https://127.0.0.1:9/v3", "settings": {"image_sync": True}}
+    vo = "vo.example.org"
     new = {"name": "tiny", "title": "Tiny", "vo": None, "source": {"upload": True}, "visibility": "all"}
     for path, body in (
         ("/vm-images", new),
@@ -108,6 +122,7 @@ def _federate(api: httpx.Client) -> None:
         ("/vm-images/endorse/debian-12", {"vo": vo, "follow": True}),
         ("/vm-images/endorse/tiny", {"vo": vo, "follow": True}),
         ("/machines", {"image": "tiny", "name": "kept", "flavour": "tiny", "ssh_keys": [KEY]}),
+        ("/volumes", {"name": "archive", "size_gib": 100, "vo": vo}),
     ):
         assert api.post(path, json=body).is_success, path
         if body is new:

@@ -39,13 +39,20 @@ def pages(world: World) -> list[str]:
         "/machines/new?image=debian-12",
         "/machines/new?image=debian-12&flavour=small&step=plan",
         "/machines/new?image=no-such-image&step=plan",
+        "/volumes",
+        "/volumes/new",
+        "/volumes/archive",
+        "/snapshots",
         "/sites",
         "/sites/local",
         "/sites/NEBULA",
         "/sites/join",
         "/vos",
         "/vos/vo.example.org",
+        "/vos/vo.example.org/members",
+        "/vos/vo.example.org/images",
         "/vos/vo.example.org/access",
+        "/vos/vo.example.org/settings",
         "/images",
         "/images/places",
         "/images/show/preset/debian-12",
@@ -127,6 +134,8 @@ def test_what_a_task_uses_is_drawn_while_it_runs(world: World, open_page: Open) 
     page.click("text=The same as a table")
     expect(rows.first).to_be_visible()
     expect(rows.first).to_contain_text("1.0 s")
+    page.click("text=Overview")
+    expect(page.locator("#state figure.curve svg path").first).to_be_visible()
     world.api.post(f"/jobs/{job}/kill", json={})
     world.wait(job)
     page.goto(f"{world.url}/jobs/{world.long}/usage")
@@ -175,8 +184,12 @@ def test_nothing_of_another_users_is_there(world: World, open_page: Open) -> Non
         f"/jobs/new?like={number}",
         "/machines/kept",
         "/machines/kept/console",
+        "/volumes/archive",
         "/sites/local",
         "/vos/vo.example.org",
+        "/vos/vo.example.org/members",
+        "/vos/vo.example.org/images",
+        "/vos/vo.example.org/settings",
         "/vos/vo.example.org/access",
     ):
         assert page.request.get(world.url + path).status == 404, path
@@ -314,7 +327,7 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
 def test_credentials_and_service_accounts_of_an_organisation(world: World, open_page: Open) -> None:
     page = open_page()
     page.goto(f"{world.url}/vos/vo.example.org")
-    page.click("text=Credentials and service accounts")
+    page.click("nav >> text=Credentials and services")
     page.select_option("#c-site", "NEBULA")
     page.fill("#c-id", "app-1")
     page.fill("#c-secret", "quite-secret")

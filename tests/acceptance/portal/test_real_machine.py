@@ -41,7 +41,7 @@ def real(tmp_path: Path) -> Iterator[World]:
             with image.open("rb") as content:
                 answer = api.put("/vm-images/upload/1/real", content=content, timeout=600)
             assert answer.is_success, answer.text
-            yield World(info.url, api, 0, 0, 0)
+            yield World(info.url, api, 0, 0, 0, server.home)
             for one in api.get("/machines").json()["items"]:
                 api.delete(f"/machines/{one['name']}")
             eventually(lambda: not api.get("/machines").json()["items"], "all machines are gone")

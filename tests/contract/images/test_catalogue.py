@@ -551,3 +551,18 @@ async def test_a_list_for_everybody_is_signed_and_others_follow_it(world: World)
     with pytest.raises(Fault):
         await lists.content(version.identifier)
     assert (await read_list((await lists.signed("vo.a")).decode(), authority, None)).images == ()
+
+
+async def test_for_a_vo_its_own_image_is_meant(world: World) -> None:
+    async with world.database.begin() as tx:
+        now = world.clock.now()
+        await vo_store.insert_vo(tx, name="vo.b", description="", created_by="test", created=now, suspended=None)
+        row = {"user_id": MANAGER.user_id, "roles": ["manager"], "groups": [], "since": now}
+        await vo_store.insert_member(tx, vo="vo.b", **row)
+    for vo, data in (("vo.a", DISK), ("vo.b", RAW)):
+        await world.add(MANAGER, "tools", world.files.put(f"/{vo}", data), sha256(data), vo=vo, visibility="vo")
+        await world.endorsing.endorse(MANAGER, f"vo/{vo}/tools", NewEndorsement(vo))
+    assert (await world.chosen(MANAGER, "tools", "vo.b")).scope == "vo/vo.b"
+    assert (await world.chosen(MANAGER, "tools", "vo.a")).scope == "vo/vo.a"
+    with pytest.raises(Fault, match="tools could be"):
+        await world.images.get(MANAGER, "tools")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from hansa.jobs import store_pilots
 from hansa.jobs.model import start_delay_s
 from hansa.jobs.wire import Phase
 from hansa.node.protocol import RunningTask
-from tests.support.jobworld import Pilot, World, ended, indices
+from tests.support.jobworld import Pilot, World, done, ended, indices
 
 
 async def test_a_task_that_kills_its_pilot_before_a_word_is_stopped(world: World) -> None:
@@ -45,6 +46,22 @@ async def test_a_place_that_is_taken_away_is_no_failure_however_often(world: Wor
     assert (view.counts.waiting, view.counts.failed) == (3, 0)
     assert "time limit (job 4)" in "\n".join((await world.jobs.explain(world.owner, job.number, None)).lines)
     assert {row.index for row in await world.attempt_rows(job.number)} == {0, 1}, "2 had not begun"
+
+
+async def test_a_pilot_that_slurm_starts_anew_had_lost_its_place_however_often(world: World) -> None:
+    job = await world.submit()
+    pilot = await world.pilot()
+    async with world.database.begin() as tx:
+        await store_pilots.update(tx, pilot.id, driver="slurm")
+    for attempt in (1, 2, 3, 4):  # more often than the world's crash_limit
+        (lease,) = await pilot.take(1)
+        assert lease.attempt == attempt
+        await pilot.exchange(running=[RunningTask(lease.lease, 0, 1.0)])
+        pilot.session, pilot.leases = f"anew {attempt}", {}
+    (lease,) = await pilot.take(1)
+    await pilot.report(done(lease, 0))
+    assert (await world.get(job.number)).status.phase == Phase.DONE
+    assert [row.outcome for row in await world.attempt_rows(job.number)] == ["preempted"] * 4
 
 
 async def test_who_stopped_a_pilot_is_told_of_what_it_stopped(world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hansa.identity.authority import Authority, AuthorityService, Kind
+from hansa.identity.authority import RENEW, Authority, AuthorityService, Kind
 from hansa.identity.wire import NewVo
 from hansa.jobs.demand import Demand
 from hansa.jobs.tables import pilots, queues
@@ -153,6 +153,8 @@ async def test_nothing_starts_at_a_site_of_others_without_a_grant_of_authority(w
     status = (await world.get(job.number)).status
     assert (status.reason, status.waiting_on) == ("identity.grant_expired", "user")
     assert "The lasting sign-in at Check-in has ended." in status.message
+    assert status.message.endswith(RENEW)
+    assert "hansa login --renew" in RENEW
 
     word.is_good = True  # one click later
     await world.demand.look()

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import trustme
 
-from tests.integration.batch.conftest import Cluster, site_file
-from tests.support.serverprocess import eventually
+from tests.integration.batch.conftest import LEFT_IN_PEACE_S, Cluster, _scancel, desk_of, site_file
+from tests.support.serverprocess import ServerProcess, eventually
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.timeout(900)  # real daemons, on a machine that may have other things to do
 
+TLS = {"certificate": "chain", "key": "key"}
 ALL = "pending,running,completing"
 
 
@@ -284,6 +289,44 @@ def test_slurmctld_is_killed_and_comes_back(cluster: Cluster) -> None:
     cluster.slurm.start_controller()
     assert cluster.end(another)["exit_code"] == 0
     asyncio.run(cluster.server.check_books())
+
+
+def test_nodes_that_reach_the_server_talk_to_it_by_https_alone(slurm: Slurm, tmp_path: Path) -> None:
+    """No relay, no spool: inputs, outputs, logs and reports go by HTTPS; the server's own authority is believed."""
+    authority = tmp_path / "authority"
+    authority.mkdir()
+    ca = trustme.CA()
+    certificate = ca.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(authority / "key.pem"))
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(str(authority / "chain.pem"), append=True)
+    ca.cert_pem.write_to_path(str(authority / "ca.pem"))
+    settings = LEFT_IN_PEACE_S | {f"server__tls_{name}": f"{authority}/{file}.pem" for name, file in TLS.items()}
+    server = ServerProcess(tmp_path / "home", **settings, server__ca_file=str(authority / "ca.pem"))
+    server.settings["SLURM_CONF"] = str(slurm.conf)
+    server.start()
+    try:
+        desk, go, there = desk_of(server, tmp_path / "desk"), tmp_path / "go", tmp_path / "there"
+        place = {"host": "login", "here": True, "folder": str(there), "python": sys.executable, "poll_s": 1}
+        site_file(desk, "near", place | {"transport": "https"})
+        desk.write("in.txt", "brought\n")
+        script = f"cat in.txt; while [ ! -e {go} ]; do sleep 0.1; done; head -c 300000 /dev/zero > out.{{i}}"
+        words = ["--array", "0-2", "--input", "in.txt", "--output", "out.*", "--", "/bin/sh", "-c", script]
+        job = desk.hansa("job", "submit", "-q", "--site", "near", *words).out.strip()
+        configs = eventually(lambda: list(there.glob("*/pilots/*/config.json")), "a pilot is on its way")
+        eventually(lambda: "brought" in desk.hansa("job", "logs", f"{job}.0").out, "it runs", pause_s=0.5)
+        assert all(json.loads(one.read_text())["urls"][0].startswith("https://") for one in configs)
+        relays = [one for one in psutil.process_iter(["cmdline"]) if "relay" in (one.info["cmdline"] or ())]
+        assert not [one for one in relays if str(there) in " ".join(one.info["cmdline"] or ())]
+        assert not list(there.glob("*/spool/*/*"))
+        go.touch()
+        desk.hansa("job", "wait", job)
+        assert {row["state"] for row in desk.results(job)} == {"done"}
+        desk.hansa("job", "fetch", job)
+        assert sorted(path.stat().st_size for path in desk.folder.rglob("out.*")) == [300_000] * 3
+    finally:
+        server.end()
+        _scancel(slurm)
 
 
 def test_a_path_of_the_site_is_looked_for_first_and_what_is_written_there_stays(cluster: Cluster) -> None:

@@ -15,6 +15,7 @@ from hansa.client.arrays import (
     filler,
     has_template,
     parse_array,
+    per_file,
     read_params,
     substitute,
     unknown_words,
@@ -124,6 +125,29 @@ def test_what_csv_wrote_is_read(tmp_path_factory: pytest.TempPathFactory, rows: 
     if not any(c in separators for c in out.getvalue()):
         path = write(tmp_path_factory.mktemp("params"), "p.csv", out.getvalue())
         assert read_params(path).rows == rows
+
+
+def test_a_task_for_each_file_that_matches_in_order(tmp_path: Path) -> None:
+    for name in ("data/b.fits", "data/a.fits", "data/note.txt", "data/deep/c.fits", "data/d.fits/inner"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert per_file("data/*.fits", tmp_path) == Array(2, 0, ["file"], [["data/a.fits"], ["data/b.fits"]])
+    assert per_file("data/**/*.fits", tmp_path).count == 3
+
+
+@pytest.mark.parametrize(
+    ("glob", "words"),
+    [
+        ("data/*.fit", "No file matches"),
+        ("/etc/*", "begins in the current directory"),
+        ("../*.fits", "begins in the current directory"),
+        ("", "begins in the current directory"),
+        ("data/**.fits", "no pattern"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_says_why(tmp_path: Path, glob: str, words: str) -> None:
+    with pytest.raises(HansaError, match=words):
+        per_file(glob, tmp_path)
 
 
 def test_templates() -> None:

@@ -17,11 +17,14 @@ from hansa.jobs.wire import After, JobSpec, Requirements
 from hansa.kernel.errors import Fault
 from hansa.kernel.status import Party, Status
 from hansa.machines.sync_wire import ImagePlace
-from hansa.portal import charts, job_form, machine_form, show, site_form, snippets, texts
+from hansa.machines.volume_wire import NewVolume
+from hansa.portal import charts, job_form, machine_form, show, site_form, snippets, texts, volume_form
 from hansa.portal.frame import templates, with_query
 from hansa.portal.image_places import table_of
 from hansa.portal.vo_access import read_credential
-from hansa.sites.capacity_wire import GrantTerms
+from hansa.portal.vo_members import read_rule
+from hansa.portal.vos import read_subscription
+from hansa.sites.capacity_wire import GrantCaps, GrantTerms
 from tests.support.tools import load_tool
 
 
@@ -280,3 +283,67 @@ def test_a_credential_is_read_and_what_is_wrong_is_said_without_its_secret() -> 
         read_credential(form | {"more": "s3cret-token-alone"})
     assert "Line 1" in fault.value.detail
     assert "s3cret" not in fault.value.detail
+
+
+def test_hours_are_shared_out_line_by_line() -> None:
+    form = {"each_user": "50", "users": "maria=200,5\n\n a=b = 3", "groups": "fits=0"}
+    assert site_form.read_caps(form) == GrantCaps(50.0, {"maria": 200.5, "a=b": 3.0}, {"fits": 0.0})
+    assert site_form.read_caps({}) == GrantCaps()
+    for users, said in (
+        ("maria", "Line 1"),
+        ("x=1\n=3", "Line 2"),
+        ("x=many", "not negative"),
+        ("x=-1", "not negative"),
+    ):
+        with pytest.raises(Fault, match=said):
+            site_form.read_caps({"users": users})
+
+
+def test_who_says_who_is_in_an_organisation_is_not_changed_by_a_slip() -> None:
+    with pytest.raises(Fault, match="was not typed"):
+        read_rule({"issuer": "check-in"}, "vo.lab")
+    form = {"issuer": "check-in", "issuer_vo": "vo.lab", "assurance": "low  high", "sure": "vo.lab"}
+    rule = read_rule(form, "vo.lab")
+    assert (rule.issuer, rule.issuer_vo, rule.assurance) == ("check-in", None, ["low", "high"])
+    assert read_rule({"issuer": "", "sure": "vo.lab"}, "vo.lab").issuer is None
+
+
+def test_an_image_list_is_signed_or_its_address_is_trusted() -> None:
+    assert read_subscription({"url": " https://h/list "}).unsigned
+    signed = read_subscription(
+        {"url": "https://h/list", "authorities": "-----BEGIN CERTIFICATE-----\nx", "endorser": "CN=a"}
+    )
+    assert (signed.unsigned, signed.endorser) == (False, "CN=a")
+    with pytest.raises(Fault, match="no certificates"):
+        read_subscription({"url": "https://h/list", "authorities": "my friend"})
+
+
+def test_a_volume_of_a_form_and_in_words() -> None:
+    new = volume_form.read({"name": "data", "size_gib": "100", "site": "NEBULA", "vo": "vo.lab"})
+    assert new == NewVolume("data", 100, "vo.lab", sites=["NEBULA"])
+    assert volume_form.command(new) == "hansa volume create data 100G --vo vo.lab --site NEBULA"
+    assert volume_form.body(NewVolume("data", 1)) == {"name": "data", "size_gib": 1}
+    for form in ({"name": "A b"}, {"size_gib": "0"}, {"size_gib": "1.5"}, {"size_gib": "1000001"}):
+        with pytest.raises(Fault):
+            volume_form.read({"name": "data", "size_gib": "1"} | form)
+
+
+def test_what_has_happened_is_told_apart_and_without_ids() -> None:
+    lines = ["It waits.", "2026-11-26 20:24:41 pilot/pilot_01a2: Tasks are given: 3."]
+    waits, event = show.tell(lines)
+    assert (waits.text, waits.time) == ("It waits.", None)
+    assert (event.text, event.time) == ("Tasks are given: 3.", datetime(2026, 11, 26, 20, 24, 41, tzinfo=UTC))
+    assert show.show_actor(event.actor) == "a pilot"
+    assert show.show_thing("grant/vo.lab@BARI", {}).path == "/vos/vo.lab"
+    assert show.show_thing("image/preset/debian-12", {}) == show.Thing(
+        "VM image", "debian-12", "/images/show/preset/debian-12"
+    )
+    assert show.show_thing("image/user/user_01/mine", {}).path == "/images/show/mine"
+    assert show.show_thing("pilot/pilot_01a2", {}) == show.Thing("pilot", "", "")
+
+
+@pytest.mark.parametrize(("reason", "has_button"), [("identity.grant_expired", True), ("jobs.queued", False)])
+def test_a_job_that_waits_for_its_users_word_has_the_button_that_gives_it(reason: str, has_button: bool) -> None:
+    status = Status("waiting", reason, "It waits.", Party.USER, datetime(2026, 1, 1, tzinfo=UTC))
+    html = templates().get_template("macros.html").module.renewal(status, "/auth/realms/hansa")  # type: ignore[attr-defined]
+    assert ('href="/auth/realms/hansa/renew"' in html) is has_button

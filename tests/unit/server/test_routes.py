@@ -60,7 +60,18 @@ PORTAL = {
     "/assets/{version}/{name}",
 }
 """Pages for browsers: they sign in by a session, and send who has none to the login."""
-PORTAL_ROOMS = ("/jobs", "/machines", "/images", "/sites", "/grants/act", "/vos", "/usage", "/admin")
+PORTAL_ROOMS = (
+    "/jobs",
+    "/machines",
+    "/volumes",
+    "/snapshots",
+    "/images",
+    "/sites",
+    "/grants/act",
+    "/vos",
+    "/usage",
+    "/admin",
+)
 BY_CLIENTS = {
     f"{PROTOCOL}/token",
     f"{PROTOCOL}/token/introspect",

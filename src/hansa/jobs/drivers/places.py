@@ -209,8 +209,15 @@ class EndpointPlaces:
         return driver
 
 
+_OF_PILOTS = {
+    "partition", "account", "qos", "constraint", "reservation", "extra",
+    "max_pilots", "max_waiting", "pilot_cores", "pilot_wall_time_s",
+}  # fmt: skip
+"""Settings for what is started, which may be others for each VO; the connection is the same."""
+
+
 def _fingerprint(target: Target) -> str:
-    plain = [target.settings.model_dump(mode="json"), dict(target.credential)]
+    plain = [target.settings.model_dump(mode="json", exclude=_OF_PILOTS), dict(target.credential)]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
