@@ -23,6 +23,7 @@ LIMITS_S = {
     "version": 240,
     "one_job": 240,
     "machines": 300,
+    "openstack": 900,
     "placement": 120,
     "portal": 600,
     "reconcile": 300,

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from tests.support.machineworld import IMAGE, MachineWorld
@@ -24,14 +25,15 @@ SITES = 25
 LISTING_BUDGET_S = 0.1
 
 
-async def make_world(folder: Path) -> MachineWorld:
+async def open_world(folder: Path, clock: Any = None, drivers: Any = None) -> MachineWorld:
+    """Over a new database, and one fake provider at each site unless given others."""
     database = await open_database(f"sqlite:///{folder}/hansa.db")
     async with database.begin() as tx:
         for table in metadata.sorted_tables:
             await tx.execute(sa.schema.CreateTable(table))
             for index in table.indexes:
                 await tx.execute(sa.schema.CreateIndex(index))
-    return await MachineWorld(database, folder / "images").start()
+    return await MachineWorld(database, folder / "images", clock, drivers).start(with_local=drivers is None)
 
 
 async def run_until_running(world: MachineWorld, count: int) -> float:
@@ -57,7 +59,7 @@ async def run_until_running(world: MachineWorld, count: int) -> float:
 
 async def measure(count: int) -> float:
     with tempfile.TemporaryDirectory(prefix="hansa-bench-machines-") as folder:
-        world = await make_world(Path(folder))
+        world = await open_world(Path(folder))
         took = await run_until_running(world, count)
         await world.database.close()
         return took
@@ -66,7 +68,7 @@ async def measure(count: int) -> float:
 async def measure_listing() -> float:
     """One page of 100 machines, four at each of 25 sites; sites that take two seconds for every answer."""
     with tempfile.TemporaryDirectory(prefix="hansa-bench-machines-") as folder:
-        world = await make_world(Path(folder))
+        world = await open_world(Path(folder))
         await world.base.vo("vo.a", world.bob)
         await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
         for number in range(SITES):

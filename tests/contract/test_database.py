@@ -172,6 +172,20 @@ async def test_bells_cross_servers(postgres_database: str) -> None:
         await there.close()
 
 
+async def test_the_last_bells_of_a_server_cross_too(postgres_database: str) -> None:
+    there = await open_database(postgres_database)
+    try:
+        with there.bells.listen("note/1") as bell:
+            async with asyncio.timeout(60):
+                while not await bell.wait(0.2):
+                    here = await open_database(postgres_database)
+                    async with here.begin() as tx:
+                        tx.ring("note/1")
+                    await here.close()  # its ear has most likely never been open
+    finally:
+        await there.close()
+
+
 # --- cancellation -------------------------------------------------------------------------------------------
 
 

@@ -45,9 +45,10 @@ async def _content() -> AsyncIterator[bytes]:
 
 
 class FakeDrivers:
-    """A fake cloud at every site that somebody asks for; ``local`` has one too."""
+    """A fake cloud at every site that somebody asks for; ``local`` has one too. ``real``: places that have another."""
 
     def __init__(self) -> None:
+        self.real: dict[str, Machines] = {}
         self.clouds: dict[str, FakeCloud] = {}
         self.gone: set[str] = set()
         self.before: Callable[[str, str], None] = lambda _place, _call: None
@@ -67,16 +68,16 @@ class FakeDrivers:
         self.asked.append((place, holder))
         if place in self.gone:
             raise Permanent("There is no such place.")
-        return self.driver(place)
+        return self.real.get(place) or self.driver(place)
 
 
 class MachineWorld:
     """One server's machines; :meth:`crash` makes another over the same database and clouds."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.base = SiteWorld(database)
+    def __init__(self, database: Database, folder: Path, clock: Any = None, drivers: Any = None) -> None:
+        self.base = SiteWorld(database, clock)
         self.database, self.clock, self.events = database, self.base.clock, self.base.events
-        self.drivers = FakeDrivers()
+        self.drivers = drivers or FakeDrivers()
         self.depot = Depot(folder, 0)
         issuers = read_issuers((), URL)
         self.authority = AuthorityService(

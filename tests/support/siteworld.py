@@ -21,9 +21,9 @@ KEYSTONE = "https://keystone.example.org:5000/v3"
 
 
 class SiteWorld:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Any = None) -> None:
         self.database = database
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.events = EventLog(database, self.clock)
         self.vault = Vault([b"k" * 32])
         self.sites = SiteService(database, self.events, self.clock, self.vault)
@@ -45,7 +45,7 @@ class SiteWorld:
         async with self.database.begin() as tx:
             await vo_store.insert_vo(tx, name=name, description="", created_by="hansa", created=now, suspended=None)
             for one in members:
-                row = {"vo": name, "user_id": one.user_id, "roles": [], "groups": [], "since": now}
+                row: dict[str, Any] = {"vo": name, "user_id": one.user_id, "roles": [], "groups": [], "since": now}
                 await vo_store.insert_member(tx, **row, suspended=None, suspended_why=None)
 
     async def serving(self, who: Caller, *vos: str) -> list[SiteView]:

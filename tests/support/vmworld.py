@@ -25,7 +25,7 @@ from hansa.kernel.settings import JobSettings, PilotSettings
 from hansa.kernel.wire import encode
 from hansa.machines.store import machines
 from hansa.sites import store as site_store
-from hansa.sites.wire import Facts, Flavour, NewEndpoint, NewSite, SitePolicy
+from hansa.sites.wire import Facts, Flavour, NewEndpoint, NewSite, SitePolicy, VmImage
 from tests.support.jobworld import Pilot, World
 from tests.support.machineworld import IMAGE, MachineWorld
 from tests.support.siteworld import KEYSTONE, URL
@@ -70,6 +70,7 @@ class VmWorld:
 
     async def site(
         self, name: str, *vos: str, flavours: Sequence[Flavour] = (SMALL, LARGE, GPU), policy: SitePolicy | None = None,
+        vm_images: Sequence[VmImage] = (),
         **settings: Any,
     ) -> None:  # fmt: skip
         """A cloud with these flavours on which jobs of these VOs run in machines."""
@@ -81,7 +82,7 @@ class VmWorld:
         async with self.database.begin() as tx:
             for row in await site_store.endpoints_of(tx, [name]):
                 if row.kind == "openstack":
-                    facts = {"": encode(Facts(flavours=list(flavours)))}
+                    facts = {"": encode(Facts(flavours=list(flavours), vm_images=list(vm_images)))}
                     await site_store.update_endpoint(tx, row.id, facts=facts, facts_at=self.clock.now())
 
     async def endorse(self, *vos: str) -> None:

@@ -18,11 +18,8 @@ from hansa.jobs import budget as grants
 from hansa.jobs import (
     errors,
     leases,
-    links,
     matching,
-    notices,
     store,
-    store_channels,
     store_checkpoints,
     store_files,
     store_pilots,
@@ -31,12 +28,13 @@ from hansa.jobs import (
 )
 from hansa.jobs.budget import Budget
 from hansa.jobs.files import FileService, hex_of
+from hansa.jobs.giving import ExchangeCounters, Giving
 from hansa.jobs.logs import LogStore, Piece
 from hansa.jobs.model import LOST, Again, Final, PilotPhase, judge, storable
 from hansa.jobs.registry_logins import RegistryKeys
 from hansa.jobs.settle import (
     Change,
-    apply_change,
+    apply_changes,
     give_back,
     history_of,
     is_attempt_of,
@@ -48,21 +46,15 @@ from hansa.kernel import errors as kernel_errors
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
-from hansa.kernel.events import Event, EventLog
+from hansa.kernel.events import EventLog
 from hansa.kernel.ids import new_id
 from hansa.kernel.settings import FileSettings, JobSettings
-from hansa.kernel.status import Party
 from hansa.node import protocol
 from hansa.node.protocol import (
-    Channel,
     Checkpoint,
     ExchangeReply,
     ExchangeRequest,
-    JobOrder,
-    Kill,
-    Lease,
     TaskResult,
-    TaskRow,
     UsageSeries,
 )
 
@@ -76,16 +68,6 @@ class _News(Enum):
     NONE = "none"
     SOME = "some"
     SUPERSEDED = "superseded"
-
-
-@dataclass
-class ExchangeCounters:
-    """For /metrics: what this process has seen."""
-
-    exchanges: int = 0
-    accepted: int = 0
-    ignored: int = 0
-    leased: int = 0
 
 
 @dataclass
@@ -130,9 +112,8 @@ class ExchangeService:
         self._files = files
         self._logs = logs
         self._settings = settings
-        self._file_settings = file_settings
-        self._registry_keys = registry_keys
         self.counters = ExchangeCounters()
+        self._giving = Giving(events, settings, file_settings, registry_keys, self.counters)
 
     async def exchange(self, pilot_id: str, request: ExchangeRequest) -> ExchangeReply:
         """Answer one exchange; held up to ``wait_s`` where there is nothing to say yet.
@@ -191,7 +172,7 @@ class ExchangeService:
             budget = await grants.open_budget(tx, pilot)
             if budget is not None:
                 budget.start(held.values(), jobs)
-            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=True, budget=budget)
+            reply = await self._giving.answer(tx, pilot, request, held, jobs, now, may_take=True, budget=budget)
             if budget is not None:
                 await budget.hold(tx, now)
             return reply
@@ -245,7 +226,7 @@ class ExchangeService:
                 return ExchangeReply(), pilot.owner_id
             if budget is not None:
                 budget.start((await leases.of_pilot(tx, pilot_id)).values(), jobs)
-            reply = await self._give(tx, pilot, request, held, jobs, now, may_take=is_first, budget=budget)
+            reply = await self._giving.answer(tx, pilot, request, held, jobs, now, may_take=is_first, budget=budget)
             if budget is not None:
                 await budget.hold(tx, now)
             await store_pilots.heard(tx, pilot, request, arrival, now, books.busy_s, is_newest=is_newest)
@@ -387,8 +368,8 @@ class ExchangeService:
             whose = (one.vo or "", jobs[number].vo_group or "", one.owner_id)
             shares[whose] = shares.get(whose, 0.0) + one.core_s
         await store_shares.use(tx, shares, now, self._settings.share_half_life_s)
-        for number, change in sorted(books.changes.items()):
-            await apply_change(tx, self._events, jobs[number], change, now, f"pilot/{pilot.id}")
+        changes = [(jobs[number], change) for number, change in sorted(books.changes.items())]
+        await apply_changes(tx, self._events, changes, now, f"pilot/{pilot.id}")
 
     async def _close_leases(self, tx: Tx, books: _Books, held: dict[int, Any]) -> None:
         finished = []
@@ -424,95 +405,6 @@ class ExchangeService:
             if lease.running != running.get(lease.id, 0):
                 await leases.update(tx, lease.id, running=running.get(lease.id, 0))
                 tx.ring(f"job/{lease.job}")
-
-    async def _give(
-        self,
-        tx: Tx,
-        pilot: Any,
-        request: ExchangeRequest,
-        held: dict[int, Any],
-        jobs: dict[int, Any],
-        now: datetime,
-        *,
-        may_take: bool,
-        budget: Budget | None,
-    ) -> ExchangeReply:
-        kill = [Kill(lease.id) for lease in held.values() if jobs[lease.job].kill_requested]
-        kill += [Kill(lease.id, index) for lease in held.values() for index in lease.kill]
-        dropped = [lease for lease in request.held if lease not in held]
-        asked = (request.session, request.sequence)  # if leases were given for it, their answer was lost
-        granted = [lease for lease in held.values() if (lease.session, lease.sequence) == asked]
-        stop = pilot.stop
-        if stop is None and request.protocol < protocol.PROTOCOL_VERSION:
-            stop = "drain"  # it does not understand all of an order; a newer one takes its place
-        if granted or not may_take or stop or request.want <= 0:
-            given = [{"row": jobs[lease.job], **lease._mapping} for lease in granted]
-        else:
-            has_backlog = sum(lease.remaining for lease in held.values()) > len(request.running)
-            given = await leases.take(tx, pilot, request, now, has_backlog=has_backlog, budget=budget)
-            self.counters.leased += sum(lease["remaining"] for lease in given)
-            await self._mark_site(tx, [lease["row"] for lease in given], pilot)
-            await self._mark_started(tx, [lease["row"] for lease in given], pilot, now)
-        orders = {lease["row"].number: self._order(lease["row"], pilot) for lease in given}
-        complete = await self._registry_keys.add_to(tx, pilot.owner_id, list(orders.values()))
-        called = [Channel(**one) for one in await store_channels.asked_of(tx, pilot.id)] if pilot.called else []
-        found = [await _lease(tx, lease) for lease in given]
-        return ExchangeReply(found, complete, kill, dropped, stop, called)
-
-    async def _mark_site(self, tx: Tx, jobs: Iterable[Any], pilot: Any) -> None:
-        for job in {job.number: job for job in jobs if pilot.site not in (job.sites or [])}.values():
-            await store.update_job(tx, job.number, sites=[*(job.sites or []), pilot.site])
-            await store.mark(tx, job.owner_id, job.number, "site", {pilot.site: ""})
-
-    async def _mark_started(self, tx: Tx, jobs: Iterable[Any], pilot: Any, now: datetime) -> None:
-        for job in {job.number: job for job in jobs if job.started is None}.values():
-            message = f"Tasks are given to a pilot at {pilot.site}."
-            await store.update_job(
-                tx,
-                job.number,
-                started=now,
-                phase=Phase.RUNNING.value,
-                reason="jobs.running",
-                message=message,
-                waiting_on=Party.NOBODY.value,
-                since=now,
-            )
-            await self._events.record(
-                tx,
-                Event(
-                    f"pilot/{pilot.id}", f"job/{job.number}", "running", "jobs.running", message, job.owner_id, job.vo
-                ),
-            )
-            await links.progress(tx, self._events, job.number, Phase.RUNNING, now)
-            await notices.note(tx, job, Phase.RUNNING, message, None, now)
-            tx.ring(f"job/{job.number}")
-            tx.ring(f"jobs/{job.owner_id}")
-
-    def _order(self, job: Any, pilot: Any) -> JobOrder:
-        spec, needs = job.spec, job.spec["requirements"]
-        is_whole = needs.get("whole_node", False)
-        return JobOrder(
-            number=job.number,
-            command=spec["command"],
-            cores=pilot.cores if is_whole else needs["cores"],
-            memory_mib=pilot.memory_mib if is_whole else needs["memory_mib"],
-            wall_time_s=needs["wall_time_s"],
-            gpus=len(pilot.gpus) if is_whole else needs["gpus"],
-            env=spec["env"],
-            names=spec["names"],
-            inputs=[protocol.File(**file) for file in spec["inputs"]],
-            outputs=spec["outputs"],
-            setup=spec["setup"],
-            output_limit_bytes=self._file_settings.limit_bytes,
-            log_limit_bytes=self._settings.log_limit_bytes,
-            array=spec["array"],
-            signal=(spec.get("warning") or {}).get("signal", 0),
-            signal_before_s=(spec.get("warning") or {}).get("before_s", 0),
-            image=spec.get("image"),
-            mounts=list(needs.get("mounts") or ()),
-            checkpoint=spec.get("checkpoint"),
-            checkpoint_every_s=spec.get("checkpoint_every_s", 300.0),
-        )
 
     async def _forget_old_sessions(
         self, tx: Tx, pilot: Any, request: ExchangeRequest, held: dict[int, Any], now: datetime
@@ -582,11 +474,20 @@ async def _known_retries(tx: Tx, found: Iterable[TaskResult], held: dict[int, An
         lease = held.get(result.lease)
         if lease is not None and lease.first <= result.index <= lease.last:
             wanted.setdefault(lease.job, set()).add(result.index)
-    return {
+    alone: dict[int, list[int]] = {}  # jobs of which one task is reported, by its index: single jobs, mostly
+    for number, indices in wanted.items():
+        if len(indices) == 1:
+            alone.setdefault(next(iter(indices)), []).append(number)
+    known = {
         (number, index): row
-        for number, indices in wanted.items()
-        for index, row in (await store.retries_of(tx, number, sorted(indices))).items()
+        for index, numbers in alone.items()
+        for number, row in (await store.retries_at(tx, numbers, index)).items()
     }
+    for number, indices in wanted.items():
+        if len(indices) > 1:
+            rows = await store.retries_of(tx, number, sorted(indices))
+            known |= {(number, index): row for index, row in rows.items()}
+    return known
 
 
 async def _without_result(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -596,19 +497,6 @@ async def _without_result(tx: Tx, rows: list[dict[str, Any]]) -> list[dict[str, 
         wanted.setdefault(row["job"], []).append(row["index"])
     ended = {(number, index) for number, some in wanted.items() for index in await store.ended_of(tx, number, some)}
     return [row for row in rows if (row["job"], row["index"]) not in ended]
-
-
-async def _lease(tx: Tx, given: dict[str, Any]) -> Lease:
-    job = given["row"]
-    rows = None
-    if job.has_rows:
-        plain = await store.rows_of(tx, job, given["first"], given["last"])
-        rows = [TaskRow(row["values"], [protocol.File(**file) for file in row["inputs"]]) for row in plain]
-    if job.spec.get("checkpoint") and given["attempt"] > 1:
-        kept = await store_checkpoints.of_tasks(tx, job.number, given["first"], given["last"])
-        rows = rows or [TaskRow() for _ in range(given["first"], given["last"] + 1)]
-        rows = [replace(row, inputs=[*row.inputs, *kept.get(given["first"] + n, [])]) for n, row in enumerate(rows)]
-    return Lease(given["id"], job.number, given["first"], given["last"], given["attempt"], rows)
 
 
 def _charge(pilot: Any, job: Any, rows: list[dict[str, Any]]) -> Charge:

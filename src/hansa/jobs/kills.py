@@ -9,7 +9,7 @@ from typing import Any
 from hansa.identity.model import Caller
 from hansa.jobs import leases, store
 from hansa.jobs.model import NEVER_RAN
-from hansa.jobs.settle import Change, apply_change
+from hansa.jobs.settle import Change, apply_changes
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
 from hansa.kernel.events import Event, EventLog
@@ -41,7 +41,7 @@ async def kill_all(
         since=now,
     )
     job = await store.get_job(tx, job.number)
-    await apply_change(tx, events, job, Change(killed=never + len(fresh)), now, actor)
+    await apply_changes(tx, events, [(job, Change(killed=never + len(fresh)))], now, actor)
 
 
 async def kill_some(tx: Tx, events: EventLog, job: Any, caller: Caller, indices: Sequence[int], now: datetime) -> None:
@@ -63,7 +63,7 @@ async def kill_some(tx: Tx, events: EventLog, job: Any, caller: Caller, indices:
             Event(caller.actor, f"job/{job.number}", job.phase, "jobs.tasks_killed", message, job.owner_id, job.vo),
         )
     job = await store.get_job(tx, job.number)
-    await apply_change(tx, events, job, Change(killed=len(killed)), now, caller.actor)
+    await apply_changes(tx, events, [(job, Change(killed=len(killed)))], now, caller.actor)
 
 
 async def _mark_leased(tx: Tx, job: Any, indices: Sequence[int]) -> set[int]:

@@ -6,29 +6,31 @@ lease moves a job's ``next_index``.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
-from hansa.jobs import store
+from hansa.jobs import bulk, store
 from hansa.jobs.budget import NO_LIMIT, Budget
 from hansa.jobs.matching import candidates, eligible_queues
 from hansa.jobs.model import ranges, split_range
 from hansa.jobs.needs import Room, room_left, tasks_wanted, weight
 from hansa.jobs.tables import jobs, leases, retries
-from hansa.kernel.database import Document, Tx
+from hansa.kernel.database import Tx
+from hansa.kernel.database.base import DialectName
 
 _MOST_IN_ONE_LEASE = 1024
 _HEADS_PER_QUEUE = 64
 
 # Built once: to build a statement costs as much as to execute it.
 _INSERT = sa.insert(leases).returning(leases.c.id, sort_by_parameter_order=True)
-_MOVE = sa.update(jobs).where(jobs.c.number == sa.bindparam("this"))
 _OF_PILOT = sa.select(leases).where(leases.c.pilot_id == sa.bindparam("pilot"))
+_DELETE = {
+    dialect: sa.delete(leases).where(bulk.among(leases.c.id, dialect, "ids")) for dialect in get_args(DialectName)
+}
 _UPDATE = sa.update(leases).where(leases.c.id == sa.bindparam("this"))
 _DUE = sa.and_(
     jobs.c.owner_id == sa.bindparam("of"), jobs.c.wake_at.is_not(None), jobs.c.wake_at <= sa.bindparam("now")
@@ -52,13 +54,23 @@ async def wake(tx: Tx, owner_id: str, now: datetime) -> int:
 
 
 async def take(
-    tx: Tx, pilot: Any, request: Any, now: datetime, *, has_backlog: bool = False, budget: Budget | None = None
+    tx: Tx,
+    pilot: Any,
+    request: Any,
+    now: datetime,
+    *,
+    has_backlog: bool = False,
+    budget: Budget | None = None,
+    marks: Callable[[Any], dict[str, Any]] = lambda _job: {},
 ) -> list[dict[str, Any]]:
-    """Lease up to ``request.want`` tasks to a pilot; the new lease rows (plain dicts, with the job's row).
+    """Lease up to ``request.want`` tasks to a pilot; the new lease rows (plain dicts, with the job's row before).
 
-    ``has_backlog``: it holds tasks that it has not started. ``budget``: what the site's grants leave it.
+    ``has_backlog``: it holds tasks that it has not started. ``budget``: what the site's grants leave it. ``marks``:
+    what else changes of a job of which tasks are leased.
     """
-    want, taken, moves = request.want, [], []
+    want = request.want
+    taken: list[dict[str, Any]] = []
+    moves: list[tuple[Any, dict[str, Any]]] = []
     limit = min(want, _HEADS_PER_QUEUE)
     fit = await eligible_queues(tx, pilot, request, now, budget, limit=limit)
     if not fit and await wake(tx, pilot.owner_id, now):  # else the timers do it
@@ -85,7 +97,7 @@ async def take(
                     continue
                 break  # smaller ones must not keep it waiting for ever: what the pilot has in wait goes first
             new, values = await _take_from(tx, job, wanted, now)
-            moves.append({"number": job.number, **values})
+            moves.append((job, values | marks(job) if new else values))
             is_stale = is_stale or not new
             taken += [{"row": job, **lease} for lease in new]
             count = sum(lease["remaining"] for lease in new)
@@ -102,28 +114,26 @@ async def take(
 
 
 async def _write(
-    tx: Tx, moves: list[dict[str, Any]], taken: list[dict[str, Any]], pilot: Any, request: Any, now: datetime
+    tx: Tx, moves: bulk.Moves, taken: list[dict[str, Any]], pilot: Any, request: Any, now: datetime
 ) -> None:
     """Write what has changed of the jobs, and the leases; each gets its id."""
-    if not moves:
-        return
     to = {"pilot_id": pilot.id, "session": request.session, "sequence": request.sequence, "created": now}
     rows = [{**{key: value for key, value in lease.items() if key != "row"}, **to} for lease in taken]
+    if not rows:
+        await bulk.change(tx, moves)
+        return
     if tx.dialect == "postgresql":
-        ids = await _move_and_lease(tx, moves, rows)
+        ids = await _move_and_lease(tx, bulk.filled(moves), rows)
     else:
-        await tx.execute(_MOVE, [{"this": move["number"], **move} for move in moves])
-        ids = list((await tx.execute(_INSERT, rows)).scalars()) if rows else []
+        await bulk.change(tx, moves)
+        ids = list((await tx.execute(_INSERT, rows)).scalars())
     for lease, lease_id in zip(taken, ids, strict=True):
         lease["id"] = lease_id
 
 
 async def _move_and_lease(tx: Tx, moves: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[int]:
     """Both in one statement; the ids of the leases."""
-    words = {
-        "moves": json.dumps(moves, default=datetime.isoformat),
-        "rows": json.dumps(rows, default=datetime.isoformat),
-    }
+    words = {"moves": bulk.as_text(moves), "rows": bulk.as_text(rows)}
     found: Sequence[Any] = (await tx.execute(_moving(tuple(moves[0])), words)).all()
     ids = {(row.job, row.first): row.id for row in found}
     return [ids[row["job"], row["first"]] for row in rows]
@@ -131,26 +141,11 @@ async def _move_and_lease(tx: Tx, moves: list[dict[str, Any]], rows: list[dict[s
 
 @lru_cache(maxsize=16)
 def _moving(names: tuple[str, ...]) -> Any:
-    """PostgreSQL's statement that changes these columns of jobs and inserts leases.
-
-    Both are given as JSON: of arrays it sees how long they are, and plans anew each time.
-    """
-    to = _records("moves", [jobs.c[name] for name in names])
-    changed = {name: to.c[name] for name in names if name != "number"}
-    are_few = to.c.number % sa.literal_column("1") == sa.literal_column(
-        "0"
-    )  # true; so it reckons with one row, not 100
-    moved = sa.update(jobs).where(jobs.c.number == to.c.number, are_few).values(changed).cte("moved")
-    new = _records("rows", [column for column in leases.c if column.name != "id"])
+    """PostgreSQL's statement that changes these columns of jobs and inserts leases, both given as JSON."""
+    new = bulk.records("rows", [column for column in leases.c if column.name != "id"])
     insert = sa.insert(leases).from_select(list(new.c.keys()), sa.select(*new.c))
-    return insert.add_cte(moved).returning(leases.c.id, leases.c.job, leases.c.first)
-
-
-def _records(name: str, columns: Sequence[sa.Column[Any]]) -> Any:
-    """Rows with these columns, from a JSON text."""
-    shape = [sa.column(column.name, column.type) for column in columns]
-    given = sa.cast(sa.bindparam(name, type_=sa.Text), Document)
-    return sa.func.jsonb_to_recordset(given).table_valued(*shape, name=name).render_derived(with_types=True)
+    insert = insert.add_cte(bulk.changing(names).cte("moved"))
+    return insert.returning(leases.c.id, leases.c.job, leases.c.first)
 
 
 async def _take_from(tx: Tx, job: Any, wanted: int, now: datetime) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -237,7 +232,7 @@ async def update(tx: Tx, lease_id: int, **values: Any) -> None:
 
 async def delete(tx: Tx, ids: Sequence[int]) -> None:
     if ids:
-        await tx.execute(sa.delete(leases).where(leases.c.id.in_(ids)))
+        await tx.execute(_DELETE[tx.dialect], {"ids": ids})
 
 
 async def outstanding(tx: Tx, lease: Any) -> list[int]:

@@ -7,24 +7,32 @@ chain falls step by step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
 from hansa.identity.model import Caller
 from hansa.identity.policy import may_see
 from hansa.jobs import errors, store
+from hansa.jobs.bulk import among
 from hansa.jobs.model import has_more
 from hansa.jobs.tables import job_links, jobs
 from hansa.jobs.wire import After, Phase
 from hansa.kernel.database import Tx
+from hansa.kernel.database.base import DialectName
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.status import Party
 
 DOOMED = "jobs.dependency_failed"
+_OPEN_LINKS = {
+    kind: sa.select(job_links)
+    .where(among(job_links.c.needs, kind), ~job_links.c.met)
+    .order_by(job_links.c.job, job_links.c.needs)
+    for kind in get_args(DialectName)
+}
 
 
 def is_met(how: str, phase: Phase, *, has_started: bool) -> bool | None:
@@ -70,10 +78,12 @@ async def of_job(tx: Tx, number: int) -> Sequence[Any]:
     return (await tx.execute(query.where(job_links.c.job == number).order_by(job_links.c.needs))).all()
 
 
-async def progress(tx: Tx, events: EventLog, number: int, phase: Phase, now: datetime) -> None:
-    """A job has started or ended: open or doom those that wait for it."""
-    open_links = sa.select(job_links).where(job_links.c.needs == number, ~job_links.c.met)
-    for link in (await tx.execute(open_links.order_by(job_links.c.job))).all():
+async def progress(tx: Tx, events: EventLog, now_in: Mapping[int, Phase], now: datetime) -> None:
+    """Jobs have started or ended: open or doom those that wait for them."""
+    if not now_in:
+        return
+    for link in (await tx.execute(_OPEN_LINKS[tx.dialect], {"numbers": sorted(now_in)})).all():
+        number, phase = link.needs, now_in[link.needs]
         met = is_met(link.how, phase, has_started=True)
         if met is False:
             continue

@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.jobs.budget import Budget
+from hansa.jobs.bulk import among
 from hansa.jobs.needs import Needs, Place, lacks, needs_from_text, needs_of_queue, place_of_pilot
 from hansa.jobs.store import HAS_WORK, MAY_RUN, NONE, OPEN
 from hansa.jobs.tables import jobs, queues
@@ -76,12 +77,8 @@ def _eligible(dialect: DialectName, most: int) -> sa.Select[Any]:
 
 @lru_cache(maxsize=2)
 def _named(dialect: DialectName) -> sa.Select[Any]:
-    """Open jobs by number, locked. To PostgreSQL the numbers are one parameter, so that it is always one statement."""
-    numbers: sa.BindParameter[int] = sa.bindparam("numbers", expanding=True)
-    is_named: sa.ColumnElement[bool] = jobs.c.number.in_(numbers)
-    if dialect == "postgresql":
-        is_named = jobs.c.number == sa.any_(sa.bindparam("numbers", type_=sa.ARRAY(sa.BigInteger)))
-    query = sa.select(jobs).where(is_named, OPEN).order_by(*_IN_ORDER).limit(_MOST)
+    """Open jobs by number, locked."""
+    query = sa.select(jobs).where(among(jobs.c.number, dialect), OPEN).order_by(*_IN_ORDER).limit(_MOST)
     return query.with_for_update(skip_locked=True)
 
 
@@ -100,7 +97,7 @@ async def eligible_queues(
         "has_site": pilot.site,
         "has_s": _NO_END_S if free.remaining_s is None else int(free.remaining_s),
     }
-    rows = (await tx.execute(_eligible(tx.dialect, _MANY if limit > _FEW // 2 else _FEW if limit else 1), has)).all()
+    rows = (await tx.execute(_eligible(tx.dialect, _keys_of_each(limit)), has)).all()
     if not rows:
         return []
     place = place_of_pilot(pilot)
@@ -136,7 +133,7 @@ async def candidates(tx: Tx, fit: Sequence[Fit], limit: int, *, are_fresh: bool)
     needs = {one.id: one.needs for one in fit}
     rows: Sequence[Any] = []
     if len(fit) > 1 and are_fresh:
-        numbers = next_numbers([one.keys for one in fit], limit + _SLACK)
+        numbers = next_numbers([one.keys for one in fit], limit + _SLACK, _keys_of_each(limit))
         rows = (await tx.execute(_named(tx.dialect), {"numbers": numbers, "most": limit})).all()
     if not rows:
         rows = [row for queue in needs for row in (await tx.execute(_HEADS, {"queue": queue, "most": limit})).all()]
@@ -144,14 +141,21 @@ async def candidates(tx: Tx, fit: Sequence[Fit], limit: int, *, are_fresh: bool)
     return [(row, needs[row.queue_id]) for row in rows]
 
 
-def next_numbers(keys: Sequence[Sequence[tuple[int, int]]], limit: int) -> list[int]:
-    """The numbers of the jobs that are next in all these queues, in order; of each queue some keys are known. Pure.
+def next_numbers(keys: Sequence[Sequence[tuple[int, int]]], limit: int, read: int) -> list[int]:
+    """The numbers of the jobs that are next in all these queues, in order; of each ``read`` keys were read. Pure.
 
-    Behind the last known key of a queue that has more, another one of it may be next: there the order ends.
+    Behind the last of so many keys of a queue, another one of it may be next: there the order ends.
     """
-    known_to = min((some[-1] for some in keys if len(some) >= _FEW), default=None)
+    known_to = min((some[-1] for some in keys if len(some) >= read), default=None)
     ordered = sorted(chain.from_iterable(keys))
     return [key[1] for key in ordered if known_to is None or key <= known_to][:limit]
+
+
+def _keys_of_each(limit: int) -> int:
+    """How many keys are read of each queue to take so many jobs."""
+    if not limit:
+        return 1
+    return _FEW if limit <= _FEW // 2 else _MANY
 
 
 def _keys(found: Any) -> Sequence[tuple[int, int]]:

@@ -172,7 +172,7 @@ class JobService:
             }
             number = await store.insert_job(tx, values, rows)
             await store_files.add_inputs(tx, number, [file.digest for file in inputs])
-            await store.mark(tx, caller.user_id, number, "label", spec.labels)
+            await store.mark(tx, caller.user_id, [number], "label", spec.labels)
             await links.insert(tx, number, needed)
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
             event = Event(caller.actor, f"job/{number}", "waiting", reason, message, caller.user_id, vo)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from hansa.jobs import leases, links, notices, store, store_pilots
+from hansa.jobs import bulk, leases, links, notices, store, store_pilots
 from hansa.jobs.model import (
     LOST,
     NEVER_RAN,
@@ -66,44 +66,80 @@ def limits_of(job: Any, settings: JobSettings) -> Limits:
     )
 
 
-async def apply_change(tx: Tx, events: EventLog, job: Any, change: Change, now: datetime, actor: str) -> None:
-    """Write a change of counters; end the job if that was the last of its tasks."""
-    done, failed, killed = job.done + change.done, job.failed + change.failed, job.killed + change.killed
-    values: dict[str, Any] = {"done": done, "failed": failed, "killed": killed, "again": job.again + change.again}
+async def apply_changes(
+    tx: Tx, events: EventLog, changes: Sequence[tuple[Any, Change]], now: datetime, actor: str
+) -> None:
+    """Write changes of counters, of each job one; end the jobs of which that was the last of the tasks.
+
+    The rows of the jobs are locked, and as they are now.
+    """
+    ended = {job.number: counts for job, change in changes if (counts := _ended(job, change)) is not None}
+    single = [job.number for job, _ in changes if job.number in ended and not job.spec.get("array")]
+    how = await store.only_results(tx, single)
+    moves = []
+    for job, change in changes:
+        counts = ended.get(job.number)
+        moves.append((job, _counted(job, change) | (_ending(job, counts, how.get(job.number), now) if counts else {})))
+    await bulk.change(tx, moves)
+    ends = [(job, values, ended[job.number]) for job, values in moves if job.number in ended]
+    await _tell_ends(tx, events, ends, now, actor)
+    for job, change in changes:
+        tx.ring(f"job/{job.number}")
+        tx.ring(f"jobs/{job.owner_id}")
+        if change.again:
+            tx.ring(f"work/{job.owner_id}")
+
+
+async def _tell_ends(
+    tx: Tx, events: EventLog, ends: Sequence[tuple[Any, dict[str, Any], Counts]], now: datetime, actor: str
+) -> None:
+    """Of jobs that have ended: write the events, let go what waits for them, and tell who asked for it."""
+    news, phases = [], {}
+    for job, values, counts in ends:
+        phases[job.number] = Phase(values["phase"])
+        said = (values["phase"], values["reason"], values["message"], job.owner_id, job.vo, _plain(counts))
+        news.append(Event(actor, f"job/{job.number}", *said))
+    await events.record(tx, *news)
+    await links.progress(tx, events, phases, now)
+    for job, values, counts in ends:
+        code = values["exit_code"]
+        await notices.note(tx, job, phases[job.number], values["message"], counts, now, exit_code=code)
+
+
+def _counted(job: Any, change: Change) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "done": job.done + change.done,
+        "failed": job.failed + change.failed,
+        "killed": job.killed + change.killed,
+        "again": job.again + change.again,
+        "version": job.version + 1,
+    }
     if change.series:
         values["series_kept"] = job.series_kept + change.series
     if change.again and not job.held and not job.blockers:
         values |= {"open": True, "wake_at": None}
-    if done + failed + killed >= job.count:
-        values |= await _ending(tx, events, job, Counts(0, 0, done, failed, killed), now, actor)
-    await store.update_job(tx, job.number, **values)
-    tx.ring(f"job/{job.number}")
-    tx.ring(f"jobs/{job.owner_id}")
-    if change.again:
-        tx.ring(f"work/{job.owner_id}")
+    return values
 
 
-async def _ending(tx: Tx, events: EventLog, job: Any, counts: Counts, now: datetime, actor: str) -> dict[str, Any]:
+def _ended(job: Any, change: Change) -> Counts | None:
+    """The counts of a job that has ended by this."""
+    counts = Counts(0, 0, job.done + change.done, job.failed + change.failed, job.killed + change.killed)
+    return counts if counts.done + counts.failed + counts.killed >= job.count else None
+
+
+def _ending(job: Any, counts: Counts, only: Any | None, now: datetime) -> dict[str, Any]:
+    """What changes of a job by its end; ``only``: the result of the only task of one that is no array."""
     phase = phase_of(counts, was_leased=True)
     exit_code, how = None, ""
-    if not job.spec.get("array"):
-        row = await store.get_result(tx, job.number, job.first)
-        if row is not None:
-            exit_code = exit_code_of(row.outcome, row.exit_code, row.signal)
-            how = "" if phase is Phase.DONE else how_it_ended(row.outcome, row.exit_code, row.signal, row.message)
+    if only is not None:
+        exit_code = exit_code_of(only.outcome, only.exit_code, only.signal)
+        how = "" if phase is Phase.DONE else how_it_ended(only.outcome, only.exit_code, only.signal, only.message)
     message = ending_message(counts, (now - job.created).total_seconds(), how)
     if job.reason in _SAYS_WHY and phase is not Phase.DONE:
         message = f"{job.message} {message}"
-    reason = f"jobs.{phase.value}"
-    await events.record(
-        tx,
-        Event(actor, f"job/{job.number}", phase.value, reason, message, job.owner_id, job.vo, _plain(counts)),
-    )
-    await links.progress(tx, events, job.number, phase, now)
-    await notices.note(tx, job, phase, message, counts, now, exit_code=exit_code)
     return {
         "phase": phase.value,
-        "reason": reason,
+        "reason": f"jobs.{phase.value}",
         "message": message,
         "waiting_on": Party.NOBODY.value,
         "since": now,
@@ -153,12 +189,14 @@ async def give_back(
     by_job: dict[int, list[Any]] = {}
     for lease in held:
         by_job.setdefault(lease.job, []).append(lease)
+    changes = []
     for number, some in sorted(by_job.items()):
         change = Change()
         for lease in some:
             await _give_back_one(tx, settings, jobs[number], lease, running, now, why, outcome, change)
-        await leases.delete(tx, [lease.id for lease in some])
-        await apply_change(tx, events, jobs[number], change, now, "hansa")
+        changes.append((jobs[number], change))
+    await leases.delete(tx, [lease.id for lease in held])
+    await apply_changes(tx, events, changes, now, "hansa")
 
 
 async def _give_back_one(

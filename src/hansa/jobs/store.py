@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
 from hansa.identity.store import users
 from hansa.identity.vo_store import vo_members, vos
 from hansa.jobs import tallies
+from hansa.jobs.bulk import among
 from hansa.jobs.needs import Needs, needs_text, queue_digest
 from hansa.jobs.tables import (
     ROWS_PER_BLOCK,
@@ -28,14 +29,21 @@ from hansa.jobs.tables import (
 )
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx, insert_for, insert_ignore
+from hansa.kernel.database.base import DialectName
 
 # Built once: to build a statement costs as much as to execute it.
-_JOBS = sa.select(jobs).where(jobs.c.number.in_(sa.bindparam("numbers", expanding=True))).order_by(jobs.c.number)
-_JOBS_AND_LOCK = _JOBS.with_for_update()
+_DIALECTS = get_args(DialectName)
+_JOBS = {kind: sa.select(jobs).where(among(jobs.c.number, kind)).order_by(jobs.c.number) for kind in _DIALECTS}
+_JOBS_AND_LOCK = {kind: query.with_for_update() for kind, query in _JOBS.items()}
 _UPDATE_JOB = sa.update(jobs).where(jobs.c.number == sa.bindparam("this")).values(version=jobs.c.version + 1)
 _RETRIES = sa.select(retries).where(
     retries.c.job == sa.bindparam("of"), retries.c.index.between(sa.bindparam("low"), sa.bindparam("high"))
 )
+_RETRIES_AT = {
+    kind: sa.select(retries).where(among(retries.c.job, kind), retries.c.index == sa.bindparam("at"))
+    for kind in _DIALECTS
+}
+_RESULTS_OF = {kind: sa.select(results).where(among(results.c.job, kind)) for kind in _DIALECTS}
 _MOST_IN_RANGE = 2048
 
 
@@ -139,10 +147,10 @@ async def insert_job(tx: Tx, values: dict[str, Any], rows: Sequence[dict[str, An
     return number
 
 
-async def mark(tx: Tx, owner_id: str, number: int, kind: str, marks: Mapping[str, str]) -> None:
-    """Make a job findable by these names and values of a kind."""
-    rows = [{"owner_id": owner_id, "kind": kind, "name": n, "value": v, "job": number} for n, v in marks.items()]
-    if rows:
+async def mark(tx: Tx, owner_id: str, numbers: Sequence[int], kind: str, marks: Mapping[str, str]) -> None:
+    """Make jobs findable by these names and values of a kind."""
+    each = [{"owner_id": owner_id, "kind": kind, "name": name, "value": value} for name, value in marks.items()]
+    if rows := [one | {"job": number} for number in numbers for one in each]:
         await tx.execute(insert_ignore(tx, job_marks), rows)
 
 
@@ -155,7 +163,7 @@ async def get_jobs(tx: Tx, numbers: Sequence[int], *, lock: bool = False) -> dic
     """Jobs by number; locked in order of number, so that two exchanges never wait for each other in a circle."""
     if not numbers:
         return {}
-    rows = (await tx.execute(_JOBS_AND_LOCK if lock else _JOBS, {"numbers": numbers})).all()
+    rows = (await tx.execute((_JOBS_AND_LOCK if lock else _JOBS)[tx.dialect], {"numbers": numbers})).all()
     return {row.number: row for row in rows}
 
 
@@ -302,6 +310,18 @@ async def retries_of(tx: Tx, number: int, indices: Sequence[int]) -> dict[int, A
         rows: Sequence[Any] = (await tx.execute(query)).all()
         found |= {row.index: row for row in rows}
     return found
+
+
+async def retries_at(tx: Tx, numbers: Sequence[int], index: int) -> dict[int, Any]:
+    """The retry rows of the task with this index in each of these jobs, by job."""
+    rows = (await tx.execute(_RETRIES_AT[tx.dialect], {"numbers": numbers, "at": index})).all() if numbers else []
+    return {row.job: row for row in rows}
+
+
+async def only_results(tx: Tx, numbers: Sequence[int]) -> dict[int, Any]:
+    """The results of jobs that have one task each, by job."""
+    rows = (await tx.execute(_RESULTS_OF[tx.dialect], {"numbers": numbers})).all() if numbers else []
+    return {row.job: row for row in rows}
 
 
 async def upsert_retries(tx: Tx, rows: list[dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ ADDRESS, PORTS = "address", "ports"
 WARN_BEFORE = timedelta(days=1)
 KEEP_STOPPED = timedelta(days=7)
 """How long a machine whose time is over stays, stopped, before it is deleted."""
-LOOK_S, WATCH_S, POLL_S, SLOW_POLL_S = 60.0, 120.0, 0.5, 5.0
+LOOK_S, WATCH_S, POLL_S, SLOW_POLL_S = 60.0, 120.0, 0.2, 5.0
 """Seconds between looks: at one that runs; for how long a new one is watched for duplicates at that pace; at one that
 something is under way with, at first and later."""
 QUIET_S = 300.0
@@ -400,7 +400,7 @@ def site_of(place: str) -> str:
 
 def _soon(now: datetime, age_s: float) -> datetime:
     """When to look again at something under way: at first often, then less."""
-    return now + timedelta(seconds=min(SLOW_POLL_S, max(POLL_S, age_s / 10)))
+    return now + timedelta(seconds=min(SLOW_POLL_S, max(POLL_S, age_s / 20)))
 
 
 def _before_its_end(machine: Machine, again: datetime, now: datetime) -> datetime:

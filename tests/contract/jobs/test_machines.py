@@ -15,8 +15,13 @@ from hansa.jobs.enrolment import EnrolRequest
 from hansa.jobs.wire import Selection
 from hansa.kernel.database import Database
 from hansa.kernel.errors import Fault
+from hansa.kernel.status import Party, Status
 from hansa.machines.drivers.base import Life
 from hansa.machines.drivers.fake import Fault as Wrong
+from hansa.sites.capacity_service import CapacityService
+from hansa.sites.capacity_wire import AgreeGrant, AskGrant, GrantTerms
+from hansa.sites.wire import SitePolicy
+from tests.support.jobworld import done
 from tests.support.vmworld import VmWorld
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -144,6 +149,69 @@ async def test_where_no_machine_can_be_made_another_site_is_tried(world: VmWorld
     assert (world.made("ALPHA"), world.made("BETA")) == (0, 1)
     lost = [one for one in await world.pilots() if one.phase == "lost"]
     assert any("Quota exceeded" in one.message for one in lost), [one.message for one in lost]
+
+
+async def test_no_machine_is_made_while_hansa_may_not_act_for_its_user(
+    world: VmWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job waits for its user, who is told how to go on; a machine that runs is left, and can be deleted."""
+    await world.site("NEBULA", "vo.a")
+    may = world.vms.authority.look
+
+    async def look(*_given: Any, **_more: Any) -> Status:
+        message = "The lasting sign-in at Check-in has ended."
+        return Status("waiting", "identity.grant_expired", message, Party.USER, world.clock.now())
+
+    monkeypatch.setattr(world.vms.authority, "look", look)
+    number = await submit(world)
+    await world.step(120)
+    assert not await world.machines()
+    (pilot,) = [one for one in await world.pilots() if one.phase not in ("ended", "lost")]
+    assert "The lasting sign-in at Check-in has ended." in pilot.message
+    said = await world.jobs.jobs.explain(world.vms.ada, number, None)
+    assert any("lasting sign-in" in line for line in said.lines), said.lines
+
+    monkeypatch.setattr(world.vms.authority, "look", may)
+    await world.step(1200)
+    assert world.made("NEBULA") == 1
+    (machine,) = [one for one in await world.machines() if one.phase == "running"]
+    guest = await world.guest(machine.pilot_id)
+    assert len(await guest.take(1)) == 1
+    monkeypatch.setattr(world.vms.authority, "look", look)
+    await world.step(60)
+    assert world.made("NEBULA") == 1, "nothing is killed"
+    await guest.finish()
+    await guest.exchange(ending="idle")
+    await world.step(60)
+    assert world.made("NEBULA") == 0
+
+
+async def test_a_site_that_demands_a_grant_has_machines_for_jobs_under_one_only(world: VmWorld) -> None:
+    """Of the grant the tasks use it up, and what their machine is reserves nothing of it."""
+    await world.site("NEBULA", "vo.a", policy=SitePolicy(demands_grant=True))
+    number = await submit(world, wall_time_s=3600)
+    await world.step(60)
+    assert not await world.machines()
+    said = await world.jobs.jobs.explain(world.vms.ada, number, None)
+    assert any("grant" in line for line in said.lines), said.lines
+    grants = CapacityService(world.database, world.vms.events, world.clock)
+    await grants.ask(world.vms.olga, AskGrant("vo.a", "NEBULA", GrantTerms(core_hours=10)))
+    await grants.agree(world.vms.olga, "vo.a", "NEBULA", AgreeGrant())
+    await world.step(600)
+    (machine,) = [one for one in await world.machines() if one.phase == "running"]
+    held = await grants.get(world.vms.olga, "vo.a", "NEBULA")
+    assert (held.reserved_h, held.used_h) == (0, 0), "a machine for jobs reserves nothing"
+    guest = await world.guest(machine.pilot_id)
+    (lease,) = await guest.take(1)
+    await world.step(1800)
+    await guest.exchange()
+    guest.leases.clear()
+    await guest.report(done(lease, lease.first, wall_s=1800.0))
+    await guest.exchange(ending="idle")
+    await world.step(60)
+    assert world.made("NEBULA") == 0
+    held = await grants.get(world.vms.olga, "vo.a", "NEBULA")
+    assert (held.reserved_h, held.used_h) == (0, 1.0), "half an hour of two cores, one of them idle: once"
 
 
 @pytest.mark.parametrize("end", ["deleted by its owner", "lost", "stopped", "failed"])

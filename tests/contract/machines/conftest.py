@@ -30,6 +30,9 @@ from tests.support.openstack.contents import IMAGE as OS_IMAGE
 from tests.support.openstack.layout import PASSWORD
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OJRCZQcMvJ4Kt1VWb6zF0Qf3FT1cB6JbSrTBtsGyC test"
+_WORDS = """Cloud-init v. 23.4 running 'init'
+cloud-init[612]: ERROR: No module named 'numpy'
+Cloud-init v. 23.4 finished at Thu, 26 Nov 2026 20:00:00 +0000. Up 9 seconds"""
 IMAGE = Image(f"sha256:{'0' * 64}", provider_id="fake-image")
 
 
@@ -48,6 +51,8 @@ class Place:
     """What is left at the place of machines, in words; empty when all is deleted."""
     hypervisor: Callable[[], Awaitable[None]] = field(default=lambda: _done())
     """Does what a hypervisor would do now, where the place has none that is real."""
+    says: str | None = None
+    """What a guest writes on its console whose first boot fails; None: no guest of the place does what it is told."""
     lose: Callable[[str], Awaitable[None]] | None = None
     """From now on the next answer to the creation of a ``machine``, ``volume`` or ``address`` gets lost, once made."""
     speaks: bool = True
@@ -107,6 +112,7 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
         180.0,
         lambda: here.call(look),
         lambda: here.call(upload),
+        _WORDS,
         lambda what: here.call(lambda api: _lose(api, what)),
     )
     clouds.close()
@@ -148,10 +154,11 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 
     spec = MachineSpec("contract", Image("", provider_id="ami-12c6146b"), Size(1, 1024, flavour="t3.micro"))
     spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
-    with ec2_server(lost) as url:
+    with ec2_server(lost) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moto.ec2.responses.general.SAMPLE_CONSOLE_OUTPUT", _WORDS)
         account = Account("ec2", "testing", "testing", region="us-east-1", url=url)
         first, second = Ec2Machines(account), Ec2Machines(account)
-        yield Place(first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), lose=lose)
+        yield Place(first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), says=_WORDS, lose=lose)
 
 
 async def opennebula_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:

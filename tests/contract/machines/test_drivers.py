@@ -15,6 +15,7 @@ from hansa.machines.drivers.base import (
     Addresses,
     Can,
     Consoles,
+    Guest,
     Life,
     Meters,
     Networks,
@@ -266,6 +267,18 @@ async def test_ports_can_be_opened_and_asked_again(place: Place, key: str) -> No
     await driver.open_ports(key, [Opening(22, 22)])
     await gone(place, key)
     assert await place.leftovers() == []
+
+
+async def test_a_first_boot_that_fails_is_told_in_the_guests_own_words(place: Place, key: str) -> None:
+    if place.says is None:
+        pytest.skip("no guest of this place says what a test wants")
+    await made(place, key, tags={"console": place.says})
+    for driver in (place.driver, place.reborn):
+        seen = await driver.observe(key)
+        assert seen is not None
+        assert (seen.life, seen.guest) == (Life.RUNNING, Guest.FAILED)
+        assert "No module named 'numpy'" in seen.guest_message
+    await gone(place, key)
 
 
 async def test_private_networks(place: Place, key: str) -> None:

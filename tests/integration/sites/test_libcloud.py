@@ -129,3 +129,13 @@ async def test_what_is_away_and_what_cannot_be(ec2: str) -> None:
 async def test_requests_pass_the_egress_policy(ec2: str) -> None:
     with pytest.raises(Permanent, match=r"must not connect|not encrypted"):
         await LibcloudKind().discover(target(ec2, egress=EgressPolicy()), VO)
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [("gce", "no request was ever sent"), ("opennebula", "never at a real one"), ("ovh", "untested"), ("ec2", None)],
+)
+def test_a_check_says_how_well_a_provider_is_known(provider: str, said: str | None) -> None:
+    needs = LibcloudKind().needs(target(None, settings={"provider": provider}), 300, 3600)
+    trials = [one.what for one in needs.requirements if one.group == "trial"]
+    assert (said is None and not trials) or (said is not None and said in trials[0])

@@ -19,6 +19,8 @@ from hansa.kernel.database.base import DialectName, Params
 
 log = structlog.get_logger(__name__)
 _CHANNEL = "hansa_bells"
+_LAST_WORDS_S = 2.0
+_TELL = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
 
 
 class FederationTx:
@@ -51,6 +53,10 @@ class FederationDatabase:
         self.bells = Bells()
         self._engine = engine
         self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._untold: set[str] = set()
+        """Bells that other servers have not heard of. They hear after the commit, and of many at once: a unit that told
+        them itself would hold a lock to the end of its commit, so that no two could wait for the disk together."""
+        self._has_untold = asyncio.Event()
         self._ears = asyncio.create_task(self._listen())
 
     @classmethod
@@ -79,14 +85,15 @@ class FederationDatabase:
         async with self._connection() as connection:
             tx = FederationTx(connection)
             yield tx
-            for topic in sorted(tx.topics):
-                await tx.execute(sa.select(sa.func.pg_notify(_CHANNEL, topic)))
             with _faults():
                 await connection.commit()
         for call in tx.calls:
             call()
         for topic in tx.topics:
             self.bells.ring(topic)
+        if tx.topics:
+            self._untold |= tx.topics
+            self._has_untold.set()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[FederationTx]:
@@ -110,14 +117,15 @@ class FederationDatabase:
         self._ears.cancel()
         with suppress(asyncio.CancelledError):
             await self._ears
+        if self._untold:  # the last ones; who does not hear them looks by itself
+            with suppress(OSError, TimeoutError, sa.exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                async with asyncio.timeout(_LAST_WORDS_S), self._engine.begin() as connection:
+                    driver: Any = (await connection.get_raw_connection()).driver_connection
+                    await driver.execute(_TELL, _CHANNEL, sorted(self._untold))
         await self._engine.dispose()
 
     async def _listen(self) -> None:
-        """Hear the bells of the other servers; reconnects for ever, as PostgreSQL may restart."""
-
-        def heard(_connection: Any, _pid: int, _channel: str, topic: object) -> None:
-            self.bells.ring(str(topic))
-
+        """Hear the bells of other servers, and tell them of ours; reconnects for ever, as PostgreSQL may restart."""
         while True:
             try:
                 connection = await asyncpg.connect(self._dsn)
@@ -125,16 +133,39 @@ class FederationDatabase:
                 log.warning("database.listen_failed", error=str(error))
                 await asyncio.sleep(2)
                 continue
-            gone = asyncio.Event()
-            connection.add_termination_listener(lambda _connection, gone=gone: gone.set())
             try:
-                await connection.add_listener(_CHANNEL, heard)
-                await gone.wait()
+                await self._hear_and_tell(connection)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("database.listen_failed", error=str(error))
             finally:
                 with suppress(OSError, asyncpg.PostgresError):
                     await connection.close(timeout=1)
+
+    async def _hear_and_tell(self, connection: Any) -> None:
+        """Until the connection breaks. Raises what it says then."""
+        own, is_gone = connection.get_server_pid(), False
+
+        def heard(_connection: Any, pid: int, _channel: str, topic: object) -> None:
+            if pid != own:  # ours have rung
+                self.bells.ring(str(topic))
+
+        def gone(_connection: Any) -> None:
+            nonlocal is_gone
+            is_gone = True
+            self._has_untold.set()
+
+        connection.add_termination_listener(gone)
+        await connection.add_listener(_CHANNEL, heard)
+        while not is_gone:
+            self._has_untold.clear()
+            if self._untold:
+                topics, self._untold = self._untold, set()
+                try:
+                    await connection.execute(_TELL, _CHANNEL, sorted(topics))
+                except BaseException:
+                    self._untold |= topics  # by the next connection
+                    raise
+            await self._has_untold.wait()
 
 
 def _engine(url: URL, **settings: str) -> AsyncEngine:

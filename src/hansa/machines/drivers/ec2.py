@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from hansa.machines.drivers.base import (
     Why,
     check,
 )
+from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.libcloud_base import SLOW_S, LibcloudBase
 from hansa.machines.drivers.userdata import with_keys
 
@@ -75,6 +76,21 @@ class Ec2Machines(LibcloudBase):
         can = {Can.POWER, Can.ADDRESSES, Can.CONSOLE, Can.GPUS, Can.VOLUMES}
         return Capabilities(frozenset(can), USER_DATA_BYTES)
 
+    async def observe(self, key: Key) -> Observed | None:
+        """Of a young machine also what its guest says of its first boot."""
+
+        def work(api: Any) -> Observed | None:
+            found, nodes = self._found(api, key)
+            if found is None:
+                return None
+            node = nodes[found.provider_id]
+            return first_boot(
+                found, node.extra["tags"].get(NOTE, ""), datetime.now(UTC), lambda: _console(api, node),
+                lambda note: _note(api, node, note),
+            )  # fmt: skip
+
+        return await self._ask(work)
+
     async def ensure(self, spec: MachineSpec, key: Key) -> Observed:
         check(spec, self.capabilities())
         if (found := await self.observe(key)) is not None:
@@ -84,9 +100,7 @@ class Ec2Machines(LibcloudBase):
 
     async def console_log(self, key: Key, lines: int = 200) -> str:
         def work(api: Any) -> str:
-            said = api.ex_get_console_output(self._node(api, key)).get("output") or b""
-            text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-            return "\n".join(text.splitlines()[-lines:])
+            return "\n".join(_console(api, self._node(api, key)).splitlines()[-lines:])
 
         return await self._ask(work)
 
@@ -143,6 +157,17 @@ class Ec2Machines(LibcloudBase):
         if key in {one.name for one in api.list_key_pairs()}:
             api.delete_key_pair(SimpleNamespace(name=key))
         return Progress.DONE
+
+
+def _console(api: Any, node: Any) -> str:
+    said = api.ex_get_console_output(node).get("output") or b""
+    return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+
+
+def _note(api: Any, node: Any, note: str) -> None:
+    """Numbered from one, as EC2 has it: Libcloud counts from zero, which not all that speak EC2 take."""
+    params = {"Action": "CreateTags", "ResourceId.1": node.id, "Tag.1.Key": NOTE, "Tag.1.Value": note}
+    api.connection.request(api.path, params=params)
 
 
 def _life(node: Any) -> Life:

@@ -13,7 +13,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from hansa.engines.openstack import Cloud
@@ -38,6 +38,7 @@ from hansa.machines.drivers.base import (
     adopt,
     check,
 )
+from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.userdata import with_keys
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ _LIVES = {
 }
 _QUOTA = ("quota exceeded", "quota_exceeded", "overlimit", "exceeded for quota", "exceeds allowed")
 """In what words Nova, Neutron and Cinder say so."""
+_CONSOLE_LINES = 500
 _CIDR = "10.90.0.0/16"
 _BASE64 = 3 / 4
 USER_DATA_BYTES = int(65_535 * _BASE64) - 4096
@@ -93,7 +95,7 @@ class OpenstackMachines:
         return await self._ask(lambda api: _create(api, spec, key, network_id), CREATE_S)
 
     async def observe(self, key: Key) -> Observed | None:
-        return await self._ask(lambda api: adopt([_observed(one) for one in _servers(api, key)]))
+        return await self._ask(lambda api: _look(api, key))
 
     async def trim(self, key: Key) -> Progress:
         def work(api: Any) -> Progress:
@@ -262,6 +264,24 @@ def _why(said: str) -> Why | None:
     if "no valid host" in words:
         return Why.NO_HOST
     return None
+
+
+def _look(api: Any, key: Key) -> Observed | None:
+    """The one that counts, and what its guest says of its first boot."""
+    servers = {one.id: one for one in _servers(api, key)}
+    found = adopt([_observed(one) for one in servers.values()])
+    if found is None:
+        return None
+    server = servers[found.provider_id]
+
+    def console() -> str:
+        said = api.compute.get_server_console_output(server, length=_CONSOLE_LINES)
+        return str(said.get("output") or "")
+
+    def write(note: str) -> None:
+        api.compute.set_server_metadata(server, **{NOTE: note})
+
+    return first_boot(found, (server.metadata or {}).get(NOTE, ""), datetime.now(UTC), console, write)
 
 
 def _servers(api: Any, key: Key) -> list[Any]:

@@ -114,7 +114,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Requirement:
-    """Something that the site must allow. ``group``: ``role``, ``firewall`` or ``load``."""
+    """Something that the site must allow. ``group``: ``role``, ``firewall`` or ``load``; ``trial``: try it first."""
 
     group: str
     what: str

@@ -16,6 +16,13 @@ from hansa.sites.wire import Facts, Flavour, Network, Quota, VmImage
 MOST_IMAGES = 2000
 CORES = ("vcpu", "vcpus", "cpu", "cpus", "cores", "guestCpus", "numberOfCores")
 """Where drivers have the number of a size's cores, among its extras."""
+TRIED = {
+    "opennebula": "tested against a server that speaks OCCI as Libcloud does, never at a real one.",
+    "gce": "no request was ever sent there; the names of its arguments fit Libcloud's driver.",
+    "azure_arm": "no request was ever sent there; the names of its arguments fit Libcloud's driver.",
+}
+"""How well a provider is known; EC2's whole life is tested against moto's server."""
+UNTRIED = "untested, and it is given no user data and no SSH keys."
 PROBE_S, LOOK_S = 20.0, 60.0
 
 
@@ -50,8 +57,11 @@ class LibcloudKind:
     has_url = True
 
     def needs(self, target: Target, probe_s: float, discover_s: float) -> Needs:
+        tried = TRIED.get(target.settings.provider)
+        said = f"Hansa with {target.settings.provider}: {tried or UNTRIED} Try a machine before users do."
         return Needs(
             (
+                *((Requirement("trial", said),) if target.settings.provider != "ec2" else ()),
                 Requirement("role", "A key that may create, list and delete machines, addresses and key pairs."),
                 Requirement("firewall", f"TCP 443 from this server to the API of {target.settings.provider}."),
             ),

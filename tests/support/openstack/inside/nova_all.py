@@ -14,9 +14,13 @@ from nova import context, objects, service  # noqa: E402
 from nova.compute import rpcapi  # noqa: E402
 from nova.conf import CONF  # noqa: E402
 from nova.objects import host_mapping  # noqa: E402
+from nova.virt import fake  # noqa: E402
 from oslo_service import opts  # noqa: E402
 
 opts.register_service_opts(CONF)
+fake.FakeDriver.get_console_output = lambda _self, _context, instance: (
+    instance.metadata.get("console") or "FAKE CONSOLE OUTPUT\nANOTHER\nLAST LINE"
+)  # what a test wants its guest to say
 objects.register_all()
 os_vif.initialize()
 for binary, topic, other in (
