@@ -4,17 +4,21 @@
 more work than there is room. Every ten virtual minutes what has ended is judged, and what is free is divided. Tasks of
 one user that were given to one site at one time, with the same history, are one *batch*: their ends are drawn
 in numbers. Sites break down and come back. Nothing is measured by wall time: the figures are those of the decisions.
+With what an exchange costs on a real PostgreSQL, they say what one server carries and how many such a federation needs.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from benchmarks.exchange import Cost, costs
 from benchmarks.harness import Better, Row, rounded
 from hansa.jobs import shares
 from hansa.jobs.model import LOST, Again, History, Limits, judge
@@ -37,6 +41,9 @@ ENDS = (  # outcome, exit code, how often
 )
 BREAKS = 0.002
 """How likely a site breaks down in a step; it is back an hour later."""
+HOLD_S = 30.0
+"""How long the server holds a pilot's request when there is nothing to say."""
+CORES_OF_A_PILOT = 64
 START = datetime(2026, 11, 25, tzinfo=UTC)
 
 
@@ -278,7 +285,33 @@ def run(quick: bool) -> list[Row]:
     }
     name = f"{size.sites:,} sites, {size.sites * size.cores:,} cores, {size.tasks:,} tasks"
     return [
+        *_servers(name, size, size.tasks / world.now_s, costs(quick)),
         Row(f"{name}: tasks lost", "tasks", Better.LOWER, float(size.tasks - ended), budget=0.0, detail=detail),
         Row(f"{name}: a VO's part, distance from its due", "%", Better.LOWER, rounded(error * 100), budget=2.0),
         Row(f"{name}: longest time that somebody had nothing", "h", Better.LOWER, longest, budget=2.0),
+    ]
+
+
+def _servers(name: str, size: Size, ends_per_s: float, found: Mapping[str, Cost]) -> list[Row]:
+    """What that takes of servers: how many exchanges a second such a federation makes, and one server carries.
+
+    Each end of a task is an exchange of its own, and each pilot makes one in :data:`HOLD_S` besides: an upper bound, as
+    ends that come together share one, and a pilot that has just spoken waits. The cost is the dearest of one task.
+    """
+    if not found:
+        return []
+    pilots = size.sites * size.cores / CORES_OF_A_PILOT
+    needed = ends_per_s + pilots / HOLD_S
+    dearest = max((found["one task of an array"], found["one single job"]), key=lambda cost: cost.server_s)
+    carried = 1 / dearest.server_s
+    detail = {
+        "ends of tasks/s": rounded(ends_per_s),
+        "pilots": round(pilots),
+        "CPU us of an exchange: server, database": [round(dearest.server_s * 1e6), round(dearest.database_s * 1e6)],
+        "cores of the database": rounded(needed * dearest.database_s),
+    }
+    return [
+        Row(f"{name}: exchanges that it makes", "/s", Better.LOWER, rounded(needed), detail=detail),
+        Row("exchanges that one server process carries on one core, PostgreSQL", "/s", Better.HIGHER, rounded(carried)),
+        Row(f"{name}: server processes that are needed", "", Better.LOWER, float(math.ceil(needed / carried))),
     ]
