@@ -560,7 +560,9 @@ async def test_for_a_vo_its_own_image_is_meant(world: World) -> None:
         row = {"user_id": MANAGER.user_id, "roles": ["manager"], "groups": [], "since": now}
         await vo_store.insert_member(tx, vo="vo.b", **row)
     for vo, data in (("vo.a", DISK), ("vo.b", RAW)):
-        await world.add(MANAGER, "tools", world.files.put(f"/{vo}", data), sha256(data), vo=vo, visibility="vo")
+        source = NewVersion("1", world.files.put(f"/{vo}", data), checksum=sha256(data))
+        await world.images.add(MANAGER, NewImage("tools", source, vo, visibility="vo"))
+        await world.settle()
         await world.endorsing.endorse(MANAGER, f"vo/{vo}/tools", NewEndorsement(vo))
     assert (await world.chosen(MANAGER, "tools", "vo.b")).scope == "vo/vo.b"
     assert (await world.chosen(MANAGER, "tools", "vo.a")).scope == "vo/vo.a"
