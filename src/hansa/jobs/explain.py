@@ -84,7 +84,8 @@ async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> li
             if finding.remedy:
                 lines.append(f"  What would change that: {finding.remedy}")
     if job.again:
-        lines.append(f"{job.again:,} tasks wait to run again after an earlier attempt.")
+        waiting = f"{job.again:,} tasks wait" if job.again > 1 else "A task waits"
+        lines.append(f"{waiting} to run again after an earlier attempt.")
     example = await store_pilots.an_attempt_of(tx, job.number)
     if example is not None:
         task = f" of task {job.number}.{example.index}" if job.spec["array"] else ""

@@ -35,7 +35,8 @@ async def reopen(tx: Tx, job: Any, wanted: Sequence[int] | None, now: datetime) 
     count: int = (job.failed - values["failed"]) + (job.killed - values["killed"])
     if not count:
         return 0
-    values |= {"open": not job.held and not job.blockers, "wake_at": None, "kill_requested": False}
+    held = job.held and not Phase(job.phase).is_final  # who retries what has ended wants it to run
+    values |= {"held": held, "open": not held and not job.blockers, "wake_at": None, "kill_requested": False}
     if Phase(job.phase).is_final:
         values |= _reopened(count, now) | dict.fromkeys(("files_gone", "logs_gone", "attempts_gone"))
     await store.update_job(tx, job.number, **values)
@@ -91,7 +92,7 @@ def _reopened(count: int, now: datetime) -> dict[str, Any]:
     return {
         "phase": Phase.WAITING.value,
         "reason": "jobs.retried",
-        "message": f"{count:,} tasks wait to run again.",
+        "message": f"{count:,} tasks wait to run again." if count > 1 else "A task waits to run again.",
         "waiting_on": Party.HANSA.value,
         "since": now,
         "deadline": None,

@@ -49,6 +49,15 @@ async def test_a_held_job_waits_to_be_released(world: World) -> None:
         await world.jobs.hold(world.owner, job.number)
 
 
+async def test_who_retries_a_job_that_was_killed_while_it_was_held_wants_it_to_run(world: World) -> None:
+    job = await world.submit(1, hold=True)
+    await world.kill(job.number)
+    await world.retry(job.number)
+    assert (await world.get(job.number)).held is False
+    pilot = await world.pilot()
+    assert spans(await pilot.take(1)) == [(0, 0)]
+
+
 async def test_a_pilot_that_dies_does_not_open_a_held_job(world: World) -> None:
     job = await world.submit(4)
     pilot = await world.pilot()
