@@ -15,7 +15,7 @@ from typing import TypeVar
 import psutil
 
 from benchmarks.harness import ROOT
-from hansa.client import api, operations
+from hansa.client import job_api, operations
 from hansa.client.connect import Endpoint
 from hansa.client.draft import Options, prepare
 from hansa.client.effects import Operation
@@ -72,11 +72,11 @@ class Embedded:
         return ended
 
     def kill(self, job: Job) -> None:
-        self._transport.run(api.kill(job.number))
+        self._transport.run(job_api.kill(job.number))
 
     def look(self, job: Job) -> Job:
         """How a job is now."""
-        return self._transport.run(api.job(job.number))
+        return self._transport.run(job_api.job(job.number))
 
     def await_end(self, job: Job) -> Job:
         """Follow a job until it has ended, however."""

@@ -17,7 +17,7 @@ from tests.support.slurm import Slurm
 
 from benchmarks.embedded import Embedded, embedded
 from benchmarks.harness import Better, Row, median, rounded, seconds, used_by_others
-from hansa.client import api
+from hansa.client import site_api
 
 TIMES_SLURM = 10.0
 SITE = "cluster"
@@ -86,8 +86,8 @@ def join(server: Embedded, slurm: Slurm) -> None:
         "poll_s": 2,
     }
     end = {"kind": "slurm", "settings": settings}
-    server.ask(api.add_site({"name": SITE, "visibility": "owner", "endpoints": [end]}))
+    server.ask(site_api.add_site({"name": SITE, "visibility": "owner", "endpoints": [end]}))
     deadline = time.monotonic() + PATIENCE_S
-    while server.ask(api.site(SITE)).endpoints[0].discovered is None:
+    while server.ask(site_api.site(SITE)).endpoints[0].discovered is None:
         assert time.monotonic() < deadline, "the cluster is not seen"
         time.sleep(0.1)

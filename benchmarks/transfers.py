@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.embedded import Embedded, embedded
 from benchmarks.harness import Better, Row, median, rounded, seconds, used_by_others
-from hansa.client import api, fetch, files, operations
+from hansa.client import fetch, files, job_api, operations
 from hansa.client.draft import Options, prepare
 from hansa.client.effects import FileBody
 from hansa.client.transport import Transport
@@ -58,7 +58,7 @@ def _one(server: Embedded, transport: Transport, folder: Path, number: int, size
     other_digest = f"sha256:{hashlib.sha256(other.read_bytes()).hexdigest()}"
     times = {
         "cp": seconds(lambda: _copy(mine, folder / "copy")),
-        "up": seconds(lambda: transport.run(api.upload_file(digest, FileBody(mine, size)))),
+        "up": seconds(lambda: transport.run(job_api.upload_file(digest, FileBody(mine, size)))),
         "curl up": seconds(lambda: _do([*curl, "-T", str(other), f"{base}/files/{other_digest}"])),
     }
     draft = prepare(["cp", "in", "out"], Options(inputs=[f"{mine}=in"], outputs=["out"], memory="64M", scan=False))

@@ -38,7 +38,7 @@ with Hansa(home=home) as hansa:
 _FETCH = """
 import os, signal, sys
 from pathlib import Path
-from hansa.client import api, fetch
+from hansa.client import fetch, job_api
 from hansa.client.connect import connect
 from hansa.client.transport import Transport
 from hansa.server.launch import server_status
@@ -56,7 +56,7 @@ def counting(self, piece):
 
 fetch._Whole.add = counting
 transport = Transport(*connect(None, None, home))
-transport.run(fetch.fetch(transport.run(api.job(number)), Path(mode), "here"))
+transport.run(fetch.fetch(transport.run(job_api.job(number)), Path(mode), "here"))
 print(seen)
 """
 

@@ -11,7 +11,7 @@ from hansa.accounting.wire import UsageRow
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option, write_csv, write_table
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import people_api, site_api
 from hansa.identity.wire import User
 
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -32,7 +32,7 @@ def _user_cells(user: User) -> dict[str, Any]:
 @output_option()
 def whoami(*, form: str) -> None:
     """Show who you are to the server."""
-    emit_one(open_session().run(api.whoami()), form, _user_cells, lambda user: user.id)
+    emit_one(open_session().run(people_api.whoami()), form, _user_cells, lambda user: user.id)
 
 
 def _usage_cells(row: UsageRow) -> dict[str, Any]:
@@ -84,11 +84,11 @@ def usage(
     first, last = (day.date().isoformat() if day else None for day in (since, until))
     session = open_session()
     if form == "apel":
-        click.echo(session.run(api.usage_apel(first, last, site)), nl=False)
+        click.echo(session.run(site_api.usage_apel(first, last, site)), nl=False)
         return
     everybody = everybody or user is not None
     asked = {"since": first, "until": last, "vo": vo, "site": site, "user": user, "everybody": everybody}
-    found = session.run(api.usage(by, **asked)).items
+    found = session.run(site_api.usage(by, **asked)).items
     cells = [_usage_cells(row) for row in found]
     used = [name for name in (cells[0] if cells else ()) if any(row[name] is not None for row in cells)]
     if form == "csv":

@@ -11,7 +11,7 @@ import click
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import home, note, open_session
-from hansa.client import api
+from hansa.client import people_api
 from hansa.client.operations import collect
 from hansa.identity.wire import Client, NewClient, NewUserToken, User
 
@@ -51,7 +51,7 @@ def _token_cells(found: NewUserToken) -> dict[str, Any]:
 @output_option()
 def add_user(name: str, *, form: str) -> None:
     """Add a user called NAME, and print the token that signs in; it is shown once."""
-    found = open_session().run(api.add_user(name))
+    found = open_session().run(people_api.add_user(name))
     emit_one(found, form, _token_cells, lambda item: item.user.id)
     note("give the user the token and the address of this server: HANSA_TOKEN and HANSA_SERVER")
 
@@ -69,7 +69,7 @@ def _user_cells(user: User) -> dict[str, Any]:
 @output_option()
 def list_users(*, form: str) -> None:
     """List the users of this server."""
-    emit(open_session().run(collect(api.users)), form, _user_cells, lambda user: user.id)
+    emit(open_session().run(collect(people_api.users)), form, _user_cells, lambda user: user.id)
 
 
 @click.command(epilog=examples("hansa admin user invite maria"))
@@ -79,7 +79,7 @@ def invite_user(name: str, *, form: str) -> None:
     """Make a link with which the user called NAME, new or not, sets a password. Earlier links are void."""
     from hansa.cli.vos import show_invitation
 
-    show_invitation(open_session().run(api.invite_user(name)), form)
+    show_invitation(open_session().run(people_api.invite_user(name)), form)
     note("send it to this person only; then they can sign in: hansa login SERVER")
 
 
@@ -88,7 +88,7 @@ def invite_user(name: str, *, form: str) -> None:
 @output_option()
 def suspend_user(name: str, *, form: str) -> None:
     """Let the user NAME in no more, from the next request on. Nothing of theirs is deleted."""
-    emit_one(open_session().run(api.suspend_user(name, suspended=True)), form, _user_cells, lambda user: user.id)
+    emit_one(open_session().run(people_api.suspend_user(name, suspended=True)), form, _user_cells, lambda user: user.id)
 
 
 @click.command(epilog=examples("hansa admin user resume maria"))
@@ -96,7 +96,9 @@ def suspend_user(name: str, *, form: str) -> None:
 @output_option()
 def resume_user(name: str, *, form: str) -> None:
     """Let the user NAME in again."""
-    emit_one(open_session().run(api.suspend_user(name, suspended=False)), form, _user_cells, lambda user: user.id)
+    emit_one(
+        open_session().run(people_api.suspend_user(name, suspended=False)), form, _user_cells, lambda user: user.id
+    )
 
 
 def _client_cells(client: Client) -> dict[str, Any]:
@@ -154,28 +156,28 @@ def add_client(
         trusted=trusted,
         introspects=introspect,
     )
-    emit_one(open_session().run(api.add_client(new)), form, _client_cells, lambda item: item.id)
+    emit_one(open_session().run(people_api.add_client(new)), form, _client_cells, lambda item: item.id)
 
 
 @click.command(epilog=examples("hansa admin client list"))
 @output_option()
 def list_clients(*, form: str) -> None:
     """List the OpenID clients that were added."""
-    emit(open_session().run(collect(api.clients)), form, _client_cells, lambda item: item.id)
+    emit(open_session().run(collect(people_api.clients)), form, _client_cells, lambda item: item.id)
 
 
 @click.command(epilog=examples("hansa admin client remove hub"))
 @click.argument("client")
 def remove_client(client: str) -> None:
     """Remove the OpenID client CLIENT; all sign-ins at it end."""
-    open_session().run(api.remove_client(client))
+    open_session().run(people_api.remove_client(client))
     note(f"removed {client}")
 
 
 @click.command(epilog=examples("hansa admin key rotate"))
 def rotate_key() -> None:
     """Sign tokens with a new key. Those of the old one stay valid until they expire."""
-    click.echo(open_session().run(api.rotate_key()).id)
+    click.echo(open_session().run(people_api.rotate_key()).id)
 
 
 @click.command(epilog=examples("hansa admin key master"))

@@ -12,7 +12,7 @@ import click
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import people_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import collect
 from hansa.identity.wire import Authority, Identity, Service, Vo
@@ -45,7 +45,7 @@ def _service_cells(one: Service) -> dict[str, Any]:
 @output_option()
 def list_authority(*, form: str) -> None:
     """List the grants under which Hansa acts while you are away."""
-    found = open_session().run(collect(api.authority))
+    found = open_session().run(collect(people_api.authority))
     emit(found, form, _cells, lambda one: one.id)
     if not found:
         note("there is none; hansa login --renew gives one, where your account is of another issuer")
@@ -55,7 +55,7 @@ def list_authority(*, form: str) -> None:
 @click.argument("grant")
 def revoke_authority(grant: str) -> None:
     """Take GRANT back. Nothing is killed; nothing new starts under it."""
-    open_session().run(api.revoke_authority(grant))
+    open_session().run(people_api.revoke_authority(grant))
     note(f"{grant} was taken back")
 
 
@@ -63,14 +63,14 @@ def revoke_authority(grant: str) -> None:
 @output_option()
 def list_identities(*, form: str) -> None:
     """List with what you sign in at other issuers. The account page links more."""
-    emit(open_session().run(collect(api.identities)), form, _identity_cells, lambda one: one.id)
+    emit(open_session().run(collect(people_api.identities)), form, _identity_cells, lambda one: one.id)
 
 
 @click.command(epilog=examples("hansa identity unlink identity_0192…"))
 @click.argument("identity")
 def unlink(identity: str) -> None:
     """Forget IDENTITY and the memberships that it gave."""
-    open_session().run(api.unlink(identity))
+    open_session().run(people_api.unlink(identity))
     note(f"{identity} was unlinked")
 
 
@@ -92,7 +92,7 @@ def rule(
     """
     if (issuer is None) != invitations:
         raise HansaError(USAGE, "Give either --issuer NAME or --invitations.")
-    found: Vo = open_session().run(api.rule_vo(vo, issuer, issuer_vo, list(assurance)))
+    found: Vo = open_session().run(people_api.rule_vo(vo, issuer, issuer_vo, list(assurance)))
     cells = {"name": found.name, "members come from": found.issuer or "invitations", "as": found.issuer_vo}
     emit_one(found, form, lambda _: cells, lambda one: one.name)
 
@@ -102,7 +102,12 @@ def rule(
 @output_option()
 def list_services(vo: str, *, form: str) -> None:
     """List the service accounts of VO."""
-    emit(open_session().run(collect(lambda after: api.services(vo, after))), form, _service_cells, lambda one: one.id)
+    emit(
+        open_session().run(collect(lambda after: people_api.services(vo, after))),
+        form,
+        _service_cells,
+        lambda one: one.id,
+    )
 
 
 @click.command(
@@ -114,7 +119,9 @@ def list_services(vo: str, *, form: str) -> None:
 @output_option()
 def add_service(vo: str, name: str, scopes: tuple[str, ...], *, form: str) -> None:
     """Add the service account NAME of VO: a program that acts for VO. Its secret is shown once."""
-    emit_one(open_session().run(api.add_service(vo, name, list(scopes))), form, _service_cells, lambda one: one.id)
+    emit_one(
+        open_session().run(people_api.add_service(vo, name, list(scopes))), form, _service_cells, lambda one: one.id
+    )
 
 
 @click.command(epilog=examples("hansa vo service remove vo.example.org gateway.vo.example.org"))
@@ -122,7 +129,7 @@ def add_service(vo: str, name: str, scopes: tuple[str, ...], *, form: str) -> No
 @click.argument("service")
 def remove_service(vo: str, service: str) -> None:
     """Remove SERVICE, an account of VO; its tokens are void at once."""
-    open_session().run(api.remove_service(vo, service))
+    open_session().run(people_api.remove_service(vo, service))
     note(f"removed {service}")
 
 
@@ -131,7 +138,7 @@ def remove_service(vo: str, service: str) -> None:
 @output_option()
 def list_credentials(vo: str, *, form: str) -> None:
     """List what VO signs in with at sites, without the secrets."""
-    found = open_session().run(collect(lambda after: api.site_credentials(vo, after)))
+    found = open_session().run(collect(lambda after: people_api.site_credentials(vo, after)))
     emit(found, form, _cells, lambda one: one.id)
 
 
@@ -152,4 +159,6 @@ def set_credential(vo: str, site: str, expires: datetime | None, *, form: str) -
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise HansaError(USAGE, "The credential is a JSON object of texts, on the standard input.")
     ends = expires.replace(tzinfo=UTC) if expires else None
-    emit_one(open_session().run(api.set_site_credential(vo, site, fields, ends)), form, _cells, lambda one: one.id)
+    emit_one(
+        open_session().run(people_api.set_site_credential(vo, site, fields, ends)), form, _cells, lambda one: one.id
+    )

@@ -19,7 +19,7 @@ import click
 from hansa.cli import refs
 from hansa.cli.jobs import examples, job_argument
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import job_api
 from hansa.client.errors import USAGE, HansaError, ServerAway
 from hansa.client.transport import Transport
 from hansa.jobs.wire import NewChannel, OpenedChannel
@@ -42,7 +42,7 @@ def _asker(channel: str) -> Ask:
         try:
             if not held:
                 held.append(open_session())
-            return held[0].run(api.swap_channel(channel, request))
+            return held[0].run(job_api.swap_channel(channel, request))
         except ServerAway as error:
             raise Away(str(error)) from error
         except HansaError as error:
@@ -74,7 +74,7 @@ def shell(job: str, command: tuple[str, ...]) -> int:
     size = shutil.get_terminal_size()
     term = os.environ.get("TERM", "dumb") if has_terminal else None
     new = NewChannel("shell", ref.task, list(command), term, size.lines, size.columns)
-    opened = session.run(api.open_channel(ref.number, new))
+    opened = session.run(job_api.open_channel(ref.number, new))
     if has_terminal and not command:
         note(f"beside task {opened.job}.{opened.task} at {opened.node or opened.site}; exit or Ctrl-D leaves it")
     return _run_shell(opened, has_terminal=has_terminal)
@@ -164,7 +164,7 @@ def forward(job: str, port: int, local: int | None) -> int:
     session = open_session()
     ref = refs.one(session, job)
     door = _listen(port, local)
-    opened = session.run(api.open_channel(ref.number, NewChannel("forward", ref.task, port=port)))
+    opened = session.run(job_api.open_channel(ref.number, NewChannel("forward", ref.task, port=port)))
     bridge = _Bridge(opened.id, door)
     click.echo(f"127.0.0.1:{door.getsockname()[1]}")
     note(f"goes to port {port} beside task {opened.job}.{opened.task} at {opened.node or opened.site}; Ctrl-C ends it")

@@ -20,7 +20,7 @@ import click
 
 from hansa.cli import failures, refs
 from hansa.cli.session import open_session
-from hansa.client import api, operations
+from hansa.client import job_api, operations
 from hansa.client.arrays import Array
 from hansa.client.draft import Options, prepare
 from hansa.client.errors import USAGE, HansaError
@@ -179,7 +179,7 @@ def dstat(ids: tuple[str, ...], *, user: str | None, status: str | None, every: 
     wanted = {one.strip().lower() for one in status.split(",")} if status else set()
     chosen = named_refs(ids, file)
     if chosen:
-        jobs = [session.run(api.job(number)) for number in dict.fromkeys(ref.number for ref in chosen)]
+        jobs = [session.run(job_api.job(number)) for number in dict.fromkeys(ref.number for ref in chosen)]
     else:
         query = [f"created<{days}d", *([f'group:"{group}"'] if group else []), *([f'name:"{name}"'] if name else [])]
         jobs = all_jobs(session, " ".join(query))
@@ -195,7 +195,7 @@ def all_jobs(session: Transport, query: str, *, is_open: bool = False) -> list[J
     jobs: list[Job] = []
     after = None
     while len(jobs) < LIMIT:
-        page = session.run(api.jobs(limit=500, after=after, query=query))
+        page = session.run(job_api.jobs(limit=500, after=after, query=query))
         jobs += page.items
         after = page.next
         if after is None:
@@ -275,7 +275,7 @@ def dkill(ids: tuple[str, ...], *, delete: bool, every: bool, file: str | None, 
     code = 0
     for number, tasks in chosen.items():
         try:
-            session.run(api.kill(number, tasks))
+            session.run(job_api.kill(number, tasks))
         except HansaError as error:
             sys.stderr.write(f"dkill: {number}: {error.detail}\n")
             code = int(error.code.exit_code)
@@ -301,13 +301,13 @@ def dlogging(ids: tuple[str, ...], *, form: str) -> None:
                 "StatusTime": f"{one.time:%Y-%m-%d %H:%M:%S}",
                 "Source": one.actor,
             }
-            for one in session.run(api.history(ref.number))
+            for one in session.run(job_api.history(ref.number))
         ]
     fields = ["JobID", "StatusTime", "Status", "Source", "MinorStatus"]
     show_rows(rows, fields, form, known=fields)
     if form == "pretty":
         for ref in some_refs(ids):
-            found = session.run(api.explain(ref.number, ref.task))
+            found = session.run(job_api.explain(ref.number, ref.task))
             status = translate.STATUS.get(found.status.phase, found.status.phase)
             click.echo(f"{found.subject.partition('/')[2] or found.subject}  {status}  {found.status.message}")
             for line in found.lines:
@@ -320,7 +320,7 @@ def dpeek(ids: tuple[str, ...]) -> None:
     """The output of jobs so far, also while they run."""
     session = open_session()
     for ref in some_refs(ids):
-        job = session.run(api.job(ref.number))
+        job = session.run(job_api.job(ref.number))
         if job.array and ref.task is None:
             raise HansaError(
                 USAGE,
@@ -333,7 +333,7 @@ def dpeek(ids: tuple[str, ...]) -> None:
             seen.append(len(piece))
             click.echo(piece, nl=False)
 
-        session.run(api.log(ref.number, ref.task, "stdout", show))
+        session.run(job_api.log(ref.number, ref.task, "stdout", show))
         if not seen:
             status = translate.STATUS.get(job.status.phase, job.status.phase)
             sys.stderr.write(f"dpeek: job {ref.number} has written nothing so far ({status}: {job.status.message})\n")

@@ -16,7 +16,7 @@ from hansa.cli import refs
 from hansa.cli.dirac import SETTINGS, all_jobs, named_refs, some_refs, words_of
 from hansa.cli.jobs import find_task
 from hansa.cli.session import open_session
-from hansa.client import api, fetch
+from hansa.client import fetch, job_api
 from hansa.client.errors import TARGET, HansaError
 from hansa.client.transport import Transport
 from hansa.compat.dirac import jdl, translate
@@ -50,7 +50,7 @@ def doutput(ids: tuple[str, ...], *, target: Path, sandbox: bool, data: bool, fl
     session = open_session()
     code = 0
     for ref in _chosen(session, ids, group, file, is_final=True):
-        job = session.run(api.job(ref.number))
+        job = session.run(job_api.job(ref.number))
         state = job.status.phase if ref.task is None else find_task(session, ref.number, ref.task).phase.value
         if not Phase(state).is_final:
             sys.stderr.write(f"doutput: job {_named(ref)} is {translate.STATUS[state]}: no output yet\n")
@@ -76,8 +76,8 @@ def dinput(ids: tuple[str, ...], *, target: Path, as_jdl: bool, flat: bool, grou
     session = open_session()
     code = 0
     for ref in _chosen(session, ids, group, file):
-        job = session.run(api.job(ref.number))
-        found = session.run(api.inputs(ref.number, ref.task))
+        job = session.run(job_api.job(ref.number))
+        found = session.run(job_api.inputs(ref.number, ref.task))
         text = jdl.render(describe(job, [one.path for one in found]))
         if as_jdl:
             click.echo(text, nl=False)
@@ -158,10 +158,10 @@ def _outputs(session: Transport, job: Job, index: int, place: Path, *, has_sandb
     if has_sandbox:
         for stream, name in translate.stream_names(job.labels, index).items():
             with _free(place / name).open("wb") as out:
-                session.run(api.log(job.number, index, stream, out.write))  # type: ignore[arg-type]
+                session.run(job_api.log(job.number, index, stream, out.write))  # type: ignore[arg-type]
     page = None
     while page is None or page.next is not None:
-        page = session.run(api.task_files(job.number, index, page.next if page else None, fetch.PAGE))
+        page = session.run(job_api.task_files(job.number, index, page.next if page else None, fetch.PAGE))
         for one in page.items:
             if one.index == index and (has_data if translate.is_data(job.labels, one.path) else has_sandbox):
                 target = _free(fetch.place(place, one.path))
@@ -178,4 +178,4 @@ def _free(path: Path) -> Path:
 
 
 def _content(digest: str) -> fetch.Download:
-    return lambda sink, restart, start: api.content(digest, sink, restart, start)
+    return lambda sink, restart, start: job_api.content(digest, sink, restart, start)

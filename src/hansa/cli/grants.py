@@ -12,7 +12,7 @@ from hansa.cli import completion
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import site_api
 from hansa.client.operations import collect
 from hansa.client.units import parse_memory
 from hansa.sites.capacity_wire import Grant, GrantCaps, GrantTerms
@@ -92,7 +92,7 @@ def _terms(
 @output_option()
 def list_grants(*, form: str) -> None:
     """List capacity grants: of your VOs, and at the sites that you administer."""
-    found = open_session().run(collect(api.grants))
+    found = open_session().run(collect(site_api.grants))
     emit(found, form, _cells, _identify)
     if not found:
         note("there is no capacity grant; managers of a VO ask for one: hansa grant ask SITE --vo VO")
@@ -104,7 +104,7 @@ def list_grants(*, form: str) -> None:
 @output_option()
 def show(site: str, vo: str, *, form: str) -> None:
     """Show what SITE grants a VO, and what of it is used."""
-    _show(open_session().run(api.grant(vo, site)), form)
+    _show(open_session().run(site_api.grant(vo, site)), form)
 
 
 @click.command(epilog=examples("hansa grant ask bari --vo vo.example.org --core-hours 100000 --until 2027-12-31"))
@@ -115,7 +115,7 @@ def show(site: str, vo: str, *, form: str) -> None:
 @output_option()
 def ask(site: str, vo: str, text: str, *, form: str, **terms: Any) -> None:
     """Ask SITE for capacity, as a manager of the VO; again, to change what you have."""
-    _show(open_session().run(api.ask_grant(vo, site, _terms(**terms), text)), form)
+    _show(open_session().run(site_api.ask_grant(vo, site, _terms(**terms), text)), form)
 
 
 @click.command(
@@ -129,7 +129,7 @@ def ask(site: str, vo: str, text: str, *, form: str, **terms: Any) -> None:
 def agree(site: str, vo: str, text: str, *, form: str, **terms: Any) -> None:
     """Agree, as an administrator of SITE: to what was asked, or where an option says so to other terms."""
     other = _terms(**terms) if any(value is not None for value in terms.values()) else None
-    _show(open_session().run(api.agree_grant(vo, site, other, text)), form)
+    _show(open_session().run(site_api.agree_grant(vo, site, other, text)), form)
 
 
 @click.command(epilog=examples("hansa grant refuse bari --vo vo.example.org --why 'We are full until spring'"))
@@ -139,7 +139,7 @@ def agree(site: str, vo: str, text: str, *, form: str, **terms: Any) -> None:
 @output_option()
 def refuse(site: str, vo: str, why: str, *, form: str) -> None:
     """Refuse what a VO asks, as an administrator of SITE."""
-    _show(open_session().run(api.refuse_grant(vo, site, why)), form)
+    _show(open_session().run(site_api.refuse_grant(vo, site, why)), form)
 
 
 @click.command(
@@ -154,7 +154,7 @@ def refuse(site: str, vo: str, why: str, *, form: str) -> None:
 def cap(site: str, vo: str, each: float | None, users: tuple[str, ...], groups: tuple[str, ...], *, form: str) -> None:
     """Share the hours at SITE out, as a manager of the VO. What is not said is not capped."""
     caps = GrantCaps(each, _pairs(users), _pairs(groups))
-    _show(open_session().run(api.cap_grant(vo, site, caps)), form)
+    _show(open_session().run(site_api.cap_grant(vo, site, caps)), form)
 
 
 def _pairs(words: tuple[str, ...]) -> dict[str, float]:

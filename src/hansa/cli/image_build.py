@@ -15,7 +15,7 @@ from hansa.cli.images import exactly, names_in, show_image
 from hansa.cli.jobs import examples
 from hansa.cli.output import output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import image_api
 from hansa.client.effects import FileBody
 from hansa.client.errors import USAGE, HansaError
 from hansa.images.wire import NewImage, NewVersion
@@ -86,7 +86,7 @@ def build(
             if base is not None:
                 session = open_session()
                 made = image_golden.make(session, base, cloud_init, playbook, folder, teller)
-                about = image_golden.described(session.run(api.vm_image(base.partition("@")[0])))
+                about = image_golden.described(session.run(image_api.vm_image(base.partition("@")[0])))
                 about["title"] = f"{base}, customised"
             else:
                 recipe = check(Recipe(release, tuple(sorted(set(packages))), disk_gib, mirror))
@@ -123,10 +123,10 @@ def _add(name: str, version: str, vo: str | None, made: Path, about: dict[str, A
     """The image becomes a version in the catalogue."""
     session, source = open_session(), NewVersion(version, upload=True, format="qcow2")
     if name in names_in(session, vo):
-        session.run(api.add_vm_image_version(exactly(name, vo), source))
+        session.run(image_api.add_vm_image_version(exactly(name, vo), source))
     else:
         seen: Any = "vo" if vo else "owner"
         new = NewImage(name, source, vo, visibility=seen, **about)
-        session.run(api.add_vm_image(new))
+        session.run(image_api.add_vm_image(new))
     body = FileBody(made, made.stat().st_size)
-    show_image(session.run(api.upload_vm_image(exactly(name, vo), version, body)), form)
+    show_image(session.run(image_api.upload_vm_image(exactly(name, vo), version, body)), form)

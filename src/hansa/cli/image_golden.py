@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hansa.cli.session import home, note
-from hansa.client import api
+from hansa.client import image_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.transport import Transport
 from hansa.images.wire import VmImage
@@ -34,7 +34,7 @@ def make(
     if not ways:
         raise HansaError(USAGE, "This computer runs no machines, and one is needed.", hint="hansa doctor says why.")
     name, _, version = base.partition("@")
-    about = session.run(api.vm_image(name))
+    about = session.run(image_api.vm_image(name))
     content = fetch(session, name, version or None, folder / "base")
     way = asyncio.run(golden.choose(ways, content, folder))
     note(f"{base}, customised in a throw-away machine by {way}")
@@ -55,7 +55,7 @@ def fetch(session: Transport, name: str, version: str | None, target: Path) -> P
         try:
             with target.open("wb") as out:
                 restart = partial(_restart, out)
-                session.run(api.download_vm_image(name, version, "qcow2", partial(_write, out), restart))
+                session.run(image_api.download_vm_image(name, version, "qcow2", partial(_write, out), restart))
             return target
         except HansaError as error:
             if error.code.code != "images.not_ready" or time.monotonic() > deadline:

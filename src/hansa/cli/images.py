@@ -13,7 +13,7 @@ import click
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import image_api
 from hansa.client.effects import FileBody
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import collect
@@ -76,7 +76,7 @@ def show_image(image: VmImage, form: str) -> None:
 
 def names_in(session: Transport, vo: str | None) -> set[str]:
     """Names of the images of a VO, or of all that the caller sees."""
-    found = session.run(collect(api.vm_images))
+    found = session.run(collect(image_api.vm_images))
     return {image.name for image in found if vo is None or image.scope == f"vo/{vo}"}
 
 
@@ -90,7 +90,7 @@ def exactly(name: str, vo: str | None) -> str:
 @output_option()
 def list_images(vo: str | None, *, form: str) -> None:
     """List the VM images that you may see."""
-    found = open_session().run(collect(api.vm_images))
+    found = open_session().run(collect(image_api.vm_images))
     if vo is not None:
         found = [image for image in found if any(one.vo == vo for one in image.endorsements)]
     emit(found, form, _cells, lambda image: image.name)
@@ -101,7 +101,7 @@ def list_images(vo: str | None, *, form: str) -> None:
 @output_option()
 def show(image: str, *, form: str) -> None:
     """Show a VM IMAGE: what it is, its versions, and who endorses it."""
-    show_image(open_session().run(api.vm_image(image)), form)
+    show_image(open_session().run(image_api.vm_image(image)), form)
 
 
 @click.command(
@@ -157,15 +157,15 @@ def add(
     source = NewVersion(version, url, file is not None, checksum, sums, form_, until)
     session = open_session()
     if name in names_in(session, vo) and version != "1":
-        image = session.run(api.add_vm_image_version(exactly(name, vo), source))
+        image = session.run(image_api.add_vm_image_version(exactly(name, vo), source))
     else:
         seen: Any = visibility or ("vo" if vo else "owner")
         new = NewImage(name, source, vo, visibility=seen, gpu_drivers=list(gpu_drivers), **about)
-        image = session.run(api.add_vm_image(new))
+        image = session.run(image_api.add_vm_image(new))
     if file is not None:
         note(f"sending {file} ({file.stat().st_size:,} bytes)")
         body = FileBody(file, file.stat().st_size)
-        image = session.run(api.upload_vm_image(exactly(name, vo), version, body))
+        image = session.run(image_api.upload_vm_image(exactly(name, vo), version, body))
     show_image(image, form)
 
 
@@ -184,7 +184,9 @@ def fetch(image: str, file: Path, version: str | None, form: str | None) -> None
     session = open_session()
     try:
         with partial.open("wb") as out:
-            session.run(api.download_vm_image(image, version, form, _writer(out), lambda: out.truncate(out.seek(0))))
+            session.run(
+                image_api.download_vm_image(image, version, form, _writer(out), lambda: out.truncate(out.seek(0)))
+            )
         partial.rename(file)
     finally:
         partial.unlink(missing_ok=True)
@@ -205,7 +207,7 @@ def _writer(out: BinaryIO) -> Callable[[bytes], None]:
 @output_option()
 def withdraw(image: str, version: str, why: str, *, form: str) -> None:
     """Take VERSION of IMAGE back: nothing new is started of it. What runs goes on."""
-    show_image(open_session().run(api.withdraw_vm_image(image, version, why)), form)
+    show_image(open_session().run(image_api.withdraw_vm_image(image, version, why)), form)
 
 
 @click.command(epilog=examples("hansa image endorse debian-12 --vo vo.example.org --follow"))
@@ -217,7 +219,7 @@ def withdraw(image: str, version: str, why: str, *, form: str) -> None:
 @output_option()
 def endorse(image: str, vo: str, version: str | None, follow: bool, days: int | None, *, form: str) -> None:
     """Let the members of a VO start IMAGE. For its managers and vm-operators."""
-    show_image(open_session().run(api.endorse_vm_image(image, NewEndorsement(vo, version, follow, days))), form)
+    show_image(open_session().run(image_api.endorse_vm_image(image, NewEndorsement(vo, version, follow, days))), form)
 
 
 @click.command(epilog=examples("hansa image revoke debian-12 --vo vo.example.org"))
@@ -226,7 +228,7 @@ def endorse(image: str, vo: str, version: str | None, follow: bool, days: int | 
 @output_option()
 def revoke(image: str, vo: str, *, form: str) -> None:
     """Let the members of a VO start IMAGE no more. What runs goes on."""
-    show_image(open_session().run(api.revoke_vm_image(image, vo)), form)
+    show_image(open_session().run(image_api.revoke_vm_image(image, vo)), form)
 
 
 @click.command(
@@ -253,12 +255,12 @@ def policy(
 ) -> None:
     """Show, or set, what VO lets its members start besides the VM images that it endorses."""
     session = open_session()
-    found = session.run(api.image_policy(vo))
+    found = session.run(image_api.image_policy(vo))
     if site_images is not None or public_list is not None or registries or any_registry:
         hosts = None if any_registry else list(registries) or found.registries
         own = found.site_images if site_images is None else site_images
         wanted = ImagePolicy(own, hosts, found.public_list if public_list is None else public_list)
-        found = session.run(api.set_image_policy(vo, wanted))
+        found = session.run(image_api.set_image_policy(vo, wanted))
     emit_one(found, form, _policy_cells, lambda _: vo)
 
 
@@ -274,7 +276,7 @@ def _policy_cells(found: ImagePolicy) -> dict[str, Any]:
 @click.argument("vo")
 def publish(vo: str) -> None:
     """Print the VM images that VO endorses as a HEPiX image list."""
-    click.echo(json.dumps(open_session().run(api.image_list(vo)), indent=2))
+    click.echo(json.dumps(open_session().run(image_api.image_list(vo)), indent=2))
 
 
 @click.command(epilog=examples("hansa image sites", "hansa image sites debian-12"))
@@ -286,7 +288,7 @@ def sites(image: str | None, *, form: str) -> None:
     What a VO endorses is brought by itself to every cloud that supports the VO, unless its site says no (by its policy,
     or image_sync: false of the endpoint or of the VO there), and to this computer's own machines.
     """
-    found = [one for one in open_session().run(api.image_places()).items if image in (None, one.image)]
+    found = [one for one in open_session().run(image_api.image_places()).items if image in (None, one.image)]
     emit(found, form, _place_cells, lambda one: f"{one.image}@{one.version}")
 
 
@@ -325,7 +327,7 @@ def _list_cells(found: Subscription) -> dict[str, Any]:
 def follow(vo: str, url: str, authorities: Path | None, endorser: str | None, unsigned: bool, *, form: str) -> None:
     """Follow the image list at URL for VO: what it names is endorsed, what it drops is withdrawn."""
     text = authorities.read_text(encoding="ascii") if authorities else None
-    found = open_session().run(api.subscribe_images(vo, NewSubscription(url, text, endorser, unsigned)))
+    found = open_session().run(image_api.subscribe_images(vo, NewSubscription(url, text, endorser, unsigned)))
     emit_one(found, form, _list_cells, lambda item: item.id)
 
 
@@ -334,7 +336,7 @@ def follow(vo: str, url: str, authorities: Path | None, endorser: str | None, un
 @output_option()
 def followed(vo: str, *, form: str) -> None:
     """List the image lists that VO follows."""
-    emit(open_session().run(api.image_subscriptions(vo)).items, form, _list_cells, lambda item: item.id)
+    emit(open_session().run(image_api.image_subscriptions(vo)).items, form, _list_cells, lambda item: item.id)
 
 
 @click.command(epilog=examples("hansa image unfollow vo.example.org imglist_0198…"))
@@ -342,4 +344,4 @@ def followed(vo: str, *, form: str) -> None:
 @click.argument("list_id", metavar="ID")
 def unfollow(vo: str, list_id: str) -> None:
     """Follow the image list ID no more. Its images stay until they expire."""
-    open_session().run(api.unsubscribe_images(vo, list_id))
+    open_session().run(image_api.unsubscribe_images(vo, list_id))

@@ -15,7 +15,7 @@ from hansa.cli import completion, output, refs, run
 from hansa.cli.output import ago, emit, emit_one, output_option
 from hansa.cli.progress import describe, ended, tally
 from hansa.cli.session import note, open_session
-from hansa.client import api, fetch
+from hansa.client import fetch, job_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.results import Spool, walk, write_csv
 from hansa.client.transport import Transport
@@ -136,7 +136,7 @@ def list_jobs(
     items: list[Job] = []
     after = None
     while every or len(items) < limit:
-        page = session.run(api.jobs(phase, name, 500 if every else limit - len(items), after, " ".join(query)))
+        page = session.run(job_api.jobs(phase, name, 500 if every else limit - len(items), after, " ".join(query)))
         items += page.items
         after = page.next
         if after is None:
@@ -163,18 +163,18 @@ def show(job: str, *, tasks: bool, failed: bool, phase: str | None, script: bool
         task = find_task(session, ref.number, ref.task)
         emit_one(task, form, task_cells, lambda item: f"{item.job}.{item.index}")
     elif tasks or failed or phase:
-        found = session.run(api.job(ref.number))
+        found = session.run(job_api.job(ref.number))
         items: list[Task] = []
         session.run(walk(found, items.append, "failed" if failed else phase))
         emit(items, form, task_cells, lambda item: f"{item.job}.{item.index}")
     elif script:
-        pilots = session.run(api.pilots_of(ref.number)).items
+        pilots = session.run(job_api.pilots_of(ref.number)).items
         emit([one for one in pilots if one.script], form, _script_cells, lambda one: one.batch_id)
     else:
-        found = session.run(api.job(ref.number))
+        found = session.run(job_api.job(ref.number))
         print_job(found, form)
         if form == "table":
-            _print_batch_jobs(session.run(api.pilots_of(ref.number, BATCH_JOBS_SHOWN + 1)).items)
+            _print_batch_jobs(session.run(job_api.pilots_of(ref.number, BATCH_JOBS_SHOWN + 1)).items)
 
 
 def _script_cells(pilot: PilotView) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def find_task(session: Transport, number: int, index: int) -> Task:
     """One task of a job. Raises HansaError where there is none."""
     after = None
     while True:
-        page = session.run(api.tasks(number, after, task=index))
+        page = session.run(job_api.tasks(number, after, task=index))
         for task in page.items:
             if task.index == index:
                 return task
@@ -218,7 +218,7 @@ def wait(jobs: tuple[str, ...], *, timeout: str | None, quiet: bool) -> int:
     timeout_s = parse_time(timeout) if timeout else None
     code = 0
     for ref in refs.resolve(session, jobs):
-        job = session.run(api.job(ref.number))
+        job = session.run(job_api.job(ref.number))
         try:
             job = run.follow(session, job, quiet=quiet, logs=False, timeout_s=timeout_s)
         except KeyboardInterrupt:
@@ -242,7 +242,7 @@ def fetch_files(jobs: tuple[str, ...], *, folder: Path | None) -> None:
     if folder is not None and len({ref.number for ref in found}) > 1:
         raise HansaError(USAGE, "--to takes one job at a time.", hint="Leave it out: each job gets its own folder.")
     for ref in found:
-        job = session.run(api.job(ref.number))
+        job = session.run(job_api.job(ref.number))
         target = folder or Path(f"hansa-{ref.number}")
         if ref.task is None:
             text = run.bring(session, job, target)
@@ -261,7 +261,7 @@ def fetch_files(jobs: tuple[str, ...], *, folder: Path | None) -> None:
 def results(job: str, *, phase: str | None, form: str) -> None:
     """Print a row per task: parameters, state, exit code, resources used, fields of its result.json."""
     session = open_session()
-    found = session.run(api.job(refs.one(session, job).number))
+    found = session.run(job_api.job(refs.one(session, job).number))
     spool = Spool(found.names)
     try:
         session.run(walk(found, spool.add, phase))
@@ -298,7 +298,7 @@ def explain(job: str, *, form: str) -> None:
     """Say why a job or task is where it is, and who must act."""
     session = open_session()
     ref = refs.one(session, job)
-    found = session.run(api.explain(ref.number, ref.task))
+    found = session.run(job_api.explain(ref.number, ref.task))
     if form == "table":
         print_explanation(found)
     else:
@@ -319,7 +319,7 @@ def print_explanation(found: Explanation) -> None:
 @output_option(default="id")
 def kill(jobs: tuple[str, ...], *, form: str) -> None:
     """Stop jobs, or single tasks of them."""
-    _act(jobs, form, api.kill)
+    _act(jobs, form, job_api.kill)
 
 
 @click.command(epilog=examples("hansa job retry 12", "hansa job retry 12.17"))
@@ -327,7 +327,7 @@ def kill(jobs: tuple[str, ...], *, form: str) -> None:
 @output_option(default="id")
 def retry(jobs: tuple[str, ...], *, form: str) -> None:
     """Run failed and killed tasks again: all of a job, or those named."""
-    _act(jobs, form, api.retry)
+    _act(jobs, form, job_api.retry)
 
 
 @click.command(epilog=examples("hansa job hold 12"))
@@ -335,7 +335,7 @@ def retry(jobs: tuple[str, ...], *, form: str) -> None:
 @output_option(default="id")
 def hold(jobs: tuple[str, ...], *, form: str) -> None:
     """Give out no more tasks of jobs until they are released. What runs goes on."""
-    _act(jobs, form, lambda number, _: api.hold(number))
+    _act(jobs, form, lambda number, _: job_api.hold(number))
 
 
 @click.command(epilog=examples("hansa job release 12"))
@@ -343,7 +343,7 @@ def hold(jobs: tuple[str, ...], *, form: str) -> None:
 @output_option(default="id")
 def release(jobs: tuple[str, ...], *, form: str) -> None:
     """Let held jobs go on."""
-    _act(jobs, form, lambda number, _: api.release(number))
+    _act(jobs, form, lambda number, _: job_api.release(number))
 
 
 def _act(jobs: Sequence[str], form: str, act: Callable[[int, list[int] | None], Any]) -> None:

@@ -13,7 +13,7 @@ import click
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option, show
 from hansa.cli.session import home, note
-from hansa.client import api
+from hansa.client import api, job_api, site_api
 from hansa.client.connect import configured, running
 from hansa.client.operations import collect
 from hansa.client.transport import Transport
@@ -82,10 +82,10 @@ def status(*, form: str) -> int:
 
 def _look(session: Transport, place: str | None) -> ServerView:
     found = session.run(api.health())
-    sites: list[Site] = session.run(collect(api.sites))
+    sites: list[Site] = session.run(collect(site_api.sites))
     jobs = {}
     for phase in Phase:
-        page = session.run(api.jobs(phase.value, limit=COUNTED))
+        page = session.run(job_api.jobs(phase.value, limit=COUNTED))
         if page.items:
             jobs[phase.value] = f"{len(page.items)}{'+' if page.next else ''}"
     return ServerView(

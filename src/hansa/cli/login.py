@@ -10,7 +10,7 @@ import click
 
 from hansa.cli.jobs import examples
 from hansa.cli.session import note, open_session
-from hansa.client import api, logins, oidc
+from hansa.client import logins, oidc, people_api
 from hansa.client.connect import Endpoint, configured
 from hansa.client.errors import NO_LOGIN, USAGE, HansaError
 from hansa.client.openstack import SCOPE as SITE_SCOPE
@@ -50,7 +50,7 @@ def login(server: str | None, *, no_browser: bool, renew: bool) -> None:
         url, issuer.token_endpoint, issuer.revocation_endpoint, tokens.access, tokens.expires, ca_file=ca_file
     )
     where = logins.save(stored, tokens.refresh, os.environ)
-    name = Transport(Endpoint(url, tokens.access, ca_file=ca_file)).run(api.whoami()).name
+    name = Transport(Endpoint(url, tokens.access, ca_file=ca_file)).run(people_api.whoami()).name
     note(f"signed in at {url} as {name}; the sign-in is kept in {where}")
     return None
 
@@ -58,7 +58,7 @@ def login(server: str | None, *, no_browser: bool, renew: bool) -> None:
 def _renew(*, open_browser: bool) -> None:
     """Lead to the page with the button, and wait until a grant is newer than this moment."""
     session = open_session()
-    before = {one.id for one in session.run(api.authority()).items}
+    before = {one.id for one in session.run(people_api.authority()).items}
     url = f"{session.endpoint.url}{oidc.REALM}/renew"
     note(f"open {url} and say that Hansa may go on while you are away")
     if open_browser and has_display():
@@ -67,7 +67,9 @@ def _renew(*, open_browser: bool) -> None:
         webbrowser.open(url)
     for _ in range(_RENEW_TRIES):
         time.sleep(_RENEW_EVERY_S)
-        fresh = [one for one in session.run(api.authority()).items if one.phase == "active" and one.id not in before]
+        fresh = [
+            one for one in session.run(people_api.authority()).items if one.phase == "active" and one.id not in before
+        ]
         if fresh:
             return note(f"renewed: {fresh[0].message}")
     raise HansaError(NO_LOGIN, "Nothing was renewed in ten minutes.", hint="Try again: hansa login --renew")

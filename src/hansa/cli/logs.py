@@ -14,7 +14,7 @@ import click
 
 from hansa.cli import completion, refs
 from hansa.cli.session import note, open_session
-from hansa.client import api, operations
+from hansa.client import job_api, operations
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import Follower
 from hansa.client.transport import Transport
@@ -124,7 +124,7 @@ def logs(
         raise HansaError(USAGE, "--attempt names output that is complete: it goes without -f and --since.")
     session = open_session()
     ref = refs.one(session, job)
-    found = session.run(api.job(ref.number))
+    found = session.run(job_api.job(ref.number))
 
     def out(name: str) -> BinaryIO:
         return sys.stderr.buffer if stream == "both" and name == "stderr" else sys.stdout.buffer
@@ -133,7 +133,7 @@ def logs(
         sink = _Sink(out, pattern, lambda index: f"{found.number}.{index}")
         _limit(sink, end, is_followed=follow)
         if grep is not None and not follow:
-            session.run(api.lines(found.number, grep, stream, sink.hear, moment))
+            session.run(job_api.lines(found.number, grep, stream, sink.hear, moment))
         else:
             _all_tasks(session, found, wanted, sink, moment, is_followed=follow)
     else:
@@ -207,7 +207,7 @@ def _one_task(
     is_followed: bool,
 ) -> tuple[str, dict[tuple[int, int, str], int]]:
     """What there is; where to go on, and how much of each stream was printed."""
-    cursor = session.run(api.follow(job.number, "now", 0.0, logs=False)).cursor if is_followed else ""
+    cursor = session.run(job_api.follow(job.number, "now", 0.0, logs=False)).cursor if is_followed else ""
     ends: dict[tuple[int, int, str], int] = {}
     for name in wanted:
         count = 0
@@ -218,7 +218,9 @@ def _one_task(
             sink.add(index, 0, name, piece)
 
         which, start = session.run(
-            api.log(job.number, index, name, write, end.size, attempt, tail_lines=end.lines, since=moment, grep=grep)
+            job_api.log(
+                job.number, index, name, write, end.size, attempt, tail_lines=end.lines, since=moment, grep=grep
+            )
         )
         ends[index, which, name] = start + count
     return cursor, ends

@@ -10,7 +10,7 @@ from hansa.cli import completion
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, output_option, write_table
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import site_api
 from hansa.client.draft import parse_platform
 from hansa.client.units import parse_memory, parse_time
 from hansa.placement.wire import Plan, PlanItem, PlanRequest
@@ -107,7 +107,7 @@ def plan(
         **parse_platform(platform),
         **asked,
     )
-    found = open_session().run(api.plan(request))
+    found = open_session().run(site_api.plan(request))
     if form == "table" and why:
         _write_why(found)
     else:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hansa.client import api
+from hansa.client import job_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.transport import Transport
 from hansa.kernel.errors import NOT_FOUND
@@ -48,7 +48,7 @@ def resolve(session: Transport, texts: Iterable[str]) -> list[Ref]:
     for text in texts:
         word, dot, task = text.partition(".")
         if word == "last":
-            newest = session.run(api.jobs(limit=1)).items
+            newest = session.run(job_api.jobs(limit=1)).items
             if not newest:
                 raise HansaError(NOT_FOUND, "There is no job yet.", hint="Submit one: hansa run -- echo hello")
             text = f"{newest[0].number}{dot}{task}"

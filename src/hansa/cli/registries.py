@@ -11,7 +11,7 @@ import click
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import job_api
 from hansa.client.errors import NO_LOGIN, HansaError
 from hansa.jobs.wire import RegistryLogin
 from hansa.node.containers.credentials import IDENTITY_TOKEN_USER, Credentials
@@ -40,7 +40,7 @@ def login(registry: str, username: str | None, *, password_stdin: bool) -> None:
     A token that may only read is enough, and better than a password.
     """
     user, password = _given(username, is_piped=password_stdin) if username else _kept(registry)
-    kept = open_session().run(api.put_registry_login(registry, user, password))
+    kept = open_session().run(job_api.put_registry_login(registry, user, password))
     note(f"your jobs get images from {kept.registry} as {kept.username}")
 
 
@@ -70,12 +70,12 @@ def _kept(registry: str) -> tuple[str, str]:
 @output_option()
 def list_logins(*, form: str) -> None:
     """List where your jobs sign in to get container images, and as whom."""
-    emit(open_session().run(api.registry_logins()).items, form, _cells, lambda one: one.registry)
+    emit(open_session().run(job_api.registry_logins()).items, form, _cells, lambda one: one.registry)
 
 
 @click.command(epilog=examples("hansa registry logout quay.io"))
 @click.argument("registry")
 def logout(registry: str) -> None:
     """Forget your login at REGISTRY. Images that nodes have already stay usable there."""
-    open_session().run(api.remove_registry_login(registry))
+    open_session().run(job_api.remove_registry_login(registry))
     note(f"your login at {registry} was forgotten")

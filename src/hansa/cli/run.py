@@ -12,7 +12,7 @@ import click
 from hansa.cli import failures, progress
 from hansa.cli.options import job_options
 from hansa.cli.session import note, open_session
-from hansa.client import api, fetch, operations
+from hansa.client import fetch, job_api, operations
 from hansa.client.api import Trying
 from hansa.client.draft import Draft, Options, prepare
 from hansa.client.results import save_csv
@@ -209,7 +209,7 @@ def _conclude(session: Transport, job: Job, *, quiet: bool) -> int:
 def name_failures(session: Transport, job: Job) -> None:
     if not job.counts.failed:
         return
-    page = session.run(api.tasks(job.number, limit=SHOWN_FAILURES, phase="failed"))
+    page = session.run(job_api.tasks(job.number, limit=SHOWN_FAILURES, phase="failed"))
     for task in page.items[:SHOWN_FAILURES]:
         values = " ".join(f"{name}={value}" for name, value in task.values.items())
         how = task.message or f"exit code {task.exit_code}"

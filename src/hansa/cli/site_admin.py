@@ -16,7 +16,7 @@ from hansa.cli.session import note, open_session
 from hansa.cli.site_file import read_site_file, read_yaml
 from hansa.cli.site_login import add_own
 from hansa.cli.sites import site_details
-from hansa.client import api
+from hansa.client import site_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.units import parse_time
 from hansa.sites.wire import BanView, DowntimeView, ImportedSite, NewBan, NewDowntime, Site
@@ -39,7 +39,7 @@ def add(file: Path | None, host: str | None, name: str | None, ssh_config: Path 
     if (file is None) == (host is None):
         raise HansaError(USAGE, "Give a site file, or --ssh HOST.")
     if file is not None:
-        show_site(open_session().run(api.add_site(read_site_file(file))), form)
+        show_site(open_session().run(site_api.add_site(read_site_file(file))), form)
     else:
         show_site(add_own(host or "", name, ssh_config), form)
 
@@ -49,7 +49,7 @@ def add(file: Path | None, host: str | None, name: str | None, ssh_config: Path 
 @output_option()
 def check(file: Path, *, form: str) -> None:
     """Try the site that FILE describes, without joining it, and print what it must allow. The exit code tells."""
-    found = open_session().run(api.check_site(read_site_file(file)))
+    found = open_session().run(site_api.check_site(read_site_file(file)))
     if form == "table":
         for end in found.endpoints:
             click.echo(f"{found.site}, {end.name} ({end.kind}) {end.url or ''}".rstrip())
@@ -77,7 +77,7 @@ def import_sites(folder: Path, vo_mappings: Path | None, *, form: str) -> None:
     if not documents:
         raise HansaError(USAGE, f"{folder} has no YAML files in it.")
     vos = (read_yaml(mappings) or {}).get("vos", {}) if mappings else {}
-    report = open_session().run(api.import_sites(documents, vos))
+    report = open_session().run(site_api.import_sites(documents, vos))
     emit(report.items, form, _import_cells, lambda one: one.site)
     for one in report.items:
         for said in one.notes:
@@ -94,14 +94,14 @@ def _import_cells(one: ImportedSite) -> dict[str, Any]:
 def update(file: Path, *, form: str) -> None:
     """Make a site what FILE says. Credentials that it does not name stay."""
     found = read_site_file(file)
-    show_site(open_session().run(api.change_site(str(found.get("name", "")), found)), form)
+    show_site(open_session().run(site_api.change_site(str(found.get("name", "")), found)), form)
 
 
 @click.command(epilog=examples("hansa site remove NEBULA"))
 @click.argument("site", shell_complete=completion.sites)
 def remove(site: str) -> None:
     """Forget SITE, its history and its credentials. What runs there is not touched."""
-    open_session().run(api.remove_site(site))
+    open_session().run(site_api.remove_site(site))
     note(f"{site} is no longer a site of this server")
 
 
@@ -112,7 +112,7 @@ def remove(site: str) -> None:
 def policy(site: str, file: Path, *, form: str) -> None:
     """Give SITE the policy in FILE: who, which VM images, how long, pilots or not."""
     found = read_site_file(file)
-    show_site(open_session().run(api.set_site_policy(site, found.get("policy", found))), form)
+    show_site(open_session().run(site_api.set_site_policy(site, found.get("policy", found))), form)
 
 
 @click.command(epilog=examples("hansa site admins NEBULA maria paul"))
@@ -120,7 +120,7 @@ def policy(site: str, file: Path, *, form: str) -> None:
 @click.argument("users", nargs=-1, required=True)
 def admins(site: str, users: tuple[str, ...]) -> None:
     """Make USERS the administrators of SITE, in the place of those there were."""
-    found = open_session().run(api.set_site_admins(site, list(users)))
+    found = open_session().run(site_api.set_site_admins(site, list(users)))
     note(f"{site} is administered by {', '.join(found.users)}")
 
 
@@ -130,7 +130,7 @@ def admins(site: str, users: tuple[str, ...]) -> None:
 @output_option()
 def drain(site: str, why: str, *, form: str) -> None:
     """Let no new work start at SITE. What runs goes on."""
-    show_site(open_session().run(api.drain_site(site, why)), form)
+    show_site(open_session().run(site_api.drain_site(site, why)), form)
 
 
 @click.command(epilog=examples("hansa site resume NEBULA"))
@@ -138,7 +138,7 @@ def drain(site: str, why: str, *, form: str) -> None:
 @output_option()
 def resume(site: str, *, form: str) -> None:
     """Let new work start at SITE again."""
-    show_site(open_session().run(api.resume_site(site)), form)
+    show_site(open_session().run(site_api.resume_site(site)), form)
 
 
 def _ban_cells(one: BanView) -> dict[str, Any]:
@@ -162,8 +162,8 @@ def ban(site: str, user: str | None, vo: str | None, why: str, *, form: str) -> 
     session = open_session()
     if user or vo:
         new = _who(user, vo)
-        session.run(api.ban(site, NewBan(new.kind, new.who, why)))
-    emit(session.run(api.bans(site)).items, form, _ban_cells, lambda one: one.who)
+        session.run(site_api.ban(site, NewBan(new.kind, new.who, why)))
+    emit(session.run(site_api.bans(site)).items, form, _ban_cells, lambda one: one.who)
 
 
 @click.command(epilog=examples("hansa site unban NEBULA --user mallory"))
@@ -173,7 +173,7 @@ def ban(site: str, user: str | None, vo: str | None, why: str, *, form: str) -> 
 def unban(site: str, user: str | None, vo: str | None) -> None:
     """Let a user or VO in again at SITE."""
     one = _who(user, vo)
-    open_session().run(api.unban(site, one.kind, one.who))
+    open_session().run(site_api.unban(site, one.kind, one.who))
     note(f"{site} serves {one.who} again")
 
 
@@ -195,7 +195,7 @@ def _downtime_cells(one: DowntimeView) -> dict[str, Any]:
 @output_option()
 def list_downtimes(site: str, *, form: str) -> None:
     """List the downtimes of SITE that are on or to come."""
-    emit(open_session().run(api.downtimes(site)).items, form, _downtime_cells, lambda one: one.id)
+    emit(open_session().run(site_api.downtimes(site)).items, form, _downtime_cells, lambda one: one.id)
 
 
 @click.command(
@@ -232,7 +232,7 @@ def add_downtime(
     else:
         end = (start or datetime.now(UTC)) + timedelta(seconds=parse_time(lasts or ""))
     new = NewDowntime(end, start, "at_risk" if at_risk else "outage", why, endpoint)
-    emit_one(open_session().run(api.announce_downtime(site, new)), form, _downtime_cells, lambda one: one.id)
+    emit_one(open_session().run(site_api.announce_downtime(site, new)), form, _downtime_cells, lambda one: one.id)
 
 
 @click.command(epilog=examples("hansa site downtime end NEBULA downtime_0198…"))
@@ -240,7 +240,7 @@ def add_downtime(
 @click.argument("downtime")
 def end_downtime(site: str, downtime: str) -> None:
     """End a DOWNTIME of SITE now, or take it back."""
-    open_session().run(api.end_downtime(site, downtime))
+    open_session().run(site_api.end_downtime(site, downtime))
     note(f"the downtime of {site} is over")
 
 

@@ -11,7 +11,7 @@ from hansa.cli.jobs import examples
 from hansa.cli.output import emit_one, output_option, write_table
 from hansa.cli.session import open_session
 from hansa.cli.sites import show_span
-from hansa.client import api
+from hansa.client import site_api
 from hansa.sites.wire import HealthReport, Period
 
 
@@ -39,7 +39,7 @@ def site_health(site: str, days: int, *, form: str) -> None:
 
     Availability is the part of the known time that it was up; reliability leaves out planned downtime as well.
     """
-    found = open_session().run(api.site_health(site, days))
+    found = open_session().run(site_api.site_health(site, days))
     if form == "table":
         _write(found)
     else:

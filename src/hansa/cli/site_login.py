@@ -12,7 +12,7 @@ import click
 from hansa.cli import completion
 from hansa.cli.jobs import examples
 from hansa.cli.session import home, note, open_session
-from hansa.client import api
+from hansa.client import site_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.sites import errors
 from hansa.sites.wire import Site
@@ -25,13 +25,13 @@ def add_own(host: str, name: str | None, config: Path | None) -> Site:
     session = open_session()
     file = str(config.absolute()) if config else None
     try:
-        return session.run(api.add_own_site(host, name, file))
+        return session.run(site_api.add_own_site(host, name, file))
     except HansaError as error:
         if error.code.code != errors.LOGIN.code or not sys.stdin.isatty():
             raise
     note(f"{host} wants you to sign in")
     sign_in(host, _own(host, config))
-    return session.run(api.add_own_site(host, name, file))
+    return session.run(site_api.add_own_site(host, name, file))
 
 
 def _own(host: str, config: Path | None) -> dict[str, object]:
@@ -69,14 +69,14 @@ def login(site: str | None, host: str | None, ssh_config: Path | None) -> None:
     if site is None:
         raise HansaError(USAGE, "Say where: a site of yours, or --host HOST.")
     session = open_session()
-    own = [one for one in session.run(api.site(site)).endpoints if (one.settings or {}).get("own_config")]
+    own = [one for one in session.run(site_api.site(site)).endpoints if (one.settings or {}).get("own_config")]
     if not own:
         raise HansaError(USAGE, f"{site} is not signed in to by your own SSH.", hint=f"hansa site show {site}")
     known = ("host", "port", "user", "jump", "own_config", "config")
     for one in own:
         settings = {name: value for name, value in (one.settings or {}).items() if name in known}
         sign_in(str(settings["host"]), settings)
-    session.run(api.probe_site(site))
+    session.run(site_api.probe_site(site))
     note(f"signed in at {site}")
 
 
@@ -84,5 +84,5 @@ def login(site: str | None, host: str | None, ssh_config: Path | None) -> None:
 @click.argument("site", shell_complete=completion.sites)
 def probe(site: str) -> None:
     """Look at all endpoints of SITE now."""
-    open_session().run(api.probe_site(site))
+    open_session().run(site_api.probe_site(site))
     note(f"{site} is looked at; see hansa site health {site}")

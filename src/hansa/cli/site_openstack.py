@@ -10,7 +10,7 @@ from hansa.cli import completion
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api, openstack
+from hansa.client import openstack, site_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import collect
 
@@ -22,7 +22,7 @@ VO = click.option("--vo", required=True, metavar="VO", help="The virtual organis
 @VO
 def env(site: str, vo: str) -> None:
     """Print what a shell must know for the OpenStack client to work at SITE, in the project of the VO."""
-    access = openstack.access_of(open_session().run(api.site(site)), vo)
+    access = openstack.access_of(open_session().run(site_api.site(site)), vo)
     project_id = openstack.find_project(access, openstack.site_token(os.environ))
     click.echo(openstack.exports(access, project_id))
     if access.ca:
@@ -44,7 +44,7 @@ def run(words: tuple[str, ...], vo: str, *, all_sites: bool, form: str) -> None:
     """Run the real OpenStack client at SITE, or at all sites with one table of what they say."""
     session = open_session()
     if all_sites:
-        sites, command = session.run(collect(api.sites)), words
+        sites, command = session.run(collect(site_api.sites)), words
         accesses = [openstack.access_of(one, vo) for one in sites if _serves(one, vo)]
         if not accesses:
             raise HansaError(USAGE, f"No OpenStack site here serves {vo}.", hint="hansa site list")
@@ -52,7 +52,7 @@ def run(words: tuple[str, ...], vo: str, *, all_sites: bool, form: str) -> None:
         command = words[1:]
         if not command:
             raise HansaError(USAGE, "Say what to run: hansa site openstack SITE --vo VO -- server list")
-        accesses = [openstack.access_of(session.run(api.site(words[0])), vo)]
+        accesses = [openstack.access_of(session.run(site_api.site(words[0])), vo)]
     ran = openstack.run_at(accesses, openstack.site_token(os.environ), command, os.environ)
     _write(ran, form, is_one=not all_sites)
     if failed := [one.code for one in ran if one.code]:

@@ -11,7 +11,7 @@ from hansa.cli import completion
 from hansa.cli.jobs import examples
 from hansa.cli.output import ago, emit, emit_one, output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import job_api, site_api
 from hansa.client.operations import collect
 from hansa.jobs.wire import PilotView
 from hansa.sites.wire import Site
@@ -61,7 +61,7 @@ def site_details(site: Site) -> dict[str, Any]:
 @output_option()
 def list_sites(*, form: str) -> None:
     """List sites: where jobs can run."""
-    emit(open_session().run(collect(api.sites)), form, _site_cells, lambda site: site.name)
+    emit(open_session().run(collect(site_api.sites)), form, _site_cells, lambda site: site.name)
 
 
 @click.command(epilog=examples("hansa site show local"))
@@ -69,7 +69,7 @@ def list_sites(*, form: str) -> None:
 @output_option()
 def show(site: str, *, form: str) -> None:
     """Show a SITE."""
-    emit_one(open_session().run(api.site(site)), form, site_details, lambda found: found.name)
+    emit_one(open_session().run(site_api.site(site)), form, site_details, lambda found: found.name)
 
 
 def _pilot_cells(pilot: PilotView) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _pilot_cells(pilot: PilotView) -> dict[str, Any]:
 @output_option()
 def list_pilots(*, form: str) -> None:
     """List pilots: the programs that run the tasks at a site."""
-    found = open_session().run(collect(lambda after: api.pilots(after=after)))
+    found = open_session().run(collect(lambda after: job_api.pilots(after=after)))
     emit(found, form, _pilot_cells, lambda pilot: pilot.id)
     if not found:
         note("there is no pilot now; they start when jobs wait")

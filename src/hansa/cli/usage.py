@@ -13,7 +13,7 @@ from hansa.cli.jobs import examples, job_argument
 from hansa.cli.machines import name_argument
 from hansa.cli.output import emit_one, output_option
 from hansa.cli.session import open_session
-from hansa.client import api, machines
+from hansa.client import job_api, machines
 from hansa.client.units import show_time
 from hansa.jobs.wire import JobUsage, TaskUsage, UsageSpread
 from hansa.machines.wire import MachineUsage
@@ -49,12 +49,12 @@ def show(job: str, *, attempt: int | None, form: str) -> None:
     """
     session = open_session()
     ref = refs.one(session, job)
-    found = session.run(api.job(ref.number))
+    found = session.run(job_api.job(ref.number))
     if found.array and ref.task is None and attempt is None:
-        _print_job(session.run(api.job_usage(ref.number)), form)
+        _print_job(session.run(job_api.job_usage(ref.number)), form)
     else:
         index = found.first if ref.task is None else ref.task
-        _print_task(session.run(api.task_usage(ref.number, index, attempt)), form)
+        _print_task(session.run(job_api.task_usage(ref.number, index, attempt)), form)
 
 
 def _print_task(usage: TaskUsage, form: str) -> None:

@@ -9,7 +9,7 @@ import click
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option
 from hansa.cli.session import note, open_session
-from hansa.client import api
+from hansa.client import people_api
 from hansa.client.errors import USAGE, HansaError
 from hansa.client.operations import collect
 from hansa.client.units import parse_time
@@ -75,14 +75,14 @@ def show_invitation(found: Invitation, form: str) -> None:
 @output_option()
 def create(name: str, description: str, manager: str | None, *, form: str) -> None:
     """Create the virtual organisation NAME. For operators."""
-    _show(open_session().run(api.create_vo(name, description, manager)), form)
+    _show(open_session().run(people_api.create_vo(name, description, manager)), form)
 
 
 @click.command(epilog=examples("hansa vo list"))
 @output_option()
 def list_vos(*, form: str) -> None:
     """List your virtual organisations."""
-    found = open_session().run(collect(api.vos))
+    found = open_session().run(collect(people_api.vos))
     emit(found, form, _cells, lambda vo: vo.name)
     if not found:
         note("you are in no virtual organisation; their managers send invitations")
@@ -93,7 +93,7 @@ def list_vos(*, form: str) -> None:
 @output_option()
 def show(vo: str, *, form: str) -> None:
     """Show the virtual organisation VO."""
-    _show(open_session().run(api.vo(vo)), form)
+    _show(open_session().run(people_api.vo(vo)), form)
 
 
 @click.command(epilog=examples("hansa vo describe vo.example.org 'Galaxies and what is between them'"))
@@ -102,7 +102,7 @@ def show(vo: str, *, form: str) -> None:
 @output_option()
 def describe(vo: str, text: str, *, form: str) -> None:
     """Say with TEXT what VO is for."""
-    _show(open_session().run(api.describe_vo(vo, text)), form)
+    _show(open_session().run(people_api.describe_vo(vo, text)), form)
 
 
 @click.command(epilog=examples("hansa vo group vo.example.org analysis"))
@@ -111,7 +111,7 @@ def describe(vo: str, text: str, *, form: str) -> None:
 @output_option()
 def group(vo: str, group: str, *, form: str) -> None:
     """Make the group GROUP in VO; a:b is the group b of the group a."""
-    _show(open_session().run(api.add_group(vo, group)), form)
+    _show(open_session().run(people_api.add_group(vo, group)), form)
 
 
 @click.command(epilog=examples("hansa vo invite vo.example.org", "hansa vo invite vo.example.org --role manager"))
@@ -123,7 +123,7 @@ def group(vo: str, group: str, *, form: str) -> None:
 def invite(vo: str, roles: tuple[str, ...], groups: tuple[str, ...], expires: str | None, *, form: str) -> None:
     """Make a link that lets one person join VO, once."""
     lasts_s = parse_time(expires) if expires else None
-    found = open_session().run(api.invite(vo, list(roles), list(groups), lasts_s))
+    found = open_session().run(people_api.invite(vo, list(roles), list(groups), lasts_s))
     show_invitation(found, form)
     note("send it to one person only: who opens it first joins")
 
@@ -137,7 +137,7 @@ def join(link: str | None, *, form: str) -> None:
     token = word.rpartition("invitation=")[2].partition("&")[0]
     if not token:
         raise HansaError(USAGE, "This is not the link of an invitation.")
-    _show(open_session().run(api.join_vo(token)), form)
+    _show(open_session().run(people_api.join_vo(token)), form)
 
 
 @click.command(epilog=examples("hansa vo suspend vo.example.org --why 'The grant has ended'"))
@@ -146,7 +146,7 @@ def join(link: str | None, *, form: str) -> None:
 @output_option()
 def suspend(vo: str, why: str, *, form: str) -> None:
     """Let no new work start for VO. What runs goes on, nothing is deleted. For operators."""
-    _show(open_session().run(api.suspend_vo(vo, why)), form)
+    _show(open_session().run(people_api.suspend_vo(vo, why)), form)
 
 
 @click.command(epilog=examples("hansa vo resume vo.example.org"))
@@ -154,7 +154,7 @@ def suspend(vo: str, why: str, *, form: str) -> None:
 @output_option()
 def resume(vo: str, *, form: str) -> None:
     """Let new work start for VO again. For operators."""
-    _show(open_session().run(api.resume_vo(vo)), form)
+    _show(open_session().run(people_api.resume_vo(vo)), form)
 
 
 @click.command(epilog=examples("hansa vo member list vo.example.org"))
@@ -162,7 +162,7 @@ def resume(vo: str, *, form: str) -> None:
 @output_option()
 def list_members(vo: str, *, form: str) -> None:
     """List the members of VO."""
-    found = open_session().run(collect(lambda after: api.members(vo, after)))
+    found = open_session().run(collect(lambda after: people_api.members(vo, after)))
     emit(found, form, _member_cells, lambda member: member.user_id)
 
 
@@ -180,7 +180,7 @@ def set_member(
     wanted = [] if no_groups else list(groups) or None
     if not roles and wanted is None:
         raise HansaError(USAGE, "There is nothing to change.", hint="Give --role, --group or --no-groups.")
-    _show_member(open_session().run(api.change_member(vo, member, list(roles) or None, wanted)), form)
+    _show_member(open_session().run(people_api.change_member(vo, member, list(roles) or None, wanted)), form)
 
 
 @click.command(epilog=examples("hansa vo member remove vo.example.org maria"))
@@ -188,7 +188,7 @@ def set_member(
 @click.argument("member")
 def remove_member(vo: str, member: str) -> None:
     """Take MEMBER out of VO. Everybody may leave."""
-    open_session().run(api.remove_member(vo, member))
+    open_session().run(people_api.remove_member(vo, member))
     note(f"{member} is no longer a member of {vo}")
 
 
@@ -199,7 +199,7 @@ def remove_member(vo: str, member: str) -> None:
 @output_option()
 def suspend_member(vo: str, member: str, why: str, *, form: str) -> None:
     """Let MEMBER start no new work for VO."""
-    _show_member(open_session().run(api.suspend_member(vo, member, why)), form)
+    _show_member(open_session().run(people_api.suspend_member(vo, member, why)), form)
 
 
 @click.command(epilog=examples("hansa vo member resume vo.example.org maria"))
@@ -208,4 +208,4 @@ def suspend_member(vo: str, member: str, why: str, *, form: str) -> None:
 @output_option()
 def resume_member(vo: str, member: str, *, form: str) -> None:
     """Let MEMBER start new work for VO again."""
-    _show_member(open_session().run(api.resume_member(vo, member)), form)
+    _show_member(open_session().run(people_api.resume_member(vo, member)), form)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from hansa.accounting.wire import UsageRow
-from hansa.client import api, machines, operations, results, verbs, volumes
+from hansa.client import api, job_api, machines, operations, people_api, results, site_api, verbs, volumes
 from hansa.client.async_transport import AsyncTransport
 from hansa.client.connect import connect
 from hansa.client.files import Progress
@@ -35,7 +35,7 @@ class AsyncJobHandle(KnownJob):
 
     async def refresh(self) -> AsyncJobHandle:
         """Ask the server how the job is."""
-        self._job = await self._transport.run(api.job(self.number))
+        self._job = await self._transport.run(job_api.job(self.number))
         return self
 
     async def wait(
@@ -99,15 +99,15 @@ class AsyncJobHandle(KnownJob):
     async def usage(self, task: int | None = None, attempt: int | None = None) -> TaskUsage:
         """What a task used over its time, live while it runs: by default the job's first task, its last attempt."""
         index = self.job.first if task is None else task
-        return await self._transport.run(api.task_usage(self.number, index, attempt))
+        return await self._transport.run(job_api.task_usage(self.number, index, attempt))
 
     async def usage_of_tasks(self) -> JobUsage:
         """How the job's tasks differ in wall time, busy cores and memory, beside what was asked for."""
-        return await self._transport.run(api.job_usage(self.number))
+        return await self._transport.run(job_api.job_usage(self.number))
 
     async def explain(self, task: int | None = None) -> Explanation:
         """Why the job, or one of its tasks, is where it is."""
-        return await self._transport.run(api.explain(self.number, task))
+        return await self._transport.run(job_api.explain(self.number, task))
 
 
 class AsyncHansa:
@@ -177,19 +177,19 @@ class AsyncHansa:
     async def job(self, number: int) -> AsyncJobHandle:
         """A job by its number. Raises HansaError ``jobs.not_found`` or the like where there is none."""
         transport = await self._connect()
-        return AsyncJobHandle(transport, await transport.run(api.job(number)))
+        return AsyncJobHandle(transport, await transport.run(job_api.job(number)))
 
     async def jobs(
         self, phase: str | None = None, name: str | None = None, limit: int = 100, query: str = ""
     ) -> list[AsyncJobHandle]:
         """Jobs, the newest first; ``query`` as in ``state:failed label:a=b created<2d``."""
         transport = await self._connect()
-        page = await transport.run(api.jobs(phase, name, limit, query=query))
+        page = await transport.run(job_api.jobs(phase, name, limit, query=query))
         return [AsyncJobHandle(transport, job) for job in page.items]
 
     async def sites(self) -> list[Site]:
         """Sites: where jobs can run."""
-        return await (await self._connect()).run(operations.collect(api.sites))
+        return await (await self._connect()).run(operations.collect(site_api.sites))
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """Whatever of the API has no method here, as :meth:`hansa.Hansa.call`."""
@@ -197,28 +197,28 @@ class AsyncHansa:
 
     async def site(self, name: str) -> Site:
         """One site, with its endpoints and their health. Raises HansaError ``sites.not_found``."""
-        return await (await self._connect()).run(api.site(name))
+        return await (await self._connect()).run(site_api.site(name))
 
     async def vos(self) -> list[Vo]:
         """The virtual organisations that you are in."""
-        return await (await self._connect()).run(operations.collect(api.vos))
+        return await (await self._connect()).run(operations.collect(people_api.vos))
 
     async def grants(self) -> list[Grant]:
         """Capacity grants: of your organisations, and at the sites that you administer."""
-        return await (await self._connect()).run(operations.collect(api.grants))
+        return await (await self._connect()).run(operations.collect(site_api.grants))
 
     async def grant(self, vo: str, site: str) -> Grant:
         """What a site grants an organisation, and what of it is used. Raises HansaError ``capacity.not_found``."""
-        return await (await self._connect()).run(api.grant(vo, site))
+        return await (await self._connect()).run(site_api.grant(vo, site))
 
     async def usage(self, by: str = "vo,site", **asked: Any) -> list[UsageRow]:
         """What was used: yours, or with ``everybody=True`` all that you may see. ``by``: vo, group, user, site, kind,
         day, month; ``asked``: since, until (``2026-01-31``), vo, site, user, everybody."""
-        return (await (await self._connect()).run(api.usage(by, **asked))).items
+        return (await (await self._connect()).run(site_api.usage(by, **asked))).items
 
     async def plan(self, **needs: Any) -> Plan:
         """Where something would run now, ranked, and why not elsewhere; needs as of :class:`PlanRequest`."""
-        return await (await self._connect()).run(api.plan(PlanRequest(**needs)))
+        return await (await self._connect()).run(site_api.plan(PlanRequest(**needs)))
 
     async def create_machine(self, image: str, name: str | None = None, **options: Any) -> AsyncMachineHandle:
         """Have a machine made; options are those of :class:`hansa.machines.wire.NewMachine`. It is not waited for.

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-from hansa.client import api, operations
+from hansa.client import job_api, operations
 from hansa.client.connect import connect
 from hansa.client.effects import Operation, Work
 from hansa.client.errors import FUNCTION, HansaError, ServerAway
@@ -193,7 +193,7 @@ class HansaExecutor(Executor):
                 dead = [future.place[1] for future in kills if future.place and future.place[0] == batch.job.number]
                 if dead:
                     number = batch.job.number
-                    self._patiently(transport, lambda number=number, dead=dead: api.kill(number, dead))  # type: ignore[misc]
+                    self._patiently(transport, lambda number=number, dead=dead: job_api.kill(number, dead))  # type: ignore[misc]
             before = sum(len(batch.futures) for batch in batches)
             for batch in batches:
                 self._patiently(transport, lambda batch=batch: _look(batch))  # type: ignore[misc]
@@ -313,14 +313,14 @@ def _untravelled(call: _Call) -> HansaError:
 
 def _look(batch: _Batch) -> Operation[None]:
     """Settle the futures whose tasks have ended; note which run."""
-    batch.job = yield from api.job(batch.job.number)
+    batch.job = yield from job_api.job(batch.job.number)
     counts = batch.job.counts
     ended = counts.done + counts.failed + counts.killed
     if ended == batch.settled and not counts.running:
         return
     after = None
     while True:
-        page = yield from api.tasks(batch.job.number, after, 1_000)
+        page = yield from job_api.tasks(batch.job.number, after, 1_000)
         for task in page.items:
             future = batch.futures.get(task.index)
             if future is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from hansa.client import api
+from hansa.client import job_api
 from hansa.client.effects import Operation, Work
 from hansa.client.errors import NOT_HANSA, TARGET, UNSAFE_PATH, HansaError
 from hansa.jobs.wire import Job, TaskFile
@@ -50,7 +50,7 @@ def fetch(
     after = None
     is_ready = False
     while True:
-        page = yield from api.task_files(job.number, task, after, PAGE)
+        page = yield from job_api.task_files(job.number, task, after, PAGE)
         for file in page.items:
             if not is_ready:
                 yield Work(lambda: claim(folder, job, server))
@@ -139,7 +139,7 @@ def is_there(target: Path, file: TaskFile) -> bool:
 
 def output_of(number: int, file: TaskFile) -> Download:
     """How an output of a job is had."""
-    return lambda sink, restart, start: api.download(number, file.index, file.path, sink, restart, start)
+    return lambda sink, restart, start: job_api.download(number, file.index, file.path, sink, restart, start)
 
 
 def bring(ask: Download, file: TaskFile, target: Path) -> Operation[None]:

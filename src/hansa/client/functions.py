@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hansa.client import api
+from hansa.client import job_api
 from hansa.client.arrays import Array
 from hansa.client.draft import Draft, Options, prepare
 from hansa.client.effects import Operation
@@ -154,7 +154,7 @@ def returned(job: Job) -> Operation[list[Any]]:
     tasks: list[Task] = []
     after = None
     while True:
-        page = yield from api.tasks(job.number, after, 1_000)
+        page = yield from job_api.tasks(job.number, after, 1_000)
         tasks += page.items
         after = page.next
         if after is None:
@@ -172,7 +172,7 @@ def one_returned(job: Job, task: Task) -> Operation[Any]:
         raise _broken(job, task)
     pieces: list[bytes] = []
     try:
-        yield from api.download(job.number, task.index, RESULT, pieces.append, pieces.clear)
+        yield from job_api.download(job.number, task.index, RESULT, pieces.append, pieces.clear)
     except HansaError as error:
         if task.phase == Phase.DONE:
             raise

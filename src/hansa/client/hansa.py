@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from hansa.accounting.wire import UsageRow
-from hansa.client import api, machines, operations, results, verbs, volumes
+from hansa.client import api, job_api, machines, operations, people_api, results, site_api, verbs, volumes
 from hansa.client.connect import connect
 from hansa.client.files import Progress
 from hansa.client.machine_handles import MachineHandle
@@ -34,7 +34,7 @@ class JobHandle(KnownJob):
 
     def refresh(self) -> JobHandle:
         """Ask the server how the job is."""
-        self._job = self._transport.run(api.job(self.number))
+        self._job = self._transport.run(job_api.job(self.number))
         return self
 
     def wait(
@@ -98,15 +98,15 @@ class JobHandle(KnownJob):
     def usage(self, task: int | None = None, attempt: int | None = None) -> TaskUsage:
         """What a task used over its time, live while it runs: by default the job's first task, its last attempt."""
         index = self.job.first if task is None else task
-        return self._transport.run(api.task_usage(self.number, index, attempt))
+        return self._transport.run(job_api.task_usage(self.number, index, attempt))
 
     def usage_of_tasks(self) -> JobUsage:
         """How the job's tasks differ in wall time, busy cores and memory, beside what was asked for."""
-        return self._transport.run(api.job_usage(self.number))
+        return self._transport.run(job_api.job_usage(self.number))
 
     def explain(self, task: int | None = None) -> Explanation:
         """Why the job, or one of its tasks, is where it is."""
-        return self._transport.run(api.explain(self.number, task))
+        return self._transport.run(job_api.explain(self.number, task))
 
 
 class Hansa:
@@ -181,18 +181,18 @@ class Hansa:
 
     def job(self, number: int) -> JobHandle:
         """A job by its number. Raises HansaError ``jobs.not_found`` or the like where there is none."""
-        return JobHandle(self._transport, self._transport.run(api.job(number)))
+        return JobHandle(self._transport, self._transport.run(job_api.job(number)))
 
     def jobs(
         self, phase: str | None = None, name: str | None = None, limit: int = 100, query: str = ""
     ) -> list[JobHandle]:
         """Jobs, the newest first; ``query`` as in ``state:failed label:a=b created<2d``."""
-        page = self._transport.run(api.jobs(phase, name, limit, query=query))
+        page = self._transport.run(job_api.jobs(phase, name, limit, query=query))
         return [JobHandle(self._transport, job) for job in page.items]
 
     def sites(self) -> list[Site]:
         """Sites: where jobs can run."""
-        return self._transport.run(operations.collect(api.sites))
+        return self._transport.run(operations.collect(site_api.sites))
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Whatever of the API has no method here: ``call("POST", "/sites/NEBULA/drain", {"why": "…"})``.
@@ -203,24 +203,24 @@ class Hansa:
 
     def site(self, name: str) -> Site:
         """One site, with its endpoints and their health. Raises HansaError ``sites.not_found``."""
-        return self._transport.run(api.site(name))
+        return self._transport.run(site_api.site(name))
 
     def vos(self) -> list[Vo]:
         """The virtual organisations that you are in."""
-        return self._transport.run(operations.collect(api.vos))
+        return self._transport.run(operations.collect(people_api.vos))
 
     def grants(self) -> list[Grant]:
         """Capacity grants: of your organisations, and at the sites that you administer."""
-        return self._transport.run(operations.collect(api.grants))
+        return self._transport.run(operations.collect(site_api.grants))
 
     def grant(self, vo: str, site: str) -> Grant:
         """What a site grants an organisation, and what of it is used. Raises HansaError ``capacity.not_found``."""
-        return self._transport.run(api.grant(vo, site))
+        return self._transport.run(site_api.grant(vo, site))
 
     def usage(self, by: str = "vo,site", **asked: Any) -> list[UsageRow]:
         """What was used: yours, or with ``everybody=True`` all that you may see. ``by``: vo, group, user, site, kind,
         day, month; ``asked``: since, until (``2026-01-31``), vo, site, user, everybody."""
-        return self._transport.run(api.usage(by, **asked)).items
+        return self._transport.run(site_api.usage(by, **asked)).items
 
     def plan(self, **needs: Any) -> Plan:
         """Where something would run now, ranked, and why not elsewhere; needs as of :class:`PlanRequest`.
@@ -229,7 +229,7 @@ class Hansa:
             >>> Hansa().plan(cores=16, memory_mib=65536).message                 # doctest: +SKIP
             'It would run at local.'
         """
-        return self._transport.run(api.plan(PlanRequest(**needs)))
+        return self._transport.run(site_api.plan(PlanRequest(**needs)))
 
     def create_machine(self, image: str, name: str | None = None, **options: Any) -> MachineHandle:
         """Have a machine made; options are those of :class:`hansa.machines.wire.NewMachine`. It is not waited for.

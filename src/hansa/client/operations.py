@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hansa.client import api, files
+from hansa.client import api, files, job_api
 from hansa.client.api import Trying
 from hansa.client.draft import Draft
 from hansa.client.effects import FileBody, Now, Operation, Pause, Work
@@ -35,7 +35,7 @@ def submit(draft: Draft, progress: Progress | None = None, key: str | None = Non
         files.check_limits(sources, found.get("limits") or {})
         digests = yield from _hash(sources, progress)
         yield from _send(sources, digests, progress)
-    return (yield from api.submit(draft.finish(digests), key or uuid.uuid4().hex))
+    return (yield from job_api.submit(draft.finish(digests), key or uuid.uuid4().hex))
 
 
 def _hash(sources: list[Source], progress: Progress | None) -> Operation[dict[Path, str]]:
@@ -69,7 +69,7 @@ def _send(sources: list[Source], digests: dict[Path, str], progress: Progress | 
     keys = [FileKey(name, found.size) for name, found in by_digest.items()]
     absent: list[str] = []
     for start in range(0, len(keys), MISSING_BATCH):
-        absent += yield from api.missing(keys[start : start + MISSING_BATCH])
+        absent += yield from job_api.missing(keys[start : start + MISSING_BATCH])
     count = _Counter("sending", sum(by_digest[name].size for name in absent), progress)
     for name in absent:
         yield from _send_one(name, by_digest[name], count)
@@ -78,7 +78,7 @@ def _send(sources: list[Source], digests: dict[Path, str], progress: Progress | 
 def _send_one(name: str, found: Source, count: _Counter) -> Operation[None]:
     yield Work(lambda: files.check_unchanged(found))
     try:
-        yield from api.upload_file(name, FileBody(found.path, found.size, count.add))
+        yield from job_api.upload_file(name, FileBody(found.path, found.size, count.add))
     except HansaError:
         yield Work(lambda: files.check_unchanged(found))  # the likelier story, if it is so
         raise
@@ -126,7 +126,7 @@ def follow(number: int, follower: Follower, cursor: str = "", timeout_s: float |
                     hint=f"It goes on: hansa job wait {number}, or hansa job kill {number}.",
                 )
         trying = Trying(follower.trying.patience_s, follower.trying.note)
-        heard: Following = yield from api.follow(
+        heard: Following = yield from job_api.follow(
             number,
             cursor,
             max(wait_s, 0.0),
@@ -159,7 +159,7 @@ def replay(number: int, follower: Follower) -> Operation[None]:
     streams = _Streams(follower.piece, follower.ends)
     cursor = ""
     while True:
-        heard: Following = yield from api.follow(number, cursor, 0.0, logs=True, since=follower.since)
+        heard: Following = yield from job_api.follow(number, cursor, 0.0, logs=True, since=follower.since)
         for piece in heard.logs:
             streams.add(piece.index, piece.attempt, piece.stream, piece.offset, base64.b64decode(piece.data))
         if not heard.logs:
@@ -171,7 +171,7 @@ def _has_ended(number: int, task: int | None) -> Operation[bool]:
     """Whether a task of the job, if it is about one, has ended."""
     if task is None:
         return False
-    page = yield from api.tasks(number, task=task)
+    page = yield from job_api.tasks(number, task=task)
     return any(one.index == task and Phase(one.phase).is_final for one in page.items)
 
 

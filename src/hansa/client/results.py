@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from hansa.client import api
+from hansa.client import job_api
 from hansa.client.effects import Operation
 from hansa.jobs.wire import Job, Task
 
@@ -79,7 +79,7 @@ def walk(job: Job, hear: Callable[[Task], None], phase: str | None = None) -> Op
     """Every task of a job, page by page."""
     after = None
     while True:
-        page = yield from api.tasks(job.number, after, PAGE, phase)
+        page = yield from job_api.tasks(job.number, after, PAGE, phase)
         for task in page.items:
             hear(task)
         after = page.next

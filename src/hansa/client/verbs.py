@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict
 
-from hansa.client import api, fetch, operations, results
+from hansa.client import fetch, job_api, operations, results
 from hansa.client.arrays import Array
 from hansa.client.draft import Draft, Options, prepare
 from hansa.client.effects import Operation, Work
@@ -177,24 +177,26 @@ def read_log(
     moment = datetime.now(UTC) - since if isinstance(since, timedelta) else since
     if moment is not None and moment.tzinfo is None:
         moment = moment.astimezone()  # a time without a zone is one of the clock on the wall
-    yield from api.log(number, task, stream, pieces.append, attempt=attempt, tail_lines=tail, since=moment, grep=grep)
+    yield from job_api.log(
+        number, task, stream, pieces.append, attempt=attempt, tail_lines=tail, since=moment, grep=grep
+    )
     return b"".join(pieces).decode(errors="replace")
 
 
 def kill(number: int, tasks: Sequence[int] | None) -> Operation[Job]:
-    return (yield from api.kill(number, None if tasks is None else list(tasks)))
+    return (yield from job_api.kill(number, None if tasks is None else list(tasks)))
 
 
 def retry(number: int, tasks: Sequence[int] | None) -> Operation[Job]:
-    return (yield from api.retry(number, None if tasks is None else list(tasks)))
+    return (yield from job_api.retry(number, None if tasks is None else list(tasks)))
 
 
 def hold(number: int) -> Operation[Job]:
-    return (yield from api.hold(number))
+    return (yield from job_api.hold(number))
 
 
 def release(number: int) -> Operation[Job]:
-    return (yield from api.release(number))
+    return (yield from job_api.release(number))
 
 
 def fetch_files(job: Job, folder: str | Path | None, server: str) -> Operation[Path | None]:
