@@ -75,6 +75,7 @@ def test_killed_at_every_step_of_a_life(place: NspawnPlace) -> None:
     killed(place, "resize", key="one", cores=2, memory_mib=300)
     killed(place, "delete", key="one")
     assert containers() == 0
+    assert not Path(Store(str(place.folder / "store")).network("_")).exists(), "nobody is in the network without a name"
     assert killed(place, "observe-volume", key="data")["attached"] is None
     assert killed(place, "delete-volume", key="data")["gone"]
     killed(place, "network", name="lab", egress=True)

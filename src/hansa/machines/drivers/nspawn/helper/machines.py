@@ -89,6 +89,7 @@ def verb_delete(store: Store, key: str) -> dict[str, Any]:
     """Nothing of it is left: process, mount, cgroup, file; nor the bridge of its network where nobody named one."""
     machine = store.machine(key)
     with machine.lock():
+        spec = machine.spec()
         if os.path.isdir(machine.path):
             Cgroup(machine).kill()
             for place in (machine.root, machine.disk):
@@ -96,10 +97,9 @@ def verb_delete(store: Store, key: str) -> dict[str, Any]:
                     run("umount", place)
             leave(machine)
             Cgroup(machine).remove()
-            spec = machine.spec()
             shutil.rmtree(machine.path)
-            if spec and spec["network"] is None:
-                verb_remove_network(store, None)
+        if spec is None or spec["network"] is None:  # one that was killed before it was written down may have made it
+            verb_remove_network(store, None)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(store.root, "locks", key))
     return {}
