@@ -159,7 +159,9 @@ def test_what_a_machine_uses_is_drawn(world: World, open_page: Open) -> None:
 
 def test_html_in_names_and_logs_is_text(world: World, open_page: Open) -> None:
     page = open_page()
-    for path in ("/", "/jobs", f"/jobs/{world.done}", f"/jobs/{world.done}/log", f"/search?q={world.done}"):
+    job = world.submit(command=["echo", HOSTILE], name=HOSTILE)  # the latest of all: it is on every page
+    world.wait(job)
+    for path in ("/", "/jobs", f"/jobs/{job}", f"/jobs/{job}/log", f"/search?q={job}"):
         page.goto(world.url + path)
         expect(page.locator("main")).to_contain_text(HOSTILE)
         assert page.locator("main img, main script").count() == 0
