@@ -80,6 +80,7 @@ def test_killed_at_every_step_of_a_life(place: NspawnPlace) -> None:
     assert killed(place, "delete-volume", key="data")["gone"]
     killed(place, "network", name="lab", egress=True)
     assert killed(place, "remove-network", name="lab")["gone"]
+    assert not list((place.folder / "store" / "networks").iterdir())
 
 
 def test_what_was_started_and_not_finished_is_not_taken_for_whole(place: NspawnPlace) -> None:

@@ -28,6 +28,7 @@ def ensure_network(store: Store, name: str | None, egress: bool = True) -> Any:
         found = read_json(store.network(label))
         if found is None or not has_link(bridge):
             clear_dead()
+            clear_unwritten(store)
         if found is None:
             found = {"bridge": bridge, "subnet": str(free_subnet(store)), "egress": egress}
             write(store.network(label), json.dumps(found))
@@ -56,6 +57,13 @@ def clear_dead() -> None:
             run("ip", "link", "delete", bridge)
     for table in dead_tables():
         run("nft", "-f", "-", input=f"table inet {table}\ndelete table inet {table}\n")
+
+
+def clear_unwritten(store: Store) -> None:
+    """Remove what somebody was killed over while he wrote it. Call it with the lock: nobody else writes."""
+    for name in store.names("networks"):
+        if name.endswith(".tmp"):
+            os.unlink(os.path.join(store.root, "networks", name))
 
 
 def dead_tables() -> list[str]:
@@ -145,6 +153,7 @@ def verb_remove_network(store: Store, name: str | None) -> dict[str, Any]:
             if has_link(found["bridge"]):
                 run("ip", "link", "delete", found["bridge"])
             os.unlink(store.network(label))
+        clear_unwritten(store)
     return {"gone": True}
 
 
