@@ -65,7 +65,7 @@ class Giving:
         granted = [lease for lease in held.values() if (lease.session, lease.sequence) == asked]
         stop = pilot.stop
         if stop is None and request.protocol < protocol.PROTOCOL_VERSION:
-            stop = "drain"  # it does not understand all of an order; a newer one takes its place
+            stop = protocol.DRAIN  # it does not understand all of an order; a newer one takes its place
         if granted or not may_take or stop or request.want <= 0:
             given = [{"row": jobs[lease.job], **lease._mapping} for lease in granted]
         else:

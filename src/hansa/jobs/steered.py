@@ -19,13 +19,13 @@ from hansa.kernel.database import Database, Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.status import Party
+from hansa.node.protocol import DRAIN
 from hansa.sites import views
 from hansa.sites.model import Refusal, Work, site_refusals
 from hansa.sites.steering import TOPIC
 
 log = structlog.get_logger(__name__)
 _LOOK_AGAIN_S = 10.0
-DRAINS = "drain"
 
 
 class Steered:
@@ -69,7 +69,7 @@ class Steered:
             return
         said = f"It takes no new tasks, and ends with those that it runs: {refusal.message}"
         await store_pilots.update(
-            tx, pilot.id, stop=DRAINS, reason=refusal.reason, message=said, waiting_on=Party.NOBODY.value
+            tx, pilot.id, stop=DRAIN, reason=refusal.reason, message=said, waiting_on=Party.NOBODY.value
         )
         event = Event("hansa", f"pilot/{pilot.id}", pilot.phase, refusal.reason, said, pilot.owner_id)
         await self._events.record(tx, event)

@@ -9,7 +9,21 @@ from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from .backlog import Rate, free_soon, wanted
 from .outbox import Speaker
-from .protocol import IMAGE, KILLED, MEMORY, NODE, SETUP, WALL_TIME, Channel, ExchangeReply, JobOrder, Lease, TaskRow
+from .protocol import (
+    DRAIN,
+    IMAGE,
+    KILLED,
+    MEMORY,
+    NODE,
+    PREEMPTED,
+    SETUP,
+    WALL_TIME,
+    Channel,
+    ExchangeReply,
+    JobOrder,
+    Lease,
+    TaskRow,
+)
 from .series import Recorder
 
 TERM_GRACE_S = {WALL_TIME: 10.0, MEMORY: 0.0}
@@ -247,9 +261,10 @@ class Core:
                 arrivals.dropped.append(number)
         if reply.stop is not None:
             self.draining = True
-            for task in list(self.tasks.values()):  # what has not started is given back: others can run it
+        if reply.stop == DRAIN:  # what runs may take its time: what has not started is given back, for others to run
+            for task in list(self.tasks.values()):
                 if task.phase in _NOT_STARTED:
-                    self._stop(task, NODE, "not started: its pilot was told to end", now, arrivals)
+                    self._stop(task, PREEMPTED, "not started: its pilot was told to end", now, arrivals)
         arrivals.channels.extend(reply.channels)
         return arrivals
 

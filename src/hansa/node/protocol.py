@@ -49,10 +49,11 @@ IMAGE = "image"  # the job's container image cannot be had or used: message says
 INPUT = "input"  # an input file could not be brought here
 OUTPUT = "output"  # ran, but its outputs break a limit or could not be sent: message says which and what to do
 NODE = "node"  # a fault of the node (spawner died, disk full): the task is innocent and may run again
-
 PREEMPTED = "preempted"  # its pilot was stopped, or its wall time is over: nobody's fault, the task runs again
 
 OUTCOMES = (EXITED, WALL_TIME, MEMORY, KILLED, NOT_STARTED, SETUP, IMAGE, INPUT, OUTPUT, NODE)
+
+DRAIN = "drain"  # what a pilot is told that shall take nothing new, and end when it is idle
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,14 @@ def test_wants_nothing_when_draining_or_out_of_time() -> None:
     assert core.want(0.0) == 0
 
 
+def test_what_has_not_started_is_given_back_when_draining_and_nobody_is_to_blame() -> None:
+    core = make()
+    core.accept(reply(order(), count=2), 0.0)
+    refusals = core.accept(ExchangeReply(stop="drain"), 0.0).refusals
+    assert [one.outcome for one in refusals] == ["preempted", "preempted"]
+    assert core.is_idle
+
+
 def test_takes_only_what_fits_into_its_wall_time() -> None:
     core = make(ends_at=100.0)
     core.accept(reply(order(wall_time_s=60)), 50.0)
