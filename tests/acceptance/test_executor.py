@@ -72,6 +72,30 @@ def test_calls_come_back_with_values_and_errors_and_can_be_cancelled(executor: H
             break
 
 
+_NO_SHUTDOWN = """
+import sys
+from pathlib import Path
+from hansa import HansaExecutor
+
+def nap(seconds):
+    import time
+    time.sleep(seconds)
+    return "came back"
+
+executor = HansaExecutor(home=Path(sys.argv[1]), memory="256M")
+executor.submit(nap, 1).add_done_callback(lambda future: print(future.result()))
+"""
+
+
+def test_a_program_ends_when_its_calls_have(executor: HansaExecutor, desk: Desk) -> None:
+    """As with every executor of concurrent.futures, though nobody waits for the future or shuts it down."""
+    words = [sys.executable, "-c", _NO_SHUTDOWN, str(desk.home)]
+    done = subprocess.run(
+        words, env=desk.environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "came back\n"), done.stderr
+
+
 def test_the_same_with_asyncio(desk: Desk) -> None:
     desk.hansa("up")
 
