@@ -151,10 +151,7 @@ def test_what_is_not_done_is_said(desk: Desk) -> None:
     assert "is not here" in call(desk, "dsub", "rum.sh", code=2).err
     assert call(desk, "dsub", "--Parametric=1:4", "/bin/true", "--", "--", "%s").out == "2.0,2.1,2.2\n"
     assert "no field Nonsense" in call(desk, "dstat", "-F", "Nonsense", code=2).err
-
-
-def test_defaults_of_a_session_and_what_wins(desk: Desk) -> None:
-    """COMDIRAC's own file < lines of the script < options; a JDL takes the place of the file's."""
+    # COMDIRAC's own file < lines of the script < options; a JDL takes the place of the file's
     desk.environ["DCOMMANDS_CONFIG_DIR"] = str(desk.folder)
     desk.write(
         "dcommands.conf",
@@ -164,13 +161,13 @@ def test_defaults_of_a_session_and_what_wins(desk: Desk) -> None:
     desk.write("run.sh", "#JDL CPUTime = 22\n#JDL Priority = 2\ntrue\n")
     call(desk, "dsub", "--Priority", "3", "run.sh")
     call(desk, "dsub", "-J", 'CPUTime = 44; Executable = "run.sh";')
-    said = call(desk, "dstat", "-a", "-f", "csv").out
-    assert said == "JobID,JobGroup,CPUTime\n1,session,22\n2,,22\n"
-    assert "Priority = 3" in call(desk, "dinput", "-j", "1").out
+    said = call(desk, "dstat", "3", "4", "-f", "csv").out
+    assert said == "JobID,JobGroup,CPUTime\n3,session,22\n4,,22\n"
+    assert "Priority = 3" in call(desk, "dinput", "-j", "3").out
     verbose = call(desk, "dsub", "-v", "/bin/true")
-    assert verbose.out == "3\n"
+    assert verbose.out == "5\n"
     assert 'JobGroup = "session"' in verbose.err
     desk.write("dcommands.conf", "nonsense")
     assert "dcommands.conf cannot be read" in call(desk, "dsub", "/bin/true", code=2).err
-    for number in ("1", "2", "3"):
+    for number in ("3", "4", "5"):
         desk.hansa("job", "wait", number)
