@@ -103,9 +103,14 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("click", (event) => {
   const button = (event.target as HTMLElement).closest<HTMLButtonElement>("[data-copy]");
   if (!button) return;
-  const text = document.getElementById(button.dataset.copy ?? "")?.textContent ?? "";
+  const source = document.getElementById(button.dataset.copy ?? "");
+  const text = source?.textContent ?? "";
   const before = button.textContent;
-  void navigator.clipboard?.writeText(text).then(() => {
+  if (navigator.clipboard === undefined && source) {  // without TLS there is none: it is marked, and Ctrl-C takes it
+    getSelection()?.selectAllChildren(source);
+    return;
+  }
+  void navigator.clipboard.writeText(text).then(() => {
     button.textContent = button.dataset.copied ?? before;
     setTimeout(() => { button.textContent = before; }, 1_500);
   });
