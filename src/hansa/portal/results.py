@@ -74,9 +74,17 @@ async def list_tasks(
         plot_x=plot_x,
         plot_y=plot_y,
         dots=dots,
+        ranges=_ranges(points),
         cloud=charts.points(dots),
         cell=cell,
         tab="tasks",
+    )
+
+
+def _ranges(points: Sequence[tuple[float, float, str]]) -> list[str]:
+    """Left, right, bottom and top of the picture, in numbers."""
+    return (
+        [f"{edge([point[axis] for point in points]):.6g}" for axis in (0, 1) for edge in (min, max)] if points else []
     )
 
 
