@@ -18,6 +18,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {  // refusals are shown
   if (detail.xhr.status >= 400 && detail.xhr.getResponseHeader("HX-Retarget")) detail.shouldSwap = true;
 });
 
+for (const bar of document.querySelectorAll<HTMLElement>(".side, .tabs")) {  // where it is wider than the screen
+  const at = bar.querySelector("[aria-current]")?.getBoundingClientRect();
+  if (at) bar.scrollLeft += at.left - bar.getBoundingClientRect().left - (bar.clientWidth - at.width) / 2;
+}
+
 function isInHands(element: HTMLElement): boolean {
   return element.contains(document.activeElement) || element.querySelector("details[open]") !== null || isTicked(element);
 }
