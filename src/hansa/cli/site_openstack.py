@@ -24,7 +24,7 @@ def _vo(session: Transport, vo: str | None) -> str:
         return vo
     mine = [one.name for one in session.run(collect(people_api.vos))]
     if len(mine) == 1:
-        return mine[0]
+        return str(mine[0])
     said = f"You are in several: {', '.join(mine)}" if mine else "You are in no VO"
     raise HansaError(USAGE, f"Say for which VO: --vo NAME. {said}.", hint="hansa vo list")
 
