@@ -81,7 +81,7 @@ async def test_what_a_pilot_has_when_its_time_is_over_is_left_for_whoever_comes(
         await first.close()
         (tmp_path / "go").touch()
         await until(lambda: len(list(ended.iterdir())) == count)
-        (pilot,) = [one for one in live_pilots(root / "pilots")]
+        (pilot,) = live_pilots(root / "pilots")
         os.kill(pilot, signal.SIGTERM)
         await until(lambda: not live_pilots(root / "pilots"))
         assert server.results == {}
