@@ -263,8 +263,10 @@ async def test_ports_can_be_opened_and_asked_again(place: Place, key: str) -> No
     needs(place, Can.PORTS)
     driver = able(place.driver, Ports)
     await made(place, key)
-    await driver.open_ports(key, [Opening(22, 22), Opening(8000, 8010)])
-    await driver.open_ports(key, [Opening(22, 22)])
+    for openings in ([Opening(22, 22), Opening(8000, 8010)], [Opening(22, 22), Opening(8000, 8010)], [Opening(22, 22)]):
+        await driver.open_ports(key, openings)
+        if place.opened is not None:
+            assert await place.opened(key) == {(one.first, one.last) for one in openings}
     await gone(place, key)
     assert await place.leftovers() == []
 

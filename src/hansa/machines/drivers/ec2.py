@@ -7,14 +7,14 @@ pair is called by it, and the address carries it as a tag from the moment that i
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from hansa.engines.egress import EgressPolicy
 from hansa.engines.libcloud import Account
-from hansa.machines.drivers import ec2_volumes
+from hansa.machines.drivers import ec2_ports, ec2_volumes
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -22,6 +22,7 @@ from hansa.machines.drivers.base import (
     Life,
     MachineSpec,
     Observed,
+    Opening,
     Progress,
     Refused,
     Ssh,
@@ -73,7 +74,7 @@ class Ec2Machines(LibcloudBase):
         self._zone = zone
 
     def capabilities(self) -> Capabilities:
-        can = {Can.POWER, Can.ADDRESSES, Can.CONSOLE, Can.GPUS, Can.VOLUMES}
+        can = {Can.POWER, Can.ADDRESSES, Can.PORTS, Can.CONSOLE, Can.GPUS, Can.VOLUMES}
         return Capabilities(frozenset(can), USER_DATA_BYTES)
 
     async def observe(self, key: Key) -> Observed | None:
@@ -109,6 +110,9 @@ class Ec2Machines(LibcloudBase):
 
     async def release_address(self, key: Key) -> Progress:
         return await self._ask(lambda api: _release(api, key))
+
+    async def open_ports(self, key: Key, openings: Sequence[Opening]) -> None:
+        await self._ask(lambda api: ec2_ports.open_ports(api, self._node(api, key), key, openings))
 
     def device(self, volume_key: Key) -> str:  # noqa: ARG002 - it depends on the kind of machine
         said = "EC2 says what a disk is called only in the machine that has it: no guest can be told to mount it."
@@ -153,6 +157,8 @@ class Ec2Machines(LibcloudBase):
         for node in self._listed(api, key):
             ec2_volumes.free(api, node)
         if super()._destroy(api, key) is Progress.PENDING:
+            return Progress.PENDING
+        if ec2_ports.forget(api, key) is Progress.PENDING:
             return Progress.PENDING
         if key in {one.name for one in api.list_key_pairs()}:
             api.delete_key_pair(SimpleNamespace(name=key))
