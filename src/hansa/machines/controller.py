@@ -21,6 +21,7 @@ from hansa.machines import accounts, model, store, volume_store
 from hansa.machines.drivers.base import (
     Addresses,
     Can,
+    Capabilities,
     Image,
     Images,
     Machines,
@@ -148,6 +149,8 @@ class MachineRoom:
         row, image = loaded.row, loaded.image
         if loaded.refused is not None:  # it was banned, or the site drained, since its places were chosen
             raise Refused(Why.REFUSED, loaded.refused)
+        if row.spec.get("ports") and not _opens(driver.capabilities()):
+            raise Refused(Why.UNABLE, "It can open no ports of its machines besides SSH.")
         if image.provider_id is None and Can.IMAGES in driver.capabilities().can:
             found = await able(driver, Images).ensure_image(image, f"{row.image['name']}-{row.image['version']}")
             if found is None:
@@ -167,7 +170,7 @@ class MachineRoom:
         return await driver.ensure(wanted, row.id)
 
     async def _open(self, driver: Machines, key: str, words: Any) -> None:
-        """SSH and what was asked for; where nothing is closed there is nothing to open."""
+        """SSH and what was asked for; where nothing is closed, or only SSH was asked for, there is nothing to open."""
         if Can.PORTS in driver.capabilities().can:
             await able(driver, Ports).open_ports(key, [Opening(22, 22), *map(opening_of, words)])
 
@@ -268,10 +271,19 @@ class MachineRoom:
             await store.update(tx, row.id, reboots=max(0, row.reboots - 1))
             await self._say(tx, row, "machines.rebooted", "It was rebooted.")
         elif operation == model.PORTS:
-            await store.update(tx, row.id, ports_open=True)
+            return await self._opened(tx, row, outcome.seen, now)
         elif isinstance(result, Observed):
             return await self._created(tx, row, result, now)
         return Next(soon if result is Progress.PENDING else now)
+
+    async def _opened(self, tx: Tx, row: Any, seen: Seen, now: datetime) -> Next:
+        """Its ports are open. What was seen a moment before that says what comes next, if nothing is to be done."""
+        verdict = decide(replace(decided_of(row), wants_ports=False), seen, now)
+        if isinstance(verdict, Turn) and verdict.starts_at is None:
+            opened = replace(verdict, changes={**verdict.changes, "ports_open": True})
+            return await self._settled(tx, row, opened, seen, now)
+        await store.update(tx, row.id, ports_open=True)
+        return Next(now)
 
     async def _created(self, tx: Tx, row: Any, found: Observed, now: datetime) -> Next:
         """What a creation answers is an observation as good as any other: most machines need no further step."""
@@ -383,6 +395,11 @@ async def _refused(tx: Tx, row: Any) -> str | None:
     word = (await site_views.words(tx, [(site, row.owner_id)])).get((site, row.owner_id))
     found = site_refusals(word, row.vo, SiteWork.MACHINES) if word is not None else []
     return found[0].message if found else None
+
+
+def _opens(able_to: Capabilities) -> bool:
+    """Whether ports of a machine can be open there."""
+    return able_to.is_open or Can.PORTS in able_to.can
 
 
 def image_wait(name: str, version: Any, since: datetime, now: datetime) -> tuple[str, bool]:
