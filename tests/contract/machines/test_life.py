@@ -331,6 +331,15 @@ async def test_one_that_stops_by_itself_stays_stopped_unless_it_shall_restart(wo
     await world.settle(600)
     off, on = await world.get("off"), await world.get("on")
     assert (off.status.phase, off.wanted, on.status.phase) == ("stopped", "stopped", "running")
+    await world.service.start(world.ada, "off")
+    for name, restart in (("off", True), ("on", False)):  # the other way round, while they live
+        assert (await world.service.change(world.ada, name, MachineChange(restart=restart))).restart is restart
+    await world.settle(60)
+    for one in (off, on):
+        cloud.set_life(one.id, Life.STOPPED)
+    await world.settle(600)
+    off, on = await world.get("off"), await world.get("on")
+    assert (off.status.phase, on.status.phase, on.wanted) == ("running", "stopped", "stopped")
 
 
 async def test_a_first_boot_that_fails_is_told_in_the_guests_own_words(world: MachineWorld) -> None:
