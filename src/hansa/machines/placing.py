@@ -124,6 +124,8 @@ class Asking:
     image: ImageNames | None
     """None: it needs none, as a volume."""
     machine_id: str = ""
+    says_lifetime: bool = False
+    """Whether it was asked to live so long: else a site may cut it."""
 
 
 async def candidates(
@@ -145,7 +147,8 @@ async def candidates(
     own = {site.name: await _by_policy(tx, site, asking) for site in sites}
     found: list[Candidate] = []
     for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants, measured=measured):
-        here = replace(one, refusals=(*one.refusals, *own[one.site]))
+        lasts_s = one.wall_time_s if asking.says_lifetime else None
+        here = replace(one, refusals=(*one.refusals, *own[one.site]), wall_time_s=lasts_s)
         if one.site == LOCAL:
             found += _local(here, local)
         else:

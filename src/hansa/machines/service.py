@@ -25,7 +25,7 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
 from hansa.machines import accounts, claims, errors, explain, placing, store, volume_store
-from hansa.machines.controller import subject_of
+from hansa.machines.controller import site_end, subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
 from hansa.machines.places import Drivers, Holder
@@ -46,6 +46,7 @@ from hansa.machines.wire import (
 from hansa.placement import failover
 from hansa.placement.failover import Course
 from hansa.placement.model import Candidate, Choice, Request
+from hansa.sites import store as site_store
 from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService
 
@@ -117,8 +118,9 @@ class MachineService:
             asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
             asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
             asking = placing.Asking(
-                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id
-            )
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id,
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
             says = placing.says_memory(new)
             choice = await self._places(tx, asking, asked, now, mine, says_memory=says)
             order, sizes = placing.order(choice, list(self._drivers.local)), placing.sizes(choice, wish)
@@ -126,12 +128,14 @@ class MachineService:
             order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
             site = order[0].partition("/")[0]
+            started = failover.has_started(course, order[0], now)
+            ends = site_end(await site_store.get(tx, site), started)
             row = {
                 "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
                 "vo_group": new.vo_group, "name": await self._name(tx, caller, new, image["name"]),
                 "spec": encode(new), "image_version_id": version_id, "image": image, "sizes": sizes, "seen": {},
                 "wanted": Wanted.RUNNING.value, "created": now, "since": now, "expires": expires, "due_at": now,
-                "course": store.dump_course(failover.has_started(course, order[0], now)), "place": order[0],
+                "course": store.dump_course(started), "place": order[0], "site_ends": ends,
                 "phase": Phase.CREATING.value, "reason": "machines.creating", "waiting_on": Party.SITE.value,
                 "message": f"It is being created at {site}.", "pilot_id": pilot_id,
             }  # fmt: skip
@@ -164,7 +168,10 @@ class MachineService:
             asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             fixed |= {place for place in (image.get("place"),) if place}
-            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image))
+            asking = placing.Asking(
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image),
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
             sites = await self._sites.serving(tx, caller.user_id, [one.vo for one in mine])
             local = list(self._drivers.local)
             found = await self._candidates(tx, sites, asking, now)
@@ -325,6 +332,7 @@ class MachineService:
                 said.append(f"renamed it from {row.name} to {change.name}")
             if change.lifetime_s is not None:
                 expires = now + timedelta(seconds=change.lifetime_s) if change.lifetime_s else None
+                _check_site_allows(row, expires)
                 values |= {"expires": expires, "warned": False}
                 said.append(f"keeps it until {expires:%Y-%m-%d %H:%M} UTC" if expires else "keeps it without an end")
             if change.restart is not None:
@@ -456,3 +464,14 @@ def _check(new: NewMachine) -> None:
             raise Fault(errors.BAD_SPEC, f"{key[:40]!r} is no public SSH key.", hint=hint)
     if "\0" in new.user_data:
         raise Fault(errors.BAD_SPEC, "User data for cloud-init is text.", hint="#cloud-config, or a script.")
+
+
+def _check_site_allows(row: Any, expires: datetime | None) -> None:
+    """Raises Fault ``machines.bad_spec`` where its site deletes it before."""
+    ends = row.site_ends
+    if ends is not None and (expires is None or expires > ends):
+        said = (
+            f"{row.place.partition('/')[0]} lets it live until {ends:%Y-%m-%d %H:%M} UTC at most, then it is deleted."
+        )
+        hint = "What is to stay longer belongs on a volume, or on a machine at another site."
+        raise Fault(errors.BAD_SPEC, said, hint=hint)

@@ -132,9 +132,12 @@ canaries = sa.Table(
 )
 
 
+_GET = sa.select(sites).where(sites.c.name == sa.bindparam("this"))
+_GET_LOCKED = _GET.with_for_update()
+
+
 async def get(tx: Tx, name: str, *, lock: bool = False) -> Any | None:
-    query = sa.select(sites).where(sites.c.name == name)
-    return (await tx.execute(query.with_for_update() if lock else query)).first()
+    return (await tx.execute(_GET_LOCKED if lock else _GET, {"this": name})).first()
 
 
 _MANY = sa.select(sites).where(sites.c.name.in_(sa.bindparam("names", expanding=True)))
