@@ -17,7 +17,7 @@ from hansa.kernel.errors import Fault, Permanent
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Settle, Settled, Tuning
 from hansa.kernel.status import Party, Status
-from hansa.machines import accounts, model, store, volume_store
+from hansa.machines import accounts, model, store, sync_places, volume_store
 from hansa.machines.drivers.base import (
     Addresses,
     Can,
@@ -378,11 +378,13 @@ class MachineRoom:
 
 
 async def _refused(tx: Tx, row: Any) -> str | None:
-    """What a machine's site says against new work of its owner."""
+    """What a machine's site says against new work of its owner, or against being sent what it is started of."""
     site = site_of(row.place)
     word = (await site_views.words(tx, [(site, row.owner_id)])).get((site, row.owner_id))
     found = site_refusals(word, row.vo, SiteWork.MACHINES) if word is not None else []
-    return found[0].message if found else None
+    if found:
+        return found[0].message
+    return None if row.image.get("provider_id") else await sync_places.closed(tx, row.place, row.vo)
 
 
 def image_wait(name: str, version: Any, since: datetime, now: datetime) -> tuple[str, bool]:
