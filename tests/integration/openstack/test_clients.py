@@ -65,8 +65,8 @@ def test_the_real_client_at_all_sites(federation: Federation, site: Any, environ
     token = federation.ada.tokens()["access_token"]
     mine = hansa_environ(federation, environ, token)
     words = ["openstack", "--all-sites", "--vo", VO, "-o", "json", "--", "image", "list"]
-    (row,) = json.loads(run(mine, HANSA, "site", *words))
-    assert (row["site"], row["Name"]) == ("NEBULA", IMAGE)
+    rows = json.loads(run(mine, HANSA, "site", *words))
+    assert ("NEBULA", IMAGE) in [(row["site"], row["Name"]) for row in rows]  # others come by image synchronisation
     told = run(mine, HANSA, "site", "env", "NEBULA", "--vo", VO)
     assert "OS_PROJECT_ID=" in told
     assert token not in told
@@ -87,7 +87,7 @@ def test_what_env_prints_works_in_a_shell(federation: Federation, environ: dict[
     access = openstack.SiteAccess("NEBULA", federation.auth_url, VO, None, region="RegionOne")
     text = openstack.exports(access, openstack.find_project(access, token))
     script = f"hansa() {{ echo {token}; }}; {text}; openstack image list -f value -c Name"
-    assert run(environ, "bash", "-c", script).split() == [IMAGE]
+    assert IMAGE in run(environ, "bash", "-c", script).split()
 
 
 def test_the_federations_own_client(federation: Federation, environ: dict[str, str], tmp_path: Path) -> None:

@@ -129,6 +129,12 @@ def test_a_cloud_offers_flavours_images_networks_and_what_is_free() -> None:
     assert (found.quota.cores, found.quota.machines, found.quota.memory_mib) == (6, None, None)
 
 
+def test_ec2_has_more_images_than_are_listed() -> None:
+    listed = Facts(vm_images=[VmImage("ami-1", "ours")])
+    assert one(site(endpoint("libcloud", listed, provider="ec2")), work=Work.MACHINES).vm_images is None
+    assert one(site(endpoint("libcloud", listed, provider="gce")), work=Work.MACHINES).vm_images == {"ami-1", "ours"}
+
+
 def test_what_was_measured_goes_by_the_site() -> None:
     seen = Measured(5, 1, 2.0)
     assert one(site(endpoint()), measured={"CLUSTER": seen, "other": Measured()}).measured is seen
