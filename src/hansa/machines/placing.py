@@ -15,7 +15,7 @@ from hansa.machines.wire import NewMachine
 from hansa.placement import choose as placement
 from hansa.placement import filter as fits
 from hansa.placement import views
-from hansa.placement.model import Candidate, Choice, Refusal, Request, Work
+from hansa.placement.model import Candidate, Choice, Measured, Refusal, Request, Work, data_needs
 from hansa.sites import capacity
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import EndpointView, SiteView, allows_image
@@ -32,6 +32,7 @@ NAMED: Mapping[str, tuple[int, int]] = {
 }
 """Cores and MiB that these words wish for, wherever a site has no flavour of that name."""
 SITE_IMAGE = "site:"
+_REJECTED_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def request_of(new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, arc
         network=new.network,
         needs_public_address=new.public,
         sites=tuple(new.sites),
+        preferred_sites=tuple(new.preferred_sites),
+        data=data_needs((), new.near_data),
         vo=vo,
     )
 
@@ -127,14 +130,25 @@ class Asking:
 
 
 async def candidates(
-    tx: Tx, sites: Sequence[SiteView], local: Sequence[str], asking: Asking, now: datetime
+    tx: Tx,
+    sites: Sequence[SiteView],
+    local: Sequence[str],
+    asking: Asking,
+    now: datetime,
+    measured: Mapping[str, Measured] | None = None,
 ) -> list[Candidate]:
-    """Every place for machines, with all that speaks for it and against it. ``local``: drivers of this computer."""
-    grants = {site.name: await _grant(tx, site.name, asking, now) for site in sites if site.policy.demands_grant}
+    """Every place for machines, with all that speaks for it and against it. ``local``: drivers of this computer;
+    ``measured``: how machines started of late, by site."""
+    given = await capacity.sites_of(tx, asking.vo) if asking.vo else ()
+    grants = {
+        site.name: await _grant(tx, site.name, asking, now)
+        for site in sites
+        if site.policy.demands_grant or site.name in given
+    }
     own = {site.name: await _by_policy(tx, site, asking) for site in sites}
     found: list[Candidate] = []
     ends = {(site.name, end.name): end for site in sites for end in site.endpoints}
-    for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants):
+    for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants, measured=measured):
         refused = (*own[one.site], *_takes_no_images(one.site, ends.get((one.site, one.endpoint)), asking))
         here = replace(one, refusals=(*one.refusals, *refused))
         if one.site == LOCAL:
@@ -193,6 +207,17 @@ def _local(computer: Candidate, drivers: Sequence[str]) -> list[Candidate]:
         lacks = Refusal("machines.no_driver", "This computer cannot run machines.", "hansa doctor says what it lacks.")
         return [replace(computer, refusals=(*computer.refusals, lacks))]
     return [replace(computer, endpoint=name, gpus=(), has_public_addresses=name == "fake") for name in drivers]
+
+
+def why(choice: Choice, order: Sequence[str]) -> str:
+    """Why the first of the order was chosen, and what spoke against the places that were left out."""
+    site, _, endpoint = order[0].partition("/")
+    best = next(one for one in choice.order if one.key == (site, endpoint))
+    also = f", before {len(order) - 1} more" if len(order) > 1 else ""
+    lines = [f"Chosen: {site}{also}. {placement.why(choice, best)}"]
+    lines += [f"Not {one.site}: {placement.why_not(choice, one)}" for one in choice.rejected[:_REJECTED_SHOWN]]
+    more = len(choice.rejected) - _REJECTED_SHOWN
+    return " ".join(lines) + (f" Nor {more} more." if more > 0 else "")
 
 
 def choose(request: Request, found: Sequence[Candidate], *, says_memory: bool = True) -> Choice:

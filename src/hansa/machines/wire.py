@@ -41,6 +41,10 @@ class NewMachine:
     gpu_model: Word | None = None
     sites: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
     """The only sites that will do. Default: any."""
+    preferred_sites: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
+    """Rather there, the most wanted first."""
+    near_data: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
+    """Data sets that it is better to be near to: at the site (its tag ``data:NAME``), or else in its country."""
     user_data: Annotated[str, MaxLen(65_535)] = ""
     """For cloud-init: ``#cloud-config``, a script."""
     ssh_keys: Annotated[list[SshKey], MaxLen(50)] = field(default_factory=list)

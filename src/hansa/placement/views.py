@@ -79,13 +79,25 @@ def candidates(
     own choice, where there is a batch system. A site that has no such endpoint is a candidate that refuses.
     """
     asked = _Asked(vo, work, now, partition)
+    sites = tuple(sites)
     found: list[Candidate] = []
     for site in sites:
         grant = (grants or {}).get(site.name)
         seen = (measured or {}).get(site.name)
         platform = (platforms or {}).get(site.name, Platform())
         found += _of_site(site, asked, grant, seen, platform)
-    return found
+    return _near(found, {site.name: site.country for site in sites if site.country})
+
+
+def _near(found: list[Candidate], countries: Mapping[str, str]) -> list[Candidate]:
+    """With the data that there is at other places of the same country."""
+    there: dict[str, frozenset[str]] = {}
+    for one in found:
+        if one.data and (country := countries.get(one.site)):
+            there[country] = there.get(country, frozenset()) | one.data
+    if not there:
+        return found
+    return [replace(one, near_data=there.get(countries.get(one.site, ""), frozenset()) - one.data) for one in found]
 
 
 def _of_site(
@@ -127,15 +139,15 @@ def _refusal(one: Any) -> Refusal:
 
 
 def _granted(site: SiteView, grant: Left | NoGrant | None) -> dict[str, Any]:
-    if not site.policy.demands_grant:
-        return {}
+    """A grant is worth something where none is demanded, too: it is the site's promise to the VO."""
     if grant is None or isinstance(grant, NoGrant):
-        return {"demands_grant": True, "no_grant": grant.message if grant else ""}
+        is_demanded = site.policy.demands_grant
+        return {"demands_grant": True, "no_grant": grant.message if grant else ""} if is_demanded else {}
     core_s = None if grant.core_ms is None else grant.core_ms / 1000
     left = GrantLeft(
         core_s, grant.share, grant.cores, grant.memory_mib, grant.gpus, grant.storage_gib, grant.limited_by
     )
-    return {"demands_grant": True, "grant": left}
+    return {"demands_grant": site.policy.demands_grant, "grant": left}
 
 
 def _offer(site: SiteView, end: EndpointView, asked: _Asked, platform: Platform) -> dict[str, Any]:
@@ -156,6 +168,7 @@ def _offer(site: SiteView, end: EndpointView, asked: _Asked, platform: Platform)
     if end.kind == "slurm":
         return offer | (_cluster(facts, settings, asked.partition) if facts is not None else {})
     capacity = facts.capacity if facts is not None else None
+    offer["load"] = facts.load if facts is not None else None
     return (_computer(capacity) if capacity is not None else {"nodes": 1}) | offer
 
 
@@ -193,8 +206,8 @@ def _machines(site: SiteView, end: EndpointView, settings: Any, asked: _Asked) -
         return {"nodes": 1}
     flavours = {one.name: one for facts in found for one in map(_flavour, facts.flavours)}
     left = [replace(one, memory_mib=max(0, one.memory_mib - GUEST_MEMORY_MIB)) for one in flavours.values()]
-    quota = _cloud(site, found[0])["quota"] if len(found) == 1 else None
-    return {"nodes": 1, "flavours": tuple(left), "quota": quota}
+    quota, load = (_cloud(site, found[0])["quota"], _load(found[0])) if len(found) == 1 else (None, None)
+    return {"nodes": 1, "flavours": tuple(left), "quota": quota, "load": load}
 
 
 def settings_of(end: EndpointView, vo: str | None) -> Any:
@@ -249,7 +262,16 @@ def _cloud(site: SiteView, facts: wire.Facts) -> dict[str, Any]:
         "networks": frozenset(word for one in facts.networks for word in (one.name, one.id)),
         "has_public_addresses": any(one.is_external for one in facts.networks) if facts.networks else None,
         "quota": model.Quota(*(free.get(name) for name in ("machines", "cores", "memory_mib", "gpus", "storage_gib"))),
+        "load": _load(facts),
     }
+
+
+def _load(facts: wire.Facts) -> float | None:
+    """How much is in use, by what it said itself; else of its quota, by what is scarcest."""
+    if facts.load is not None:
+        return facts.load
+    limited = [one for name in ("machines", "cores", "memory_mib") if (one := facts.quotas.get(name)) and one.limit]
+    return max((min(1.0, one.used / one.limit) for one in limited if one.limit), default=None)
 
 
 def _flavour(one: wire.Flavour) -> model.Flavour:

@@ -72,7 +72,8 @@ class SitePolicy:
     """Whether pilots, which run the tasks of jobs, may start here."""
     canaries: bool = False
     """Whether the smallest job (at endpoints of kind ``slurm`` and ``ssh``) or the smallest machine (``openstack``,
-    ``libcloud``) may be started now and then, where nothing else was, to see whether things start."""
+    ``libcloud``) may be started now and then, where nothing else was, to see whether things start. The computer of an
+    embedded server (the site ``local``) has none: its pilots are processes of that server."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ class Facts:
     """Models of GPUs that can be had."""
     capacity: Capacity | None = None
     """Of endpoints that are computers: a host, a cluster."""
+    load: float | None = None
+    """How much of such a computer is in use, from 0 to 1."""
     notes: list[str] = field(default_factory=list)
     """What was left out or looks wrong, in words."""
 

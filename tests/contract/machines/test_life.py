@@ -225,6 +225,25 @@ async def test_it_goes_to_the_next_site_and_leaves_nothing_behind(world: Machine
     said = (await world.service.explain(world.bob, "web")).lines
     assert any("At alpha it failed: Quota exceeded" in line for line in said)
     assert any("At beta it failed: It could not be built" in line for line in said)
+    world.clock.advance(61)  # what was seen is looked up again
+    plan = await world.service.plan(world.bob, NewMachine(IMAGE))
+    assert plan.places[0].site == "gamma"
+    wish = NewMachine(IMAGE, "next", preferred_sites=["beta"], sites=["beta", "alpha"])
+    assert (await world.service.create(world.bob, wish)).site == "beta"
+
+
+async def test_why_it_is_there_and_what_would_bring_it_elsewhere(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    for name in ("alpha", "beta"):
+        await world.site(name, "vo.a")
+    await world.site("strict", "vo.a", demands_grant=True)
+    await world.create(who=world.bob, preferred_sites=["beta"])
+    said = "\n".join((await world.service.explain(world.bob, "web")).lines)
+    assert "Chosen: beta, before 1 more. " in said
+    assert "Your choice number 1." in said
+    assert "Not strict: vo.a has no capacity grant there." in said
+    assert "A manager of vo.a can ask for one: hansa grant ask strict --vo vo.a." in said
 
 
 async def test_a_ban_after_the_choice_of_places_holds_too(world: MachineWorld) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import json
 import sys
 import time
@@ -115,6 +116,48 @@ def test_a_queue_that_does_not_move_says_why_in_slurms_words_and_is_given_up_whe
     assert cluster.slurm.jobs("pending")
     cluster.hansa("job", "kill", str(job))
     eventually(lambda: not cluster.slurm.jobs(ALL), "the batch job is gone", pause_s=0.5)
+
+
+def test_drain_and_a_ban_reach_pilots_that_slurm_runs(cluster: Cluster) -> None:
+    """What runs goes on to its end, and ends its batch job; what waits is given to nobody, and nothing is sent."""
+    cluster.free()
+    go, began = cluster.desk.folder / "steered-go", cluster.desk.folder / "steered-began"
+    script = f"touch {began}; while [ ! -e {go} ]; do sleep 0.1; done"
+    running = cluster.job("--site", "here", "--", "/bin/sh", "-c", script)
+    eventually(began.exists, "it runs")
+    cluster.hansa("site", "drain", "here", "--why", "New disks")
+    try:
+
+        def told() -> bool:
+            said = {one["status"]["message"] for one in cluster.pilots() if one["status"]["phase"] == "running"}
+            return bool(said) and all("here takes no new work: New disks." in one for one in said)
+
+        eventually(told, "its pilots are told")
+        sent = set(cluster.slurm.jobs("all"))
+        waiting = cluster.job("--site", "here", "--", "true")
+
+        def waits() -> bool:
+            status = cluster.server.job(waiting)["status"]
+            return status["waiting_on"] == "site" and "here takes no new work: New disks." in status["message"]
+
+        eventually(waits, "what waits says why")
+        go.touch()
+        assert cluster.end(running)["counts"]["done"] == 1
+        cluster.free()
+        assert set(cluster.slurm.jobs("all")) <= sent, "no batch job was sent meanwhile"
+        assert cluster.server.job(waiting)["counts"]["waiting"] == 1
+        cluster.hansa("site", "ban", "here", "--user", getpass.getuser(), "--why", "Mines coins")
+    finally:
+        cluster.hansa("site", "resume", "here")
+    try:
+        banned = "here has banned you: Mines coins."
+        eventually(lambda: banned in cluster.server.job(waiting)["status"]["message"], "the ban holds it", pause_s=0.5)
+        refused = cluster.hansa("run", "--site", "here", "--", "true", code=None)
+        assert (refused.code, banned.rstrip(".") in refused.err) == (125, True), refused.err
+        assert set(cluster.slurm.jobs("all")) <= sent
+    finally:
+        cluster.hansa("site", "unban", "here", "--user", getpass.getuser())
+    assert cluster.end(waiting)["counts"]["done"] == 1
 
 
 def test_a_node_that_dies_takes_no_task_with_it(cluster: Cluster) -> None:

@@ -62,11 +62,20 @@ def hansa_environ(federation: Federation, environ: dict[str, str], token: str) -
 
 
 def test_the_real_client_at_all_sites(federation: Federation, site: Any, environ: dict[str, str]) -> None:
+    """The same OpenStack as two sites: one table of both. Her only VO need not be named."""
     token = federation.ada.tokens()["access_token"]
     mine = hansa_environ(federation, environ, token)
-    words = ["openstack", "--all-sites", "--vo", VO, "-o", "json", "--", "image", "list"]
-    rows = json.loads(run(mine, HANSA, "site", *words))
-    assert ("NEBULA", IMAGE) in [(row["site"], row["Name"]) for row in rows]  # others come by image synchronisation
+    endpoint = {"kind": "openstack", "url": federation.auth_url}
+    with federation.server.operator() as api:
+        api.post("/sites", json={"name": "ORION", "endpoints": [endpoint], "vos": {VO: {}}}).raise_for_status()
+        try:
+            rows = json.loads(run(mine, HANSA, "site", "openstack", "--all-sites", "-o", "json", "--", "image", "list"))
+        finally:
+            api.delete("/sites/ORION").raise_for_status()
+    assert {("NEBULA", IMAGE), ("ORION", IMAGE)} <= {(row["site"], row["Name"]) for row in rows}
+    one = json.loads(run(mine, HANSA, "site", "openstack", "NEBULA", "--vo", VO, "-o", "json", "--", "image", "list"))
+    assert IMAGE in {row["Name"] for row in one}
+    assert all("site" not in row for row in one)
     told = run(mine, HANSA, "site", "env", "NEBULA", "--vo", VO)
     assert "OS_PROJECT_ID=" in told
     assert token not in told

@@ -63,7 +63,10 @@ class LibcloudKind:
             (
                 *((Requirement("trial", said),) if target.settings.provider != "ec2" else ()),
                 Requirement("role", "A key that may create, list and delete machines, addresses and key pairs."),
-                Requirement("firewall", f"TCP 443 from this server to the API of {target.settings.provider}."),
+                Requirement(
+                    "firewall",
+                    f"TCP from this server to the API of {target.settings.provider}: {target.url or 'port 443'}.",
+                ),
             ),
             round(3600 / probe_s + 5 * max(1, len(target.vos)) * 3600 / discover_s),
         )
