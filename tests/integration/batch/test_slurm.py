@@ -82,6 +82,29 @@ def test_an_mpi_job_is_one_batch_job_of_just_its_nodes(cluster: Cluster) -> None
     assert "3 nodes asked, 2 there" in refused.err
 
 
+def test_a_task_that_wants_a_node_to_itself_is_one_batch_job_of_that_node(cluster: Cluster) -> None:
+    cluster.free()
+    script = "squeue -h -t running -o %N; echo $SLURM_CPUS_ON_NODE $SLURM_MEM_PER_NODE"
+    words = ["--whole-node", "--cores", "2", "--memory", "500M", "--time", "5m"]
+    job = cluster.job("--site", "here", "--array", "0-2", *words, "--", "/bin/sh", "-c", script)
+    beside = cluster.job("--site", "here", "--batch", "nice=5", "--array", "0-1", "--cores", "2", "--", "sleep", "1")
+    assert cluster.end(job)["counts"]["done"] == 3
+    assert cluster.end(beside)["counts"]["done"] == 2
+    with cluster.server.client() as client:
+        pilots = client.get(f"/jobs/{job}/pilots").raise_for_status().json()["items"]
+    pilots = [one for one in pilots if one["batch_id"]]
+    assert pilots
+    for pilot in pilots:
+        shown = cluster.slurm.show(int(pilot["batch_id"]))
+        assert "NumNodes=1 NumCPUs=32" in shown, shown
+        assert "OverSubscribe=NO" in shown, "nobody else's job is beside it"
+        assert pilot["cores"] == 32
+    for index in range(3):
+        *nodes, own = cluster.hansa("job", "logs", f"{job}.{index}").out.splitlines()
+        assert own.startswith("32 "), "it has all of its node"
+        assert len(nodes) == len(set(nodes)), "no two batch jobs are on one node"
+
+
 def test_options_of_the_batch_system_reach_it_and_bad_ones_are_refused_before(cluster: Cluster) -> None:
     cluster.free()
     job = cluster.job("--site", "here", "--batch", "partition=urgent", "--batch", "nice=7", "--", "true")
