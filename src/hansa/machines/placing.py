@@ -127,6 +127,8 @@ class Asking:
     image: ImageNames | None
     """None: it needs none, as a volume."""
     machine_id: str = ""
+    says_lifetime: bool = False
+    """Whether it was asked to live so long: else a site may cut it."""
 
 
 async def candidates(
@@ -150,7 +152,8 @@ async def candidates(
     ends = {(site.name, end.name): end for site in sites for end in site.endpoints}
     for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants, measured=measured):
         refused = (*own[one.site], *_takes_no_images(one.site, ends.get((one.site, one.endpoint)), asking))
-        here = replace(one, refusals=(*one.refusals, *refused))
+        lasts_s = one.wall_time_s if asking.says_lifetime else None
+        here = replace(one, refusals=(*one.refusals, *refused), wall_time_s=lasts_s)
         if one.site == LOCAL:
             found += _local(here, local)
         else:

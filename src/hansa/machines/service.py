@@ -25,7 +25,7 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
 from hansa.machines import accounts, claims, errors, explain, placing, store, volume_store
-from hansa.machines.controller import subject_of
+from hansa.machines.controller import site_end, subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
 from hansa.machines.places import Drivers, Holder
@@ -116,8 +116,9 @@ class MachineService:
             asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
             asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
             asking = placing.Asking(
-                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id
-            )
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id,
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
             says = placing.says_memory(new)
             choice = await self._places(tx, asking, asked, now, says_memory=says)
             order, sizes = placing.order(choice, list(self._drivers.local)), placing.sizes(choice, wish)
@@ -159,7 +160,10 @@ class MachineService:
             asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             fixed |= {place for place in (image.get("place"),) if place}
-            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image))
+            asking = placing.Asking(
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image),
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
             vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, vos)
             local = list(self._drivers.local)
@@ -183,7 +187,8 @@ class MachineService:
             "message": f"It is being created at {site}.", "place": place,
         }  # fmt: skip
         started = failover.has_started(course, place, now)
-        await store.update(tx, machine_id, course=store.dump_course(started), **values)
+        ends = await site_end(tx, started)
+        await store.update(tx, machine_id, course=store.dump_course(started), site_ends=ends, **values)
 
     async def _places(
         self, tx: Tx, asking: placing.Asking, asked: Request, now: datetime, *, says_memory: bool
@@ -332,6 +337,7 @@ class MachineService:
                 said.append(f"renamed it from {row.name} to {change.name}")
             if change.lifetime_s is not None:
                 expires = now + timedelta(seconds=change.lifetime_s) if change.lifetime_s else None
+                _check_site_allows(row, expires)
                 values |= {"expires": expires, "warned": False}
                 said.append(f"keeps it until {expires:%Y-%m-%d %H:%M} UTC" if expires else "keeps it without an end")
             if change.restart is not None:
@@ -463,3 +469,14 @@ def _check(new: NewMachine) -> None:
             raise Fault(errors.BAD_SPEC, f"{key[:40]!r} is no public SSH key.", hint=hint)
     if "\0" in new.user_data:
         raise Fault(errors.BAD_SPEC, "User data for cloud-init is text.", hint="#cloud-config, or a script.")
+
+
+def _check_site_allows(row: Any, expires: datetime | None) -> None:
+    """Raises Fault ``machines.bad_spec`` where its site deletes it before."""
+    ends = row.site_ends
+    if ends is not None and (expires is None or expires > ends):
+        said = (
+            f"{row.place.partition('/')[0]} lets it live until {ends:%Y-%m-%d %H:%M} UTC at most, then it is deleted."
+        )
+        hint = "What is to stay longer belongs on a volume, or on a machine at another site."
+        raise Fault(errors.BAD_SPEC, said, hint=hint)
