@@ -17,7 +17,7 @@ from hansa.kernel.errors import Fault, Permanent
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Settle, Settled, Tuning
 from hansa.kernel.status import Party, Status
-from hansa.machines import accounts, model, store, volume_store
+from hansa.machines import accounts, model, store, sync_places, volume_store
 from hansa.machines.drivers.base import (
     Addresses,
     Can,
@@ -397,10 +397,12 @@ class MachineRoom:
 
 
 async def _refused(tx: Tx, row: Any, site: Any) -> str | None:
-    """What a machine's site says against new work of its owner."""
+    """What a machine's site says against new work of its owner, or against being sent what it is started of."""
     words = await site_views.words(tx, [(site.name, row.owner_id)], [site])
     found = site_refusals(words[site.name, row.owner_id], row.vo, SiteWork.MACHINES)
-    return found[0].message if found else None
+    if found:
+        return found[0].message
+    return None if row.image.get("provider_id") else await sync_places.closed(tx, row.place, row.vo)
 
 
 def _opens(able_to: Capabilities) -> bool:

@@ -303,9 +303,8 @@ class MachineService:
             )  # fmt: skip
             wish = placing.wish_of(new)
             asked = replace(placing.request_of(new, wish, row.vo, 1, row.image["arch"] or None), vm_image=None)
-            asking = placing.Asking(
-                row.owner_id, row.owner_name, row.vo, row.vo_group or "", placing.names_of(row.image), row.id
-            )
+            names = replace(placing.names_of(row.image), is_there=True)
+            asking = placing.Asking(row.owner_id, row.owner_name, row.vo, row.vo_group or "", names, row.id)
             says = placing.says_memory(new)
             mine = await vo_store.memberships(tx, row.owner_id)
             sizes = placing.sizes(await self._places(tx, asking, asked, now, mine, says_memory=says), wish)
