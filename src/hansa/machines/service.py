@@ -33,6 +33,7 @@ from hansa.machines.starts import Starts
 from hansa.machines.views import machine_view, opening_of, plan_view
 from hansa.machines.wire import (
     DEFAULT_LIFETIME_S,
+    USER_DATA_LETTERS,
     ConsoleText,
     Machine,
     MachineChange,
@@ -461,6 +462,9 @@ def _check(new: NewMachine) -> None:
         if not _KEY.fullmatch(key.strip()):
             hint = "A line as in ~/.ssh/id_ed25519.pub."
             raise Fault(errors.BAD_SPEC, f"{key[:40]!r} is no public SSH key.", hint=hint)
+    if len(new.user_data) > USER_DATA_LETTERS:
+        said = f"User data for cloud-init has {USER_DATA_LETTERS:,} letters at most, not {len(new.user_data):,}."
+        raise Fault(errors.BAD_SPEC, said, hint="Let it fetch what is larger: #include, or a script with curl.")
     if "\0" in new.user_data:
         raise Fault(errors.BAD_SPEC, "User data for cloud-init is text.", hint="#cloud-config, or a script.")
 

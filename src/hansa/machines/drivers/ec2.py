@@ -33,7 +33,7 @@ from hansa.machines.drivers.base import (
 )
 from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.libcloud_base import SLOW_S, LibcloudBase
-from hansa.machines.drivers.userdata import with_keys
+from hansa.machines.drivers.userdata import fitting, with_keys
 
 TAG = "hansa_key"
 _LIVES = {
@@ -44,8 +44,10 @@ _LIVES = {
     "shutting-down": Life.DELETING,
 }
 _IMAGE_ID = re.compile(r"[a-z]+-[0-9a-f]+")
-USER_DATA_BYTES = 16_384 - 1024
-"""EC2 takes 16 KiB before base64; more SSH keys need some room beside."""
+_MOST_BYTES = 16_384
+"""Of user data, before base64."""
+USER_DATA_BYTES = _MOST_BYTES - 1024
+"""More SSH keys need some room beside."""
 
 
 class Ec2Machines(LibcloudBase):
@@ -215,7 +217,7 @@ def _order(api: Any, spec: MachineSpec, key: Key, subnet: str | None, zone: str 
         more["location"] = SimpleNamespace(availability_zone=SimpleNamespace(name=zone, region_name=api.region_name))
     if subnet is not None:
         more["ex_subnet"] = SimpleNamespace(id=subnet)
-    user_data = with_keys(spec.user_data, spec.ssh_keys[1:])
+    user_data = fitting(with_keys(spec.user_data, spec.ssh_keys[1:]), _MOST_BYTES)
     if user_data:
         more["ex_userdata"] = user_data
     tags = {name: value for name, value in spec.tags.items() if value} | {TAG: key, "hansa_login": spec.image.login}
