@@ -85,15 +85,15 @@ MACHINE = Request(Work.MACHINE, cores=2, memory_mib=2_000)
         *(
             (
                 "placement.grant_used_up",
-                Request(vo="vo", **asks),
+                replace(asks, vo="vo"),
                 replace(HERE, demands_grant=True, gpus=None, grant=left),
             )
             for asks, left in (
-                ({"memory_mib": 200}, GrantLeft(memory_mib=199)),
-                ({"gpus": 2}, GrantLeft(gpus=1)),
-                ({"storage_gib": 2}, GrantLeft(storage_gib=1)),
-                ({"cores": 4, "nodes": 2}, GrantLeft(cores=7)),
-                ({"cores": 4, "nodes": 2, "wall_time_s": 3600}, GrantLeft(core_s=8 * 3600 - 1)),
+                (Request(memory_mib=200), GrantLeft(memory_mib=199)),
+                (Request(gpus=2), GrantLeft(gpus=1)),
+                (Request(storage_gib=2), GrantLeft(storage_gib=1)),
+                (Request(cores=4, nodes=2), GrantLeft(cores=7)),
+                (Request(cores=4, nodes=2, wall_time_s=3600), GrantLeft(core_s=8 * 3600 - 1)),
             )
         ),
         (
