@@ -17,7 +17,7 @@ from hansa.kernel.errors import Fault, Permanent
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Settle, Settled, Tuning
 from hansa.kernel.status import Party, Status
-from hansa.machines import accounts, model, store, volume_store
+from hansa.machines import accounts, model, store, sync_places, volume_store
 from hansa.machines.drivers.base import (
     Addresses,
     Can,
@@ -105,6 +105,7 @@ class MachineRoom:
         volumes = await volume_store.of_machine(tx, key) if row.spec.get("volumes") else ()
         paths = tuple((one.id, one.path) for one in volumes)
         refused = await _refused(tx, row) if row.phase in (Phase.WAITING, Phase.CREATING) and row.place else None
+        machine = replace(machine, site_ends=await site_end(tx, machine.course))
         return Loaded(row, machine, image, wait, paths, wait if is_over else None, refused)
 
     async def observe(self, loaded: Loaded) -> Seen:
@@ -214,6 +215,8 @@ class MachineRoom:
             return Next(None)
         if isinstance(outcome, Failed):
             return await self._failed(tx, row, outcome, now)
+        if row.site_ends != loaded.machine.site_ends:
+            await store.update(tx, row.id, site_ends=loaded.machine.site_ends)
         await accounts.charge_now(tx, self._events, row, now, is_over=False)
         if isinstance(outcome, Acted):
             return await self._acted(tx, row, outcome, now)
@@ -276,7 +279,9 @@ class MachineRoom:
     async def _created(self, tx: Tx, row: Any, found: Observed, now: datetime) -> Next:
         """What a creation answers is an observation as good as any other: most machines need no further step."""
         seen = Seen(found)
-        verdict = decide(decided_of(row), seen, now)
+        verdict = decide(
+            replace(decided_of(row), site_ends=await site_end(tx, store.load_course(row.course))), seen, now
+        )
         if isinstance(verdict, Turn) and verdict.starts_at is None:
             return await self._settled(tx, row, verdict, seen, now)
         await store.update(tx, row.id, seen=seen_of(found))
@@ -378,11 +383,21 @@ class MachineRoom:
 
 
 async def _refused(tx: Tx, row: Any) -> str | None:
-    """What a machine's site says against new work of its owner."""
+    """What a machine's site says against new work of its owner, or against being sent what it is started of."""
     site = site_of(row.place)
     word = (await site_views.words(tx, [(site, row.owner_id)])).get((site, row.owner_id))
     found = site_refusals(word, row.vo, SiteWork.MACHINES) if word is not None else []
-    return found[0].message if found else None
+    if found:
+        return found[0].message
+    return None if row.image.get("provider_id") else await sync_places.closed(tx, row.place, row.vo)
+
+
+async def site_end(tx: Tx, course: Course) -> datetime | None:
+    """When the policy of the site where a machine is has it deleted; None: never, or it is nowhere."""
+    current = course.current
+    site = await site_store.get(tx, site_of(current.place)) if current is not None else None
+    hours = site_views.policy_of(site).vm_lifetime_h if site is not None else None
+    return current.since + timedelta(hours=hours) if current is not None and hours is not None else None
 
 
 def image_wait(name: str, version: Any, since: datetime, now: datetime) -> tuple[str, bool]:

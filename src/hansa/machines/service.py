@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,10 +25,11 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
 from hansa.machines import accounts, claims, errors, explain, placing, store, volume_store
-from hansa.machines.controller import subject_of
+from hansa.machines.controller import site_end, subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
 from hansa.machines.places import Drivers, Holder
+from hansa.machines.starts import Starts
 from hansa.machines.views import machine_view, opening_of, plan_view
 from hansa.machines.wire import (
     DEFAULT_LIFETIME_S,
@@ -44,7 +45,8 @@ from hansa.machines.wire import (
 )
 from hansa.placement import failover
 from hansa.placement.failover import Course
-from hansa.placement.model import Request
+from hansa.placement.model import Candidate, Choice, Request
+from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -73,6 +75,7 @@ class MachineService:
         vos: VoService,
         authority: AuthorityService,
         limits: Limits = Limits(),
+        starts: Starts | None = None,
     ) -> None:
         self._database = database
         self._events = events
@@ -83,6 +86,7 @@ class MachineService:
         self._vos = vos
         self._authority = authority
         self._limits = limits
+        self._starts = starts or Starts()
 
     async def create(
         self, caller: Caller, new: NewMachine, key: str | None = None, *, pilot_id: str | None = None
@@ -112,10 +116,12 @@ class MachineService:
             asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
             asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
             asking = placing.Asking(
-                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id
-            )
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id,
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
             says = placing.says_memory(new)
-            order, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
+            choice = await self._places(tx, asking, asked, now, says_memory=says)
+            order, sizes = placing.order(choice, list(self._drivers.local)), placing.sizes(choice, wish)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
@@ -135,6 +141,7 @@ class MachineService:
             whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
             actor = "hansa" if pilot_id else caller.actor
             await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
+            await self._record(tx, caller, made, "machines.placed", placing.why(choice, order), "hansa")
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
@@ -153,11 +160,14 @@ class MachineService:
             asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             fixed |= {place for place in (image.get("place"),) if place}
-            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image))
+            asking = placing.Asking(
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image),
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
             vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, vos)
             local = list(self._drivers.local)
-            found = await placing.candidates(tx, sites, local, asking, now)
+            found = await self._candidates(tx, sites, asking, now)
             choice = placing.choose(asked, found, says_memory=placing.says_memory(new))
         order = placing.only(placing.order(choice, local), fixed)
         return plan_view(image, vo, choice, order, placing.sizes(choice, wish))
@@ -177,18 +187,23 @@ class MachineService:
             "message": f"It is being created at {site}.", "place": place,
         }  # fmt: skip
         started = failover.has_started(course, place, now)
-        await store.update(tx, machine_id, course=store.dump_course(started), **values)
+        ends = await site_end(tx, started)
+        await store.update(tx, machine_id, course=store.dump_course(started), site_ends=ends, **values)
 
     async def _places(
-        self, tx: Tx, asking: placing.Asking, asked: Request, wish: placing.Wish, now: datetime, *, says_memory: bool
-    ) -> tuple[list[str], dict[str, Any]]:
-        """The places in their order, and what it gets at each. Raises Fault ``machines.no_site``."""
+        self, tx: Tx, asking: placing.Asking, asked: Request, now: datetime, *, says_memory: bool
+    ) -> Choice:
+        """The places in their order. Raises Fault ``machines.no_site``."""
         vos = [one.vo for one in await vo_store.memberships(tx, asking.user_id)]
         sites = await self._sites.serving(tx, asking.user_id, vos)
-        local = list(self._drivers.local)
-        found = await placing.candidates(tx, sites, local, asking, now)
-        choice = placing.chosen(placing.choose(asked, found, says_memory=says_memory))
-        return placing.order(choice, local), placing.sizes(choice, wish)
+        found = await self._candidates(tx, sites, asking, now)
+        return placing.chosen(placing.choose(asked, found, says_memory=says_memory))
+
+    async def _candidates(
+        self, tx: Tx, sites: Sequence[SiteView], asking: placing.Asking, now: datetime
+    ) -> list[Candidate]:
+        seen = await self._starts.seen(tx, [site.name for site in sites], now)
+        return await placing.candidates(tx, sites, list(self._drivers.local), asking, now, seen)
 
     async def _image(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
         """What it is started of; its content is asked for."""
@@ -295,11 +310,10 @@ class MachineService:
             )  # fmt: skip
             wish = placing.wish_of(new)
             asked = replace(placing.request_of(new, wish, row.vo, 1, row.image["arch"] or None), vm_image=None)
-            asking = placing.Asking(
-                row.owner_id, row.owner_name, row.vo, row.vo_group or "", placing.names_of(row.image), row.id
-            )
+            names = replace(placing.names_of(row.image), is_there=True)
+            asking = placing.Asking(row.owner_id, row.owner_name, row.vo, row.vo_group or "", names, row.id)
             says = placing.says_memory(new)
-            _, sizes = await self._places(tx, asking, asked, wish, now, says_memory=says)
+            sizes = placing.sizes(await self._places(tx, asking, asked, now, says_memory=says), wish)
             size = sizes.get(row.place)
         if size is None:
             raise Fault(errors.NO_SITE, f"{row.place} cannot give it that size.", hint="hansa site show")
@@ -323,6 +337,7 @@ class MachineService:
                 said.append(f"renamed it from {row.name} to {change.name}")
             if change.lifetime_s is not None:
                 expires = now + timedelta(seconds=change.lifetime_s) if change.lifetime_s else None
+                _check_site_allows(row, expires)
                 values |= {"expires": expires, "warned": False}
                 said.append(f"keeps it until {expires:%Y-%m-%d %H:%M} UTC" if expires else "keeps it without an end")
             if change.restart is not None:
@@ -454,3 +469,14 @@ def _check(new: NewMachine) -> None:
             raise Fault(errors.BAD_SPEC, f"{key[:40]!r} is no public SSH key.", hint=hint)
     if "\0" in new.user_data:
         raise Fault(errors.BAD_SPEC, "User data for cloud-init is text.", hint="#cloud-config, or a script.")
+
+
+def _check_site_allows(row: Any, expires: datetime | None) -> None:
+    """Raises Fault ``machines.bad_spec`` where its site deletes it before."""
+    ends = row.site_ends
+    if ends is not None and (expires is None or expires > ends):
+        said = (
+            f"{row.place.partition('/')[0]} lets it live until {ends:%Y-%m-%d %H:%M} UTC at most, then it is deleted."
+        )
+        hint = "What is to stay longer belongs on a volume, or on a machine at another site."
+        raise Fault(errors.BAD_SPEC, said, hint=hint)

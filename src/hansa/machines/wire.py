@@ -41,6 +41,10 @@ class NewMachine:
     gpu_model: Word | None = None
     sites: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
     """The only sites that will do. Default: any."""
+    preferred_sites: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
+    """Rather there, the most wanted first."""
+    near_data: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
+    """Data sets that it is better to be near to: at the site (its tag ``data:NAME``), or else in its country."""
     user_data: Annotated[str, MaxLen(65_535)] = ""
     """For cloud-init: ``#cloud-config``, a script."""
     ssh_keys: Annotated[list[SshKey], MaxLen(50)] = field(default_factory=list)
@@ -54,7 +58,8 @@ class NewMachine:
     volumes: Annotated[list[MachineVolume], MaxLen(20)] = field(default_factory=list)
     """Disks of their own, which outlive it."""
     lifetime_s: Annotated[int, Ge(0), Le(10 * 366 * DAY_S)] | None = None
-    """Seconds until it is stopped; a week later it is deleted. 0: never. Default: seven days."""
+    """Seconds until it is stopped; a week later it is deleted. 0: never. Default: seven days, or less where the policy
+    of its site has it deleted sooner. A site that deletes machines sooner than is asked for is not chosen."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Machine:
     ports: list[str] = field(default_factory=list)
     running_since: datetime | None = None
     expires: datetime | None = None
-    """When it is stopped; None: never."""
+    """When it is stopped, or where that is sooner deleted by its site's policy; None: never."""
     ended: datetime | None = None
     provider_id: str | None = None
     version: int = 1

@@ -274,6 +274,15 @@ async def bans_of(tx: Tx, names: Iterable[str]) -> Sequence[Any]:
     return (await tx.execute(query.where(site_bans.c.site.in_(list(names))).order_by(site_bans.c.since))).all()
 
 
+async def vos_banned(tx: Tx, names: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The VOs that sites have banned, by site."""
+    found: dict[str, frozenset[str]] = {}
+    for row in await bans_of(tx, names):
+        if row.kind == "vo":
+            found[row.site] = found.get(row.site, frozenset()) | {row.who}
+    return found
+
+
 async def insert_ban(tx: Tx, **values: Any) -> None:
     await delete_ban(tx, values["site"], values["kind"], values["who"])
     await tx.execute(sa.insert(site_bans), [values])

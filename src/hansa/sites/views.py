@@ -91,6 +91,7 @@ def site_view(rows: Rows, row: Any, user_id: str, user_name: str, vos: Collectio
         banned_vos={one.who: one.why for one in bans if one.kind == Ban.VO and one.who in vos},
         user_id=user_id,
         user_name=user_name,
+        country=row.country,
     )
 
 

@@ -20,7 +20,7 @@ from hansa.sites.capacity import reservations
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, GrantTerms
 from hansa.sites.steering import SteeringService
-from hansa.sites.wire import NewBan
+from hansa.sites.wire import NewBan, SitePolicy
 from tests.support.machineworld import IMAGE, MachineWorld
 
 LOCAL = "local/fake"
@@ -225,6 +225,25 @@ async def test_it_goes_to_the_next_site_and_leaves_nothing_behind(world: Machine
     said = (await world.service.explain(world.bob, "web")).lines
     assert any("At alpha it failed: Quota exceeded" in line for line in said)
     assert any("At beta it failed: It could not be built" in line for line in said)
+    world.clock.advance(61)  # what was seen is looked up again
+    plan = await world.service.plan(world.bob, NewMachine(IMAGE))
+    assert plan.places[0].site == "gamma"
+    wish = NewMachine(IMAGE, "next", preferred_sites=["beta"], sites=["beta", "alpha"])
+    assert (await world.service.create(world.bob, wish)).site == "beta"
+
+
+async def test_why_it_is_there_and_what_would_bring_it_elsewhere(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    for name in ("alpha", "beta"):
+        await world.site(name, "vo.a")
+    await world.site("strict", "vo.a", demands_grant=True)
+    await world.create(who=world.bob, preferred_sites=["beta"])
+    said = "\n".join((await world.service.explain(world.bob, "web")).lines)
+    assert "Chosen: beta, before 1 more. " in said
+    assert "Your choice number 1." in said
+    assert "Not strict: vo.a has no capacity grant there." in said
+    assert "A manager of vo.a can ask for one: hansa grant ask strict --vo vo.a." in said
 
 
 async def test_a_ban_after_the_choice_of_places_holds_too(world: MachineWorld) -> None:
@@ -367,6 +386,46 @@ async def test_a_site_rules_over_its_images_and_numbers(world: MachineWorld) -> 
     with pytest.raises(Fault, match="does not let this VM image run") as fault:
         await world.create("two", world.bob)
     assert "it lets each user have 1" in fault.value.detail
+
+
+async def test_a_site_rules_over_how_long_a_machine_lives(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    await world.site("short", "vo.a", vm_lifetime_h=12)
+    with pytest.raises(Fault, match="172,800 s asked, 43,200 there") as fault:
+        await world.create(who=world.bob, lifetime_s=2 * 86_400)
+    assert "Ask for at most 43,200 s." in str(fault.value.hint)
+    made = await world.create(who=world.bob)  # who says nothing gets what there is
+    ends = world.clock.now() + timedelta(hours=12)
+    assert made.expires == ends
+    await world.settle()
+    with pytest.raises(Fault, match="short lets it live until"):
+        await world.service.change(world.bob, "web", MachineChange(lifetime_s=86_400))
+    world.clock.advance(9 * 3600)
+    await world.settle(400)
+    assert "machines.site_ends_soon" in [one.reason for one in await world.said(made)]
+    assert (await world.get(who=world.bob)).status.phase == "running"
+    world.clock.advance((ends - world.clock.now()).total_seconds() + 1)
+    await world.settle(30)
+    assert not world.drivers.cloud("short/cloud").machines
+    said = [one.message for one in await world.said(made) if one.reason == "machines.site_ended"]
+    assert said == [f"short lets no machine live longer than until {ends:%Y-%m-%d %H:%M} UTC: it is deleted."]
+    assert (await world.service.get(world.bob, made.id)).status.phase == "deleted"
+
+
+async def test_a_policy_that_comes_later_holds_for_machines_that_run(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    await world.site("alpha", "vo.a")
+    made = await world.create(who=world.bob, lifetime_s=0)
+    await world.settle(400)
+    assert (await world.get(who=world.bob)).expires is None
+    steering = SteeringService(world.database, world.events, world.clock)
+    await steering.set_policy(world.olga, "alpha", SitePolicy(vm_lifetime_h=1))
+    await world.settle(400)
+    assert (await world.get(who=world.bob)).expires == made.created + timedelta(hours=1)
+    await world.settle(3600)
+    assert not world.drivers.cloud("alpha/cloud").machines
 
 
 async def test_a_grant_is_reserved_used_and_given_back(world: MachineWorld) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from hansa.engines.egress import EgressPolicy
+from hansa.identity.model import Caller
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import SiteSettings
@@ -139,6 +140,8 @@ async def test_history_is_a_row_per_change_and_gives_the_figures(probing: Probin
     assert abs(total.availability - 12 / 18) < 0.01
     assert abs(total.unknown_s - 29 * 86400 - 6 * 3600) < 600
     assert [one.label for one in report.months] == ["2025-12", "2026-01"]
+    assert await probing.reports.overview(probing.world.ada, ["NEBULA", "ELSEWHERE"], 30) == {"NEBULA": report.days}
+    assert await probing.reports.overview(Caller("user_eve", "eve"), ["NEBULA"], 30) == {}
     probing.world.clock.advance(500 * 86400)
     assert await probing.reports.forget() == 3
 

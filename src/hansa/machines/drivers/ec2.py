@@ -7,6 +7,7 @@ pair is called by it, and the address carries it as a tag from the moment that i
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -41,6 +42,7 @@ _LIVES = {
     "stopped": Life.STOPPED,
     "shutting-down": Life.DELETING,
 }
+_IMAGE_ID = re.compile(r"[a-z]+-[0-9a-f]+")
 USER_DATA_BYTES = 16_384 - 1024
 """EC2 takes 16 KiB before base64; more SSH keys need some room beside."""
 
@@ -188,10 +190,11 @@ def _observed(node: Any) -> Observed:
 
 
 def _image(api: Any, name: str) -> Any:
-    """One that the cloud offers to everybody. Raises Refused IMAGE."""
-    found = next((one for one in api.list_images(ex_image_ids=[name]) if one.id == name), None)
+    """One that the cloud offers to everybody, by its id: a name may be anybody's. Raises Refused IMAGE."""
+    known = api.list_images(ex_image_ids=[name]) if _IMAGE_ID.fullmatch(name) else ()
+    found = next((one for one in known if one.id == name), None)
     if found is None or str(found.extra.get("is_public")).lower() != "true":
-        raise Refused(Why.IMAGE, f"It has no VM image {name} that can be used.")
+        raise Refused(Why.IMAGE, f"It has no VM image {name} that it offers to everybody; name one by its id (ami-…).")
     return found
 
 
