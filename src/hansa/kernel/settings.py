@@ -158,7 +158,7 @@ class IdentitySettings(_Table):
     """Seconds after which an issuer is asked again about a token of its own that is used here."""
 
     away_s: Annotated[int, Gt(0), Le(900)] = 900
-    """Seconds, 900 at most, that tokens of an issuer are believed while it cannot be asked; never beyond their own end."""
+    """Seconds, 900 at most, that tokens of an issuer are believed while it is away; never beyond their own end."""
 
     issuers: tuple[IssuerSettings, ...] = ()
     """Issuers to sign in at: ``[[identity.issuers]]`` once for each in config.toml."""
