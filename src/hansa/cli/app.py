@@ -203,6 +203,7 @@ MACHINE = {
     "snapshot": ("volumes:snapshot", "Keep its disk as a VM image."),
     "snapshots": ("volumes:list_snapshots", "List what was kept so."),
     "rename": ("machines:rename", "Give it another name."),
+    "change": ("machines:change", "Have it restarted when it fails, or not."),
     "extend": ("machines:extend", "Let it live longer."),
     "delete": ("machines:delete", "Remove it."),
     "explain": ("machines:explain", "Say why it is as it is."),

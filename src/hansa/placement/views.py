@@ -156,11 +156,12 @@ def _offer(site: SiteView, end: EndpointView, asked: _Asked, platform: Platform)
     facts = end.facts_of(asked.vo)
     hours = site.policy.vm_lifetime_h
     if asked.work is Work.MACHINES:
-        lasts = {"wall_time_s": hours * 3600 if hours is not None else None}
-        return lasts | (_cloud(site, facts) if facts is not None else {})
+        offer: dict[str, Any] = {"wall_time_s": hours * 3600 if hours is not None else None}
+        offer |= _cloud(site, facts) if facts is not None else {}
+        return offer | ({"vm_images": None} if _has_unlisted_images(end) else {})
     settings = settings_of(end, asked.vo)
     tags = frozenset(getattr(settings, "tags", ()) or ())
-    offer: dict[str, Any] = {
+    offer = {
         "tags": tags,
         "required_tags": frozenset(getattr(settings, "required_tags", ()) or ()),
         "data": _data(tags),
@@ -174,6 +175,11 @@ def _offer(site: SiteView, end: EndpointView, asked: _Asked, platform: Platform)
     capacity = facts.capacity if facts is not None else None
     offer["load"] = facts.load if facts is not None else None
     return (_computer(capacity) if capacity is not None else {"nodes": 1}) | offer
+
+
+def _has_unlisted_images(end: EndpointView) -> bool:
+    """EC2 has more public VM images than anybody lists: whether it has one that is named only it can say."""
+    return end.kind == "libcloud" and end.settings.get("provider") == "ec2"
 
 
 def _clouds(site: SiteView, asked: _Asked) -> list[EndpointView]:

@@ -135,6 +135,14 @@ def test_a_cloud_offers_flavours_images_networks_and_what_is_free() -> None:
     assert (found.quota.cores, found.quota.machines, found.quota.memory_mib) == (6, None, None)
 
 
+def test_ec2_has_more_images_than_are_listed() -> None:
+    listed = Facts(vm_images=[VmImage("ami-1", "ours")])
+    assert one(site(endpoint("libcloud", listed, provider="ec2")), work=Work.MACHINES).vm_images is None
+    assert one(site(endpoint("libcloud", listed, provider="gce")), work=Work.MACHINES).vm_images == frozenset(
+        ("ami-1", "ours")
+    )
+
+
 def test_the_load_of_a_cloud_is_that_of_its_scarcest_quota_and_of_a_computer_its_own() -> None:
     facts = Facts(quotas={"cores": Quota(10, 4), "machines": Quota(10, 9), "memory_mib": Quota(None, 5)})
     assert one(site(endpoint("openstack", facts)), work=Work.MACHINES).load == 0.9
