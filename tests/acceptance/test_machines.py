@@ -46,10 +46,15 @@ def test_a_machine_from_create_to_delete(make_desk: Callable[..., Desk]) -> None
     desk.hansa("machine", "reboot", "tools-1", "--hard")
     desk.hansa("machine", "rename", "tools-1", "web")
     assert "no end now" in desk.hansa("machine", "extend", "web", "never").err
+    desk.hansa("machine", "resize", "web", "--cpus", "2", "--memory", "1G")
+    assert desk.hansa("machine", "change", "web", "--restart", "-o", "json").json()["restart"] is True
+    assert desk.hansa("machine", "change", "web", "--no-restart", "-o", "json").json()["restart"] is False
+    assert "--no-restart" in desk.hansa("machine", "change", "web", code=2).err
     assert "login:" in desk.hansa("machine", "console", "web").out
     said = desk.hansa("machine", "explain", "web").out
     assert "started of tools 1" in said
     assert "renamed it from tools-1 to web" in said
+    assert "has it restarted when it fails" in said
 
     taken = desk.hansa("machine", "snapshot", "web", "--name", "gold", "-o", "json").json()
     assert (taken["image"], taken["version"], taken["status"]["phase"]) == ("gold", "1", "ready")

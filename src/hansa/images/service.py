@@ -232,26 +232,28 @@ class ImageService:
                 await VersionRoom.queue.poke(tx, self._clock.now(), row.id)
             return await self._view(tx, image)
 
-    async def ask_for(self, tx: Tx, version_id: str) -> None:
-        """Somebody needs this content: fetch it, unless it is here or on its way."""
+    async def ask_for(self, tx: Tx, version_id: str, *, hurry: bool = False) -> None:
+        """Somebody needs this content: fetch it, unless it is here or on its way.
+
+        ``hurry``: somebody waits for it: where its source did not answer, it is tried at once.
+        """
         row: Any = await store.get_version(tx, version_id)
         if not row.wanted:
             await store.update_version(tx, version_id, wanted=True)
             await VersionRoom.queue.changed(tx, self._clock.now(), version_id)
-
-    async def hurry(self, tx: Tx, version_id: str) -> None:
-        """Somebody waits for this content: where its source did not answer, it is tried at once."""
-        row: Any = await store.get_version(tx, version_id)
-        if row.reason == "images.source_away":
+        if hurry and row.reason == "images.source_away":
             await VersionRoom.queue.poke(tx, self._clock.now(), version_id)
 
-    async def find(self, tx: Tx, caller: Caller, name: str, vo: str | None = None) -> Any:
+    async def find(
+        self, tx: Tx, caller: Caller, name: str, vo: str | None = None, mine: Sequence[Membership] | None = None
+    ) -> Any:
         """The image that a name means: the caller's own before the VOs', those before presets; ``SCOPE/NAME`` is exact.
 
-        ``vo``: it is meant for this VO, whose images come before those of others.
+        ``vo``: it is meant for this VO, whose images come before those of others. ``mine``: the caller's memberships,
+        where they were read already.
         Raises Fault ``images.not_found``, also where two VOs have the name.
         """
-        where = await self._visible(tx, caller)
+        where = await self._visible(tx, caller, mine)
         scope, _, last = name.rpartition("/")
         rows = [row for row in await store.named(tx, where, last) if not scope or scope in _scopes(row)]
         if not rows:
@@ -263,13 +265,15 @@ class ImageService:
             raise Fault(errors.NOT_FOUND, f"{name} could be {names}.", hint="Say which, with its scope.")
         return nearest[0]
 
-    async def choose(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> Pinned:
+    async def choose(
+        self, tx: Tx, caller: Caller, name: str, vo: str | None, mine: Sequence[Membership] | None = None
+    ) -> Pinned:
         """What a machine is started of. ``NAME`` or ``NAME@VERSION``.
 
         In the name of a VO only what it endorses. Raises Fault ``images.not_found``, ``not_endorsed``, ``not_ready``.
         """
         bare, _, asked = name.partition("@")
-        image = await self.find(tx, caller, bare, vo)
+        image = await self.find(tx, caller, bare, vo, mine)
         now = self._clock.now()
         rows = await store.versions_of(tx, [image.id])
         pinned = None
@@ -340,10 +344,10 @@ class ImageService:
             raise Fault(errors.NOT_READY, f"{name} cannot be had as {form} now: {error}", retry_after_s=60) from error
         return path, f"{image.name}-{row.version}.{form or has}"
 
-    async def _visible(self, tx: Tx, caller: Caller) -> Any:
+    async def _visible(self, tx: Tx, caller: Caller, mine: Sequence[Membership] | None = None) -> Any:
         if caller.is_operator:
             return store.images.c.id.is_not(None)
-        memberships = await vo_store.memberships(tx, caller.user_id)
+        memberships = await vo_store.memberships(tx, caller.user_id) if mine is None else mine
         return store.visible_to(caller.user_id, [one.vo for one in memberships])
 
     async def _mine(self, tx: Tx, caller: Caller, name: str) -> Any:
