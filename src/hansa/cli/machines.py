@@ -301,6 +301,21 @@ def extend(machine: str, time: str, *, form: str) -> None:
     _show(found, form)
 
 
+@click.command(epilog=examples("hansa machine change web --restart", "hansa machine change web --no-restart"))
+@name_argument
+@click.option(
+    "--restart/--no-restart",
+    default=None,
+    help="Start it again when it fails, make it anew when it is lost; or leave it.",
+)
+@output_option()
+def change(machine: str, restart: bool | None, *, form: str) -> None:
+    """Say what becomes of MACHINE when it fails. Its name, end and size have commands of their own."""
+    if restart is None:
+        raise HansaError(USAGE, "Say what shall change.", hint="--restart, or --no-restart")
+    _show(open_session().run(ops.change(machine, MachineChange(restart=restart))), form)
+
+
 @click.command(epilog=examples("hansa machine delete web", "hansa machine delete web old-web --no-wait"))
 @click.argument("machines", nargs=-1, required=True, metavar="MACHINE...", shell_complete=completion.machines)
 @wait_option

@@ -222,11 +222,13 @@ def _grant_lacks_of(request: Request, candidate: Candidate, size: Flavour) -> li
     left = candidate.grant
     if left is None:
         return []
-    asked_s = request.count * size.cores * request.wall_time_s
+    number = request.count * request.nodes
+    asked_s = number * size.cores * request.wall_time_s
+    gpus = sum(one.count for one in size.gpus) or request.gpus  # a machine has all that its flavour has
     rows = (
-        (request.count * size.cores, left.cores, "cores"),
-        (request.count * size.memory_mib, left.memory_mib, "MiB of memory"),
-        (request.count * request.gpus, left.gpus, "GPUs"),
+        (number * size.cores, left.cores, "cores"),
+        (number * size.memory_mib, left.memory_mib, "MiB of memory"),
+        (number * gpus, left.gpus, "GPUs"),
         (request.storage_gib, left.storage_gib, "GiB of storage"),
     )
     found = [
