@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hansa.jobs.batch import EXCLUSIVE
 from hansa.jobs.needs import Needs, Place, lacks
 from hansa.jobs.placing import Offer, request_of
 from hansa.placement.filter import fitting_flavours
@@ -82,7 +83,10 @@ def uncovered(needs: Needs, vo: str, waiting: int, live: Sequence[Live]) -> int:
 
 
 def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
-    """A pilot for these tasks there. A computer is taken whole; of a batch system, what the tasks can use."""
+    """A pilot for these tasks there. A computer is taken whole; of a batch system, what the tasks can use.
+
+    The whole node, too, where nobody else would get the rest of it.
+    """
     candidate = offer.candidate
     if offer.is_machine:
         return _machine(needs, waiting, offer)
@@ -98,9 +102,17 @@ def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
         gpus = _gpus(needs, len(candidate.gpus or ()) or needs.gpus, offer)
         return Size(candidate.cores or needs.cores, candidate.memory_mib or needs.memory_mib, gpus, 1, True, wall)
     count = max(1, min(waiting, *_rooms(needs, offer)))
-    return Size(
-        count * needs.cores, count * needs.memory_mib, _gpus(needs, count * needs.gpus, offer), wall_time_s=wall
-    )
+    cores, memory, gpus = count * needs.cores, count * needs.memory_mib, count * needs.gpus
+    if _has_node_to_itself(needs, offer):  # what is not asked for would lie idle: there is room for more tasks
+        cores, memory = candidate.cores or cores, candidate.memory_mib or memory
+        gpus = len(candidate.gpus or ()) or gpus
+    return Size(cores, memory, _gpus(needs, gpus, offer), wall_time_s=wall)
+
+
+def _has_node_to_itself(needs: Needs, offer: Offer) -> bool:
+    """Whether the batch system gives the node to nobody else, by an option of the site or of the job."""
+    options = (*getattr(offer.settings, "extra", ()), *needs.batch)
+    return EXCLUSIVE in options and getattr(offer.settings, "pilot_cores", None) is None
 
 
 def _machine(needs: Needs, waiting: int, offer: Offer) -> Size:

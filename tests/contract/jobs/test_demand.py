@@ -99,6 +99,31 @@ async def test_a_task_of_many_nodes_is_one_pilot_of_just_its_size(world: World) 
     assert (whole.nodes, whole.is_whole, whole.cores, whole.memory_mib) == (1, True, 32, 64_000)
 
 
+async def test_what_is_more_urgent_has_its_pilot_first(world: World) -> None:
+    await cluster(world, max_waiting=1)
+    await world.submit(site="cluster")
+    await world.submit(site="cluster", cores=16, priority=9)
+    await world.demand.look()
+    assert [one.cores for one in await started(world)] == [16], "only one may wait there"
+
+
+async def test_a_pilot_that_has_its_node_to_itself_takes_all_of_it_to_pack_tasks(world: World) -> None:
+    await cluster(world, max_waiting=3)
+    await world.submit(3, site="cluster", cores=4, memory_mib=1000, batch={"exclusive": ""})
+    await world.demand.look()
+    (one,) = await started(world)
+    assert (one.cores, one.memory_mib, one.gpus, one.is_whole) == (32, 64_000, ["a100"] * 2, False)
+    assert one.wall_time_s == 4 * 3600, "not only for these tasks"
+    await world.submit(3, site="cluster", cores=4, batch={"exclusive": "user"})
+    await world.demand.look()
+    assert (await started(world))[-1].cores == 12, "others of the same user may share its node"
+    for name, settings, cores in (("alone", {}, 32), ("small", {"pilot_cores": 8}, 8)):
+        await cluster(world, name, extra=["--exclusive"], **settings)
+        await world.submit(3, site=name, cores=4)
+        await world.demand.look()
+        assert (await started(world, name))[0].cores == cores
+
+
 async def test_a_lapsed_login_waits_for_its_user_and_says_how(world: World) -> None:
     await cluster(world, health="login")
     job = await world.submit(site="cluster")

@@ -81,6 +81,46 @@ def test_an_mpi_job_is_one_batch_job_of_just_its_nodes(cluster: Cluster) -> None
     assert "3 nodes asked, 2 there" in refused.err
 
 
+def test_a_task_that_asks_for_a_whole_node_has_one_to_itself(cluster: Cluster) -> None:
+    cluster.free()
+    meet = cluster.desk.folder / "whole"
+    meet.mkdir()
+    # Both run at the same time, so that neither can have had the other's node after it.
+    script = f"touch {meet}/{{i}}; while [ $(ls {meet} | wc -l) != 2 ]; do sleep 0.1; done; "
+    script += 'echo "$HANSA_CORES $SLURMD_NODENAME $SLURM_JOB_ID"'
+    job = cluster.job("--site", "here", "--whole-node", "--array", "0-1", "--time", "5m", "--", "/bin/sh", "-c", script)
+    assert cluster.end(job)["counts"]["done"] == 2
+    said = [cluster.hansa("job", "logs", f"{job}.{index}").out.split() for index in range(2)]
+    assert sorted(words[:2] for words in said) == [["32", "n1"], ["32", "n2"]]
+    for _, node, batch in said:
+        shown = cluster.slurm.show(int(batch))
+        assert f"NodeList={node} " in shown.replace("\n", " ")
+        assert "NumNodes=1 NumCPUs=32 NumTasks=1 CPUs/Task=32" in shown
+        assert "OverSubscribe=NO" in shown
+        assert "MinMemoryNode=0" in shown, "all that the node has"
+
+
+def test_one_batch_job_takes_a_node_and_packs_tasks_into_it(cluster: Cluster) -> None:
+    """Three tasks are there when it starts, five come later: it has room for all, and nobody else gets the node."""
+    cluster.free()
+    meet = cluster.desk.folder / "packed"
+    meet.mkdir()
+    script = f"echo $HANSA_PILOT > {meet}/{{job}}.{{i}}; while [ $(ls {meet} | wc -l) != 8 ]; do sleep 0.1; done"
+    words = ["--site", "here", "--cores", "4", "--memory", "500M", "--batch", "exclusive"]
+    first = cluster.job(*words, "--array", "0-2", "--", "/bin/sh", "-c", script)
+    eventually(lambda: cluster.server.job(first)["counts"]["running"] == 3, "three run")
+    second = cluster.job(*words, "--array", "0-4", "--", "/bin/sh", "-c", script)
+    assert cluster.end(first)["counts"]["done"] == 3
+    assert cluster.end(second)["counts"]["done"] == 5
+    (name,) = {path.read_text().strip() for path in meet.iterdir()}
+    pilot = next(one for one in cluster.pilots() if one["id"] == name)
+    assert (pilot["nodes"], pilot["cores"]) == (1, 32)
+    shown = cluster.slurm.show(int(pilot["batch_id"]))
+    assert "NumNodes=1 NumCPUs=32" in shown
+    assert "OverSubscribe=NO" in shown
+    asyncio.run(cluster.server.check_books())
+
+
 def test_options_of_the_batch_system_reach_it_and_bad_ones_are_refused_before(cluster: Cluster) -> None:
     cluster.free()
     job = cluster.job("--site", "here", "--batch", "partition=urgent", "--batch", "nice=7", "--", "true")
