@@ -86,6 +86,7 @@ async def take(
         request.memory_free_mib,
         request.gpus_free,
         has_backlog=has_backlog,
+        is_exact=pilot.is_whole or pilot.nodes > 1,
     )
     are_fresh = True
     for _ in range(_MOST_LOOKS if fit else 0):

@@ -99,14 +99,19 @@ def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
     if needs.nodes > 1:
         return Size(needs.cores, needs.memory_mib, _gpus(needs, needs.gpus, offer), needs.nodes, needs.whole_node, wall)
     if needs.whole_node:
-        gpus = _gpus(needs, len(candidate.gpus or ()) or needs.gpus, offer)
+        gpus = _gpus(needs, _all_gpus(needs, needs.gpus, offer), offer)
         return Size(candidate.cores or needs.cores, candidate.memory_mib or needs.memory_mib, gpus, 1, True, wall)
     count = max(1, min(waiting, *_rooms(needs, offer)))
     cores, memory, gpus = count * needs.cores, count * needs.memory_mib, count * needs.gpus
     if _has_node_to_itself(needs, offer):  # what is not asked for would lie idle: there is room for more tasks
         cores, memory = candidate.cores or cores, candidate.memory_mib or memory
-        gpus = len(candidate.gpus or ()) or gpus
+        gpus = _all_gpus(needs, gpus, offer)
     return Size(cores, memory, _gpus(needs, gpus, offer), wall_time_s=wall)
+
+
+def _all_gpus(needs: Needs, asked: int, offer: Offer) -> int:
+    """The GPUs of a whole node. None where tasks ask for none: nodes without them must do, too."""
+    return len(offer.candidate.gpus or ()) or asked if needs.gpus else 0
 
 
 def _has_node_to_itself(needs: Needs, offer: Offer) -> bool:
