@@ -63,10 +63,11 @@ class ImageRules:
 
     async def tell(self, tx: Tx, events: EventLog) -> None:
         """Write the events of the jobs that were held."""
-        said = [(job, values["reason"], values["message"]) for job, values in self._held]
-        await events.record(
-            tx, *(Event("hansa", f"job/{job.number}", job.phase, *why, job.owner_id, job.vo) for job, *why in said)
-        )
+        news = []
+        for job, values in self._held:
+            said = (job.phase, values["reason"], values["message"])
+            news.append(Event("hansa", f"job/{job.number}", *said, job.owner_id, job.vo))
+        await events.record(tx, *news)
         for job, _ in self._held:
             tx.ring(f"job/{job.number}")
             tx.ring(f"jobs/{job.owner_id}")

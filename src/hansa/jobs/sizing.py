@@ -102,11 +102,11 @@ def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
         gpus = _gpus(needs, _all_gpus(needs, needs.gpus, offer), offer)
         return Size(candidate.cores or needs.cores, candidate.memory_mib or needs.memory_mib, gpus, 1, True, wall)
     count = max(1, min(waiting, *_rooms(needs, offer)))
-    cores, memory, gpus = count * needs.cores, count * needs.memory_mib, count * needs.gpus
+    cores, memory, many = count * needs.cores, count * needs.memory_mib, count * needs.gpus
     if _has_node_to_itself(needs, offer):  # what is not asked for would lie idle: there is room for more tasks
         cores, memory = candidate.cores or cores, candidate.memory_mib or memory
-        gpus = _all_gpus(needs, gpus, offer)
-    return Size(cores, memory, _gpus(needs, gpus, offer), wall_time_s=wall)
+        many = _all_gpus(needs, many, offer)
+    return Size(cores, memory, _gpus(needs, many, offer), wall_time_s=wall)
 
 
 def _all_gpus(needs: Needs, asked: int, offer: Offer) -> int:

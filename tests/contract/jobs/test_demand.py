@@ -121,8 +121,8 @@ async def test_a_pilot_that_has_its_node_to_itself_takes_all_of_it_to_pack_tasks
     await world.submit(3, site="cluster", cores=4, batch={"exclusive": "user"})
     await world.demand.look()
     assert (await started(world))[-1].cores == 12, "others of the same user may share its node"
-    for name, settings, cores in (("alone", {}, 32), ("small", {"pilot_cores": 8}, 8)):
-        await cluster(world, name, extra=["--exclusive"], **settings)
+    for name, most, cores in (("alone", None, 32), ("small", 8, 8)):
+        await cluster(world, name, extra=["--exclusive"], pilot_cores=most)
         await world.submit(3, site=name, cores=4)
         await world.demand.look()
         assert (await started(world, name))[0].cores == cores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ async def jobs(world: World) -> World:
     first, third = await pilot.take(2)
     await pilot.report(done(first, 0), done(third, 0, 3))
     world.manual.advance(86400)
-    more = {"cores": 2, "memory_mib": 3000, "gpus": 1, "wall_time_s": 60, "image": "ghcr.io/any/tool"}
+    more: dict[str, Any] = {"cores": 2, "memory_mib": 3000, "gpus": 1, "wall_time_s": 60, "image": "ghcr.io/any/tool"}
     soon = world.clock.now() + timedelta(days=1)
     await world.submit(10, labels={"campaign": "k2", "try": "1"}, name="simA1", deadline=soon, **more)
     eve = await world.user("eve")
