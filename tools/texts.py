@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 PORTAL = Path(__file__).resolve().parent.parent / "src" / "hansa" / "portal"
+_SENTENCE = re.compile(r"[A-Z{][^\n]* [^\n]*[.?!]")
 CATALOGUE = PORTAL / "texts.json"
 WORDS = (
     *("waiting", "running", "done", "failed", "killed", "job", "site", "organisation", "machine", "volume", "VM image"),
@@ -51,6 +53,44 @@ def _of_code() -> Iterator[str]:
                     yield str(first.value)
 
 
+_TAG, _WORD = re.compile(r"<[^>]*>|&\w+;"), re.compile(r"[^\W\d_]{2,}")
+_CODE = re.compile(r"<(code|script|pre)\b.*?</\1>", re.DOTALL)
+_LABEL = re.compile(r'(?:aria-label|title|alt)="([^"]*[^\W\d_]{2}[^"]*)"')
+_NAMES = {"Hansa", "CPU", "GPU", "GiB", "ms"}
+"""What is the same in every language."""
+
+
+def strays() -> list[str]:
+    """Sentences of code and words of templates that no translator would ever see."""
+    from jinja2 import Environment, nodes
+
+    found = []
+    for file in sorted(PORTAL.glob("templates/**/*.html")):
+        parsed = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
+        bare = _CODE.sub("", " ".join(one.data for one in parsed.find_all(nodes.TemplateData)))
+        words = [*_WORD.findall(_TAG.sub(" ", bare)), *_LABEL.findall(bare)]
+        found += [f"{file.name}: {word}" for word in words if word not in _NAMES]
+    for file in sorted(PORTAL.glob("*.py")):
+        found += [f"{file.name}: {text}" for text in _sentences(ast.parse(file.read_text(encoding="utf-8")))]
+    return found
+
+
+def _sentences(tree: ast.AST) -> Iterator[str]:
+    known: set[int] = set()  # docstrings, what goes through the catalogue, and pieces of what is looked at as a whole
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            known.add(id(node.value))
+        elif isinstance(node, ast.JoinedStr):
+            known |= {id(one) for one in node.values}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
+            known |= {id(one) for one in ast.walk(node)}
+    for node in ast.walk(tree):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        text = "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in parts)
+        if id(node) not in known and isinstance(node, ast.Constant | ast.JoinedStr) and _SENTENCE.fullmatch(text):
+            yield text
+
+
 def catalogue() -> str:
     return json.dumps({text: text for text in texts()}, indent=1, ensure_ascii=False) + "\n"
 
@@ -62,6 +102,9 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         CATALOGUE.write_text(catalogue(), encoding="utf-8")
         return 0
+    if found := strays():
+        print('these go past the catalogue; write _("…"):', *found, sep="\n", file=sys.stderr)
+        return 1
     if CATALOGUE.read_text(encoding="utf-8") == catalogue():
         return 0
     print("texts.json is not what the pages say; run: .venv/bin/python tools/texts.py", file=sys.stderr)

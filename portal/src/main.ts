@@ -18,6 +18,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {  // refusals are shown
   if (detail.xhr.status >= 400 && detail.xhr.getResponseHeader("HX-Retarget")) detail.shouldSwap = true;
 });
 
+for (const bar of document.querySelectorAll<HTMLElement>(".side, .tabs")) {  // where it is wider than the screen
+  const at = bar.querySelector("[aria-current]")?.getBoundingClientRect();
+  if (at) bar.scrollLeft += at.left - bar.getBoundingClientRect().left - (bar.clientWidth - at.width) / 2;
+}
+
 function isInHands(element: HTMLElement): boolean {
   return element.contains(document.activeElement) || element.querySelector("details[open]") !== null || isTicked(element);
 }
@@ -103,9 +108,14 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("click", (event) => {
   const button = (event.target as HTMLElement).closest<HTMLButtonElement>("[data-copy]");
   if (!button) return;
-  const text = document.getElementById(button.dataset.copy ?? "")?.textContent ?? "";
+  const source = document.getElementById(button.dataset.copy ?? "");
+  const text = source?.textContent ?? "";
   const before = button.textContent;
-  void navigator.clipboard?.writeText(text).then(() => {
+  if (navigator.clipboard === undefined && source) {  // without TLS there is none: it is marked, and Ctrl-C takes it
+    getSelection()?.selectAllChildren(source);
+    return;
+  }
+  void navigator.clipboard.writeText(text).then(() => {
     button.textContent = button.dataset.copied ?? before;
     setTimeout(() => { button.textContent = before; }, 1_500);
   });

@@ -107,6 +107,38 @@ def test_a_plan_says_where_it_would_run_and_what_would_change_a_refusal(communit
     community.desk("adam").hansa("site", "resume", GRANTED)
 
 
+def test_wishes_decide_and_explain_says_so(community: Community) -> None:
+    """What a plan says, a job is given: two sites of equal worth, and a wish for the second of them."""
+    mia = community.desk("mia")
+    for site in ("EAST", "WEST"):
+        tag = ", tags: [data:k2]" if site == "EAST" else ""
+        settings = f"{{host: login.example.org, user: hansa{tag}}}"
+        text = f"name: {site}\ncountry: IT\nvos: {{{VO}: }}\nendpoints:\n- kind: ssh\n  settings: {settings}\n"
+        (community.folder / f"{site}.yaml").write_text(text)
+        community.desk("root").hansa("site", "add", f"{site}.yaml")
+    try:
+        words = ("--site", "EAST", "--site", "WEST")
+        assert _first(mia.hansa("plan", *words, "-o", "json").json()) == "EAST", "equal places go by name"
+        wish = mia.hansa("plan", *words, "--prefer-site", "WEST", "--why")
+        assert "1. WEST" in wish.out
+        assert "Your choice number 1." in wish.out
+        near = mia.hansa("plan", *words, "--near-data", "k2", "--why").out
+        assert "It has 1 of 1 data sets." in near
+        assert "It has 0 of 1 data sets, 1 more is in its country." in near
+        job = mia.hansa("job", "submit", "-q", *words, "--prefer-site", "WEST", "--", "true").out.strip()
+        said = mia.hansa("explain", job).out
+        assert "number 1 of 2" in said
+        assert said.index("Your choice number 1.") < said.index("You did not name it.")
+        mia.hansa("job", "kill", job)
+    finally:
+        for site in ("EAST", "WEST"):
+            community.desk("root").hansa("site", "remove", site)
+
+
+def _first(items: list[dict[str, object]]) -> object:
+    return next(item["site"] for item in items if item["rank"] == 1)
+
+
 def test_usage_in_every_form(community: Community) -> None:
     mia = community.desk("mia")
     said = mia.hansa("usage")

@@ -108,6 +108,17 @@ def size_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--gpus", type=int, default=0, metavar="N", help="GPUs.")
 @click.option("--gpu-model", metavar="NAME", help="Part of the name of the GPUs: A100.")
 @click.option("--site", "sites", multiple=True, metavar="SITE", help="Only there; more than once: one of them.")
+@click.option(
+    "--prefer-site",
+    "preferred_sites",
+    multiple=True,
+    metavar="SITE",
+    shell_complete=completion.sites,
+    help="Rather there; the first one most.",
+)
+@click.option(
+    "--near-data", multiple=True, metavar="NAME", help="A data set that is better at the site, or in its country."
+)
 @click.option("--vo", metavar="VO", help="For which VO. [default: your only one]")
 @click.option("--group", "vo_group", metavar="GROUP", help="The VO's group that it counts for.")
 @click.option("--cloud-init", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="User data: a file.")
@@ -125,6 +136,8 @@ def size_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def create(
     memory: str | None,
     sites: tuple[str, ...],
+    preferred_sites: tuple[str, ...],
+    near_data: tuple[str, ...],
     ports: tuple[str, ...],
     cloud_init: Path | None,
     keys: tuple[Path, ...],
@@ -147,6 +160,8 @@ def create(
     new = NewMachine(
         memory_mib=parse_memory(memory) if memory else None,
         sites=list(sites),
+        preferred_sites=list(preferred_sites),
+        near_data=list(near_data),
         ports=list(ports),
         user_data=user_data,
         volumes=[parse_volume(one) for one in volumes],
@@ -284,6 +299,21 @@ def extend(machine: str, time: str, *, form: str) -> None:
     found = open_session().run(ops.change(machine, MachineChange(lifetime_s=lifetime_s)))
     note(f"{found.name} lives for {show_time(lifetime_s)} from now" if lifetime_s else f"{found.name} has no end now")
     _show(found, form)
+
+
+@click.command(epilog=examples("hansa machine change web --restart", "hansa machine change web --no-restart"))
+@name_argument
+@click.option(
+    "--restart/--no-restart",
+    default=None,
+    help="Start it again when it fails, make it anew when it is lost; or leave it.",
+)
+@output_option()
+def change(machine: str, restart: bool | None, *, form: str) -> None:
+    """Say what becomes of MACHINE when it fails. Its name, end and size have commands of their own."""
+    if restart is None:
+        raise HansaError(USAGE, "Say what shall change.", hint="--restart, or --no-restart")
+    _show(open_session().run(ops.change(machine, MachineChange(restart=restart))), form)
 
 
 @click.command(epilog=examples("hansa machine delete web", "hansa machine delete web old-web --no-wait"))

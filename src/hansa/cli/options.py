@@ -51,6 +51,14 @@ DECORATORS = (
         "--ban-site", "banned_sites", multiple=True, metavar="SITE", shell_complete=completion.sites, help="Not there."
     ),
     click.option(
+        "--prefer-site",
+        "preferred_sites",
+        multiple=True,
+        metavar="SITE",
+        shell_complete=completion.sites,
+        help="Rather there; the first one most.",
+    ),
+    click.option(
         "--nodes", type=int, default=1, metavar="N", help="Nodes of each task, as for MPI; the rest is of each."
     ),
     click.option(
@@ -69,6 +77,9 @@ DECORATORS = (
     ),
     click.option("--tag", "tags", multiple=True, metavar="TAG", help="What the site must offer by name."),
     click.option("--data", multiple=True, metavar="NAME", help="A data set that must be at the site."),
+    click.option(
+        "--near-data", multiple=True, metavar="NAME", help="A data set that is better at the site, or in its country."
+    ),
     click.option(
         "--platform",
         "platform",
@@ -181,8 +192,10 @@ _NAMES = (
     "mounts",
     "sites",
     "banned_sites",
+    "preferred_sites",
     "tags",
     "data",
+    "near_data",
     "platform",
     "group",
     "labels",

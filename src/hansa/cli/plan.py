@@ -66,6 +66,9 @@ def _write_why(plan: Plan) -> None:
 @click.option("--disk", metavar="SIZE", help="Free disk: 20G.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="What the site must offer by name.")
 @click.option("--data", multiple=True, metavar="NAME", help="A data set that must be at the site.")
+@click.option(
+    "--near-data", multiple=True, metavar="NAME", help="A data set that is better at the site, or in its country."
+)
 @click.option("--platform", multiple=True, metavar="WHAT", help="el9, debian12, x86_64, glibc=2.28 or avx2.")
 @click.option("--image", "vm_image", metavar="NAME", help="VM image, by its name at the site.")
 @click.option("--flavour", metavar="NAME", help="Flavour. [default: the smallest that fits]")

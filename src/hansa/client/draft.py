@@ -50,8 +50,10 @@ class Options:
     site: str | None = None
     sites: Sequence[str] = ()
     banned_sites: Sequence[str] = ()
+    preferred_sites: Sequence[str] = ()
     tags: Sequence[str] = ()
     data: Sequence[str] = ()
+    near_data: Sequence[str] = ()
     platform: Sequence[str] = ()
     group: str | None = None
     labels: Mapping[str, str] | Sequence[str] = ()
@@ -264,12 +266,14 @@ def _requirements(options: Options) -> Requirements:
         mounts=mounts,
         sites=list(options.sites) if len(options.sites) > 1 else [],
         banned_sites=list(options.banned_sites),
+        preferred_sites=list(options.preferred_sites),
         gpu_model=options.gpu_model,
         gpu_memory_mib=0 if options.gpu_memory is None else parse_memory(str(options.gpu_memory)),
         disk_mib=0 if options.disk is None else parse_memory(str(options.disk)),
         whole_node=options.whole_node,
         tags=list(options.tags),
         data=list(options.data),
+        near_data=list(options.near_data),
         **parse_platform(options.platform),
     )
 

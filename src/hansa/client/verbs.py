@@ -57,8 +57,12 @@ class JobOptions(TypedDict, total=False):
     site: str | None
     sites: Sequence[str]
     banned_sites: Sequence[str]
+    preferred_sites: Sequence[str]
+    """Rather there, the most wanted first."""
     tags: Sequence[str]
     data: Sequence[str]
+    near_data: Sequence[str]
+    """Data sets that it is better to be near to."""
     platform: Sequence[str]
     """``el9``, ``x86_64``, ``glibc=2.28``, ``avx2``."""
     group: str | None

@@ -141,11 +141,11 @@ class AccountService:
             )
         return User(user.id, user.issuer, user.sub, user.name, user.operator, suspended=suspended)
 
-    async def list_users(self, cursor: str | None, limit: int) -> UserPage:
-        """Users by name."""
+    async def list_users(self, cursor: str | None, limit: int, word: str = "") -> UserPage:
+        """Users by name; with ``word`` those who have it in their name."""
         after = decode_cursor(cursor, str)
         async with self._database.read() as tx:
-            rows = await store.list_users(tx, after[0] if after else None, limit)
+            rows = await store.list_users(tx, after[0] if after else None, limit, word)
         users = [User(row.id, row.issuer, row.sub, row.name, row.operator, suspended=row.suspended) for row in rows]
         return UserPage(users, encode_cursor(rows[-1].name) if len(rows) == limit else None)
 

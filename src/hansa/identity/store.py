@@ -132,8 +132,11 @@ async def delete_expired(tx: Tx, now: datetime) -> int:
     return (await tx.execute(sa.delete(tokens).where(tokens.c.expires < now))).rowcount
 
 
-async def list_users(tx: Tx, after: str | None, limit: int) -> Any:
+async def list_users(tx: Tx, after: str | None, limit: int, word: str = "") -> Any:
+    """Users by name; with ``word`` those who have it in name or id."""
     query = sa.select(users).order_by(users.c.name, users.c.id).limit(limit)
+    if word:
+        query = query.where(sa.or_(users.c.name.icontains(word, autoescape=True), users.c.id == word))
     return (await tx.execute(query if after is None else query.where(users.c.name > after))).all()
 
 

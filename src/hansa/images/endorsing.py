@@ -11,7 +11,7 @@ from hansa.identity.model import Caller
 from hansa.images import errors, hepix, store
 from hansa.images.containers import is_allowed, read_places
 from hansa.images.model import Phase
-from hansa.images.service import ImageService, allow_vo
+from hansa.images.service import ImageService, allow_vo, check_vo
 from hansa.images.subscriptions import SubscriptionRoom
 from hansa.images.views import subscription_view
 from hansa.images.wire import ImagePolicy, NewEndorsement, NewSubscription, Subscription, SubscriptionPage, VmImage
@@ -200,8 +200,10 @@ class EndorsementService:
         await self._events.record(tx, Event(caller.actor, f"vo/{vo}", "active", reason, message, None, vo))
 
     async def _allow_member(self, tx: Tx, caller: Caller, vo: str) -> None:
-        if caller.is_operator or await vo_store.get_membership(tx, vo, caller.user_id) is not None:
-            return
+        if caller.is_operator:
+            return await check_vo(tx, vo)
+        if await vo_store.get_membership(tx, vo, caller.user_id) is not None:
+            return None
         raise Fault(errors.FORBIDDEN, f"You are not a member of {vo}.")
 
 

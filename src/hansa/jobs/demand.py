@@ -36,6 +36,7 @@ from hansa.placement.service import grants_left
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService
+from hansa.sites.store import vos_banned
 
 log = structlog.get_logger(__name__)
 TOPIC = "demand"
@@ -248,7 +249,9 @@ class _Look:
         """Fill the books; the pilots that wait to be started by a batch system."""
         starting = []
         held = await store_pilots.held_of_live(self._tx)
-        for pilot in await store_pilots.all_live(self._tx):
+        live_pilots = await store_pilots.all_live(self._tx)
+        banned = await vos_banned(self._tx, {pilot.site for pilot in live_pilots if pilot.vo is None})
+        for pilot in live_pilots:
             is_starting = pilot.phase == PilotPhase.STARTING.value
             where = pilot.endpoint_id or pilot.site
             self._count(where, pilot.owner_id, pilot.endpoint_id, is_starting=is_starting)
@@ -263,6 +266,7 @@ class _Look:
                 max(0, pilot.memory_mib - memory),
                 pilot.message if is_starting and pilot.reason == START_FAILED else "",
                 pilot.waiting_on,
+                banned.get(pilot.site, frozenset()),
             )
             self._live.setdefault(pilot.owner_id, []).append(live)
             if is_starting and pilot.endpoint_id is not None:

@@ -21,6 +21,7 @@ from hansa.placement.model import Choice
 
 _TAIL_BYTES = 2000
 _FAILED_SHOWN = 3
+_PLACES_SHOWN = 5
 
 
 async def explain_job(
@@ -72,7 +73,7 @@ async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> li
         lines += [f"{refused} When its turn comes, it will be held."] if refused else []
     sites = list(dict.fromkeys(one.site for one in (*choice.order, *choice.rejected)))
     pilots = {name: await store_pilots.live_at(tx, name, job.owner_id) for name in sites}
-    for candidate in choice.order:
+    for rank, candidate in enumerate(choice.order, 1):
         serving = [one for one in pilots.pop(candidate.site, []) if one.vo is None or one.vo == (job.vo or "")]
         fit = [one for one in serving if not lacks(needs, place_of_pilot(one))]
         if not fit:
@@ -81,6 +82,8 @@ async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> li
             lines.append(_pilot_line(pilot, needs, now))
             mine = [s for s in pilot.setups if s["job"] == job.number and s["state"] == "running"]
             lines += [_preparing_line(setup, pilot) for setup in mine]
+        if rank <= _PLACES_SHOWN:
+            lines.append(f"  Why it is number {rank} of {len(choice.order)}: {choose.why(choice, candidate)}")
     for candidate in choice.rejected:
         lines.append(f"Not possible at {said_of(choice, candidate)}.")
         for finding in choose.explain(choice, candidate).findings:

@@ -24,6 +24,8 @@ from hansa.jobs.store import HAS_WORK, MAY_RUN, NONE, OPEN
 from hansa.jobs.tables import jobs, queues
 from hansa.kernel.database import Tx
 from hansa.kernel.database.base import DialectName
+from hansa.sites.model import Ban
+from hansa.sites.store import site_bans
 
 _SLACK = 16
 """How many more jobs are looked at than are wanted: others may have locked what is next."""
@@ -31,6 +33,12 @@ _FEW, _MANY = 16, 128
 """Keys that are read of each queue. Written into the statement: PostgreSQL plans one with a LIMIT that it does not
 know anew each time, which costs more than the statement."""
 _NO_END_S = 2**31 - 1
+_IS_BANNED = sa.exists().where(
+    site_bans.c.site == sa.bindparam("has_site"),
+    site_bans.c.kind == sa.literal_column(f"'{Ban.VO}'"),
+    site_bans.c.who == queues.c.vo,
+)
+"""Whether the pilot's site has banned a queue's VO: a pilot for all of its owner's VOs may not know."""
 
 # Built once: to build a statement costs as much as to execute it.
 _IN_ORDER = (jobs.c.rank, jobs.c.number)
@@ -72,6 +80,7 @@ def _eligible(dialect: DialectName, most: int) -> sa.Select[Any]:
         (queues.c.site == NONE) | (queues.c.site == sa.bindparam("has_site")),
         HAS_WORK,
         MAY_RUN,
+        ~_IS_BANNED,
     )
 
 

@@ -48,6 +48,9 @@ class Needs:
     """Options for a batch system, a word each."""
     mounts: tuple[str, ...] = ()
     """Paths of ``site`` that must be there."""
+    preferred_sites: tuple[str, ...] = ()
+    """The most wanted first."""
+    near_data: tuple[str, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -116,6 +119,8 @@ def fill_needs(asked: Requirements, *, cores: int, memory_mib: int, wall_time_s:
         nodes=asked.nodes,
         batch=_set(batch_words(asked.batch)),
         mounts=_set(asked.mounts),
+        preferred_sites=tuple(dict.fromkeys(asked.preferred_sites)),
+        near_data=_set(asked.near_data),
     )
 
 

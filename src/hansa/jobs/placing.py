@@ -16,7 +16,7 @@ from hansa.kernel.database import Tx
 from hansa.kernel.status import Status
 from hansa.placement import choose
 from hansa.placement.authority import refused
-from hansa.placement.model import Candidate, Choice, DataNeed, Request
+from hansa.placement.model import Candidate, Choice, Request, data_needs
 from hansa.placement.views import LOCAL, Platform, candidates, settings_of
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import EndpointView, SiteView, Work
@@ -86,7 +86,8 @@ def request_of(needs: Needs, vo: str | None) -> Request:
         cpu_features=frozenset(needs.cpu_features),
         sites=_sites(needs),
         banned_sites=needs.banned_sites,
-        data=tuple(DataNeed(name) for name in needs.data),
+        preferred_sites=needs.preferred_sites,
+        data=data_needs(needs.data, needs.near_data),
         is_data_required=True,
         vo=vo,
         nodes=needs.nodes,

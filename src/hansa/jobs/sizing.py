@@ -50,6 +50,8 @@ class Live:
     """Why it cannot be started now, in a sentence; empty: it can, or lives."""
     waiting_on: str = ""
     """Who could end the trouble."""
+    banned: frozenset[str] = frozenset()
+    """VOs of which its site wants nothing, though it is for all of its owner's."""
 
     @property
     def is_stuck(self) -> bool:
@@ -57,7 +59,8 @@ class Live:
 
     def serves(self, needs: Needs, vo: str) -> bool:
         """Whether tasks of a queue can run there."""
-        return (self.vo is None or self.vo == vo) and not lacks(needs, self.place)
+        is_for = self.vo is None or self.vo == vo
+        return is_for and vo not in self.banned and not lacks(needs, self.place)
 
     def take(self, needs: Needs, count: int) -> int:
         """Reckon with ``count`` tasks there; how many find room."""

@@ -12,6 +12,7 @@ from hansa.identity.errors import GRANT_EXPIRED
 from hansa.jobs.sizing import Live
 from hansa.kernel.status import Party
 from hansa.placement import choose
+from hansa.placement.filter import OWN_CHOICE
 from hansa.placement.model import Choice, Finding
 
 _SHOWN = 3
@@ -46,8 +47,9 @@ def standing_of(choice: Choice, serving: Sequence[Live], told: Sequence[str]) ->
     if choice.order:
         return Standing("jobs.no_room", f"It waits: {_listed(told)}.", Party.SITE.value) if told else None
     verdicts = [(candidate, choose.explain(choice, candidate)) for candidate in choice.rejected]
+    wanted = [one for one in verdicts if not any(found.reason in OWN_CHOICE for found in one[1].findings)]
     # One that lacks a single thing is nearer than one that lacks many; a user can act at once.
-    near = sorted(verdicts, key=lambda one: (len(one[1].findings), _urgency(one[1].findings), one[0].key))
+    near = sorted(wanted or verdicts, key=lambda one: (len(one[1].findings), _urgency(one[1].findings), one[0].key))
     if not near:
         return Standing("jobs.no_site", "No site serves you now.", Party.SITE.value)
     nearest = near[0][1].findings

@@ -80,9 +80,12 @@ async def _refused(tx: Tx) -> list[tuple[Any, Refusal]]:
     """Pilots that take tasks where their owner's are not wanted any more, each with why."""
     live: Sequence[Any] = await store_pilots.all_live(tx)
     words = await views.words(tx, {(one.site, one.owner_id) for one in live})
+    steered = [(one, word) for one in live if (word := words.get((one.site, one.owner_id))) is not None]
+    wide = [one.id for one, word in steered if one.vo is None and word.banned_vos]
+    held = await store_pilots.vos_held(tx, wide) if wide else {}
     found: list[tuple[Any, Refusal]] = []
-    for pilot in live:
-        word = words.get((pilot.site, pilot.owner_id))
-        refusals = site_refusals(word, pilot.vo, Work.PILOTS) if word is not None else ()
-        found += [(pilot, one) for one in list(refusals)[:1]]
+    for pilot, word in steered:
+        vos = (pilot.vo, *held.get(pilot.id, ()))  # one for all VOs gives back what it has not started of a banned one
+        refusals = [one for vo in vos for one in site_refusals(word, vo, Work.PILOTS)]
+        found += [(pilot, one) for one in refusals[:1]]
     return found

@@ -93,6 +93,18 @@ async def held_of_live(tx: Tx) -> dict[str, tuple[int, int]]:
     return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
 
 
+async def vos_held(tx: Tx, pilot_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The VOs for which these pilots hold tasks, by pilot."""
+    source = leases.join(jobs, jobs.c.number == leases.c.job)
+    query = sa.select(leases.c.pilot_id, jobs.c.vo).distinct().select_from(source).order_by(jobs.c.vo)
+    found: dict[str, list[str]] = {}
+    query = query.where(leases.c.pilot_id.in_(pilot_ids), jobs.c.vo.is_not(None))
+    rows: Sequence[Any] = (await tx.execute(query)).all()
+    for row in rows:
+        found.setdefault(str(row[0]), []).append(str(row[1]))
+    return found
+
+
 async def ask_to_stop(tx: Tx, driver: str, how: str) -> int:
     """Tell the live pilots of a driver to stop ("drain" or "now"); how many there are."""
     live = sa.select(pilots.c.id).where(pilots.c.driver == driver, pilots.c.phase.not_in(_FINAL))

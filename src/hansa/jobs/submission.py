@@ -104,6 +104,7 @@ def _texts(spec: JobSpec) -> Iterator[str]:
     yield from (asked.site or "", asked.os or "", asked.arch or "", asked.glibc or "", asked.gpu_model or "")
     yield from (*asked.batch, *asked.batch.values(), *asked.mounts)
     yield from (*asked.tags, *asked.cpu_features, *asked.sites, *asked.banned_sites, *asked.data)
+    yield from (*asked.preferred_sites, *asked.near_data)
     yield from (wish.to for wish in spec.notify)
     for row in spec.rows or []:
         yield from row.values

@@ -68,8 +68,12 @@ class Requirements:
     """Run only at one of these sites."""
     banned_sites: Names = field(default_factory=list)
     """Do not run at these sites."""
+    preferred_sites: Names = field(default_factory=list)
+    """Rather run at these sites, the most wanted first."""
     data: Names = field(default_factory=list)
     """Data sets that must be at the site: it has the tag ``data:NAME``."""
+    near_data: Names = field(default_factory=list)
+    """Data sets that it is better to be near to: at the site, or else at another one in its country."""
     whole_node: bool = False
     """Whether a task has a node, or a pilot, to itself: all its cores."""
     nodes: Annotated[int, Ge(1), Le(100_000)] = 1

@@ -10,15 +10,15 @@ from typing import Any
 from hansa.kernel.database import Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.status import Party
-from hansa.machines import errors, store
+from hansa.machines import errors, store, sync_places
 from hansa.machines.wire import NewMachine
 from hansa.placement import choose as placement
 from hansa.placement import filter as fits
 from hansa.placement import views
-from hansa.placement.model import Candidate, Choice, Refusal, Request, Work
+from hansa.placement.model import Candidate, Choice, Measured, Refusal, Request, Work, data_needs
 from hansa.sites import capacity
 from hansa.sites.capacity_model import Left, NoGrant
-from hansa.sites.model import SiteView, allows_image
+from hansa.sites.model import EndpointView, SiteView, allows_image
 from hansa.sites.model import Work as SiteWork
 from hansa.sites.service import LOCAL
 
@@ -32,6 +32,7 @@ NAMED: Mapping[str, tuple[int, int]] = {
 }
 """Cores and MiB that these words wish for, wherever a site has no flavour of that name."""
 SITE_IMAGE = "site:"
+_REJECTED_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def request_of(new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, arc
         network=new.network,
         needs_public_address=new.public,
         sites=tuple(new.sites),
+        preferred_sites=tuple(new.preferred_sites),
+        data=data_needs((), new.near_data),
         vo=vo,
     )
 
@@ -99,15 +102,18 @@ class ImageNames:
     sure: tuple[str, ...]
     claimed: tuple[str, ...] = ()
     is_site_own: bool = False
+    is_there: bool = False
+    """At its site already, as the site's own are and snapshots that it keeps: nothing has to be sent."""
 
 
 def names_of(image: Mapping[str, Any]) -> ImageNames:
     """Of an image as a machine's row has it."""
     scope, ids = image.get("scope"), (image["checksum"], image.get("provider_id"))
     known = tuple(name for name in (f"{scope}/{image['name']}" if scope else "", *ids) if name)
+    is_there = bool(ids[1])
     if scope is not None and not image.get("is_for_all"):
-        return ImageNames(known, (image["name"],))
-    return ImageNames((image["name"], *known), is_site_own=bool(ids[1]) and not scope)
+        return ImageNames(known, (image["name"],), is_there=is_there)
+    return ImageNames((image["name"], *known), is_site_own=is_there and not scope, is_there=is_there)
 
 
 @dataclass(frozen=True)
@@ -121,17 +127,33 @@ class Asking:
     image: ImageNames | None
     """None: it needs none, as a volume."""
     machine_id: str = ""
+    says_lifetime: bool = False
+    """Whether it was asked to live so long: else a site may cut it."""
 
 
 async def candidates(
-    tx: Tx, sites: Sequence[SiteView], local: Sequence[str], asking: Asking, now: datetime
+    tx: Tx,
+    sites: Sequence[SiteView],
+    local: Sequence[str],
+    asking: Asking,
+    now: datetime,
+    measured: Mapping[str, Measured] | None = None,
 ) -> list[Candidate]:
-    """Every place for machines, with all that speaks for it and against it. ``local``: drivers of this computer."""
-    grants = {site.name: await _grant(tx, site.name, asking, now) for site in sites if site.policy.demands_grant}
+    """Every place for machines, with all that speaks for it and against it. ``local``: drivers of this computer;
+    ``measured``: how machines started of late, by site."""
+    given = await capacity.sites_of(tx, asking.vo) if asking.vo else ()
+    grants = {
+        site.name: await _grant(tx, site.name, asking, now)
+        for site in sites
+        if site.policy.demands_grant or site.name in given
+    }
     own = {site.name: await _by_policy(tx, site, asking) for site in sites}
     found: list[Candidate] = []
-    for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants):
-        here = replace(one, refusals=(*one.refusals, *own[one.site]))
+    ends = {(site.name, end.name): end for site in sites for end in site.endpoints}
+    for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants, measured=measured):
+        refused = (*own[one.site], *_takes_no_images(one.site, ends.get((one.site, one.endpoint)), asking))
+        lasts_s = one.wall_time_s if asking.says_lifetime else None
+        here = replace(one, refusals=(*one.refusals, *refused), wall_time_s=lasts_s)
         if one.site == LOCAL:
             found += _local(here, local)
         else:
@@ -151,6 +173,17 @@ async def _by_policy(tx: Tx, site: SiteView, asking: Asking) -> list[Refusal]:
             said = f"You have {has} machines at {site.name}; it lets each user have {most}."
             found.append(Refusal("sites.machine_limit", said, "Delete one there.", Party.USER))
     return found
+
+
+def _takes_no_images(site: str, end: EndpointView | None, asking: Asking) -> list[Refusal]:
+    """An endpoint to which nothing may be sent runs what is there already."""
+    if end is None or asking.image is None or asking.image.is_there:
+        return []
+    access = end.vos.get(asking.vo) if asking.vo else None
+    if not sync_places.is_closed(end.settings, access.settings if access else {}):
+        return []
+    remedy = "Start one of the site's own there, where your VO allows those: --image site:NAME."
+    return [Refusal("sites.takes_no_images", sync_places.closed_words(site, end.name, asking.vo), remedy)]
 
 
 def _allows(site: SiteView, image: ImageNames, vo: str | None) -> bool:
@@ -177,6 +210,17 @@ def _local(computer: Candidate, drivers: Sequence[str]) -> list[Candidate]:
         lacks = Refusal("machines.no_driver", "This computer cannot run machines.", "hansa doctor says what it lacks.")
         return [replace(computer, refusals=(*computer.refusals, lacks))]
     return [replace(computer, endpoint=name, gpus=(), has_public_addresses=name == "fake") for name in drivers]
+
+
+def why(choice: Choice, order: Sequence[str]) -> str:
+    """Why the first of the order was chosen, and what spoke against the places that were left out."""
+    site, _, endpoint = order[0].partition("/")
+    best = next(one for one in choice.order if one.key == (site, endpoint))
+    also = f", before {len(order) - 1} more" if len(order) > 1 else ""
+    lines = [f"Chosen: {site}{also}. {placement.why(choice, best)}"]
+    lines += [f"Not {one.site}: {placement.why_not(choice, one)}" for one in choice.rejected[:_REJECTED_SHOWN]]
+    more = len(choice.rejected) - _REJECTED_SHOWN
+    return " ".join(lines) + (f" Nor {more} more." if more > 0 else "")
 
 
 def choose(request: Request, found: Sequence[Candidate], *, says_memory: bool = True) -> Choice:

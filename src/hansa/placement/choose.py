@@ -62,6 +62,17 @@ def explain(choice: Choice, candidate: Candidate, place: int | None = None) -> V
     )
 
 
+def why(choice: Choice, candidate: Candidate) -> str:
+    """What counted for a place of the order, in words: every factor."""
+    return " ".join(one.message for one in rank.factors(choice.request, candidate, choice.weights))
+
+
+def why_not(choice: Choice, candidate: Candidate) -> str:
+    """All that speaks against a place, and what would change it, in words."""
+    found = fits.findings(choice.request, candidate)
+    return " ".join(text for one in found for text in (one.message, one.remedy) if text)
+
+
 def explain_all(choice: Choice) -> list[Verdict]:
     """Every candidate: the chosen ones in their order, then the rejected by name."""
     chosen = [explain(choice, candidate, place) for place, candidate in enumerate(choice.order, 1)]

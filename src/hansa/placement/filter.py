@@ -55,6 +55,8 @@ def findings(request: Request, candidate: Candidate) -> tuple[Finding, ...]:
 
 
 REFUSED = "placement.refused"
+OWN_CHOICE = frozenset({"placement.not_asked", "placement.not_wanted"})
+"""Reasons that the asker gave: places that are out by these are of no interest beside others."""
 BATCH_SYSTEMS = frozenset({"slurm"})
 _REFUSED_REMEDY = "Wait, or ask the site."
 
@@ -220,11 +222,13 @@ def _grant_lacks_of(request: Request, candidate: Candidate, size: Flavour) -> li
     left = candidate.grant
     if left is None:
         return []
-    asked_s = request.count * size.cores * request.wall_time_s
+    number = request.count * request.nodes
+    asked_s = number * size.cores * request.wall_time_s
+    gpus = sum(one.count for one in size.gpus) or request.gpus  # a machine has all that its flavour has
     rows = (
-        (request.count * size.cores, left.cores, "cores"),
-        (request.count * size.memory_mib, left.memory_mib, "MiB of memory"),
-        (request.count * request.gpus, left.gpus, "GPUs"),
+        (number * size.cores, left.cores, "cores"),
+        (number * size.memory_mib, left.memory_mib, "MiB of memory"),
+        (number * gpus, left.gpus, "GPUs"),
         (request.storage_gib, left.storage_gib, "GiB of storage"),
     )
     found = [
@@ -266,6 +270,10 @@ def _say_no_grant(request: Request, candidate: Candidate) -> tuple[str, str, Par
 
 def _say_where(request: Request, candidate: Candidate) -> tuple[str, str, Party]:
     return f"Only {_listed(request.sites)} will do.", f"Add {candidate.site} to the sites asked for.", Party.USER
+
+
+def _missing_data(request: Request, candidate: Candidate) -> list[str]:
+    return [one.name for one in request.data if one.is_required and one.name not in candidate.data]
 
 
 def _unlike(name: str, words: str) -> Rule:
@@ -406,10 +414,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "placement.data",
-        lambda r: r.is_data_required and bool(r.data),
-        lambda r, c: any(one.name not in c.data for one in r.data),
+        lambda r: r.is_data_required and any(one.is_required for one in r.data),
+        lambda r, c: bool(_missing_data(r, c)),
         lambda r, c: (
-            f"It has no replica of {_listed(one.name for one in r.data if one.name not in c.data)}.",
+            f"It has no replica of {_listed(_missing_data(r, c))}.",
             "Have it replicated there, or let the data travel.",
             Party.USER,
         ),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -25,6 +25,14 @@ class DataNeed:
 
     name: str
     size_bytes: int = 1
+    is_required: bool = True
+    """Whether a site without it will not do; else it only counts for less."""
+
+
+def data_needs(required: Iterable[str], near: Iterable[str]) -> tuple[DataNeed, ...]:
+    """Data sets that must be there, and those that it is only better to be near to."""
+    must = tuple(DataNeed(name) for name in required)
+    return (*must, *(DataNeed(name, is_required=False) for name in near))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Request:
     """The most wanted first."""
     data: tuple[DataNeed, ...] = ()
     is_data_required: bool = False
-    """Only a site that has all of the data will do."""
+    """Only a site that has all of the data that is required will do."""
     vo: str | None = None
     nodes: int = 1
     """Of a task: computers that it runs on at the same time; cores and the like are those of each."""
@@ -178,7 +186,7 @@ class Candidate:
     """Per core hour, in the currency of ``Weights.price_half``. None: the site has not said."""
     data: frozenset[str] = frozenset()
     near_data: frozenset[str] = frozenset()
-    """Data sets of a site near by."""
+    """Data sets of other sites in the same country."""
     nodes: int | None = None
     """Computers that one task can have at the same time."""
 

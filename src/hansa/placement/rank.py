@@ -89,8 +89,10 @@ def _data(request: Request, candidate: Candidate, _weights: Weights) -> float:
 def _say_data(request: Request, candidate: Candidate) -> str:
     if not request.data:
         return "No data set is asked for."
-    here = sum(one.name in candidate.data for one in request.data)
-    return f"It has {here} of {len(request.data)} data sets."
+    names = {one.name for one in request.data}
+    here, near = len(names & candidate.data), len((names & candidate.near_data) - candidate.data)
+    more = f", {near} more {'is' if near == 1 else 'are'} in its country" if near else ""
+    return f"It has {here} of {len(names)} data sets{more}."
 
 
 def _cost(_request: Request, candidate: Candidate, weights: Weights) -> float:

@@ -14,7 +14,8 @@ from hansa.kernel.database import Database, Tx
 from hansa.kernel.settings import JobSettings
 from hansa.placement.authority import lapsed_at, of_others, refused
 from hansa.placement.choose import choose, explain_all
-from hansa.placement.model import Candidate, DataNeed, Measured, Request, Verdict, Work
+from hansa.placement.filter import OWN_CHOICE
+from hansa.placement.model import Candidate, Measured, Request, Verdict, Work, data_needs
 from hansa.placement.views import candidates
 from hansa.placement.wire import Plan, PlanFactor, PlanFinding, PlanItem, PlanRequest
 from hansa.sites import capacity
@@ -38,8 +39,9 @@ class PlanService:
         vos: VoService,
         authority: AuthorityService,
         settings: JobSettings,
-        seen: Measure,
+        seen: Mapping[str, Measure],
     ) -> None:
+        """``seen``: by the kind of work."""
         self._database = database
         self._clock = clock
         self._sites = sites
@@ -56,7 +58,7 @@ class PlanService:
             mine = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, mine)
             grants = await grants_left(tx, sites, caller.user_id, vo or "", asked.vo_group, caller.name, now)
-            seen = await self._seen(tx, [site.name for site in sites], now)
+            seen = await self._seen[asked.work](tx, [site.name for site in sites], now)
             until = now + timedelta(seconds=asked.wall_time_s or 0)
             there = sites if asked.work == "machine" else of_others(sites)
             lapsed = await lapsed_at(tx, self._authority, there, caller.user_id, vo, until)
@@ -71,10 +73,13 @@ class PlanService:
 async def grants_left(
     tx: Tx, sites: Iterable[SiteView], user_id: str, vo: str, group: str, user_name: str, now: datetime
 ) -> dict[str, Left | NoGrant]:
-    """What is left to a user of the grants of a VO, at those of the sites that demand one."""
+    """What is left to a user of the grants of a VO, at the sites that gave or demand one."""
     found: dict[str, Left | NoGrant] = {}
+    if not vo:
+        return found
+    given = await capacity.sites_of(tx, vo)
     for site in sites:
-        if vo and site.policy.demands_grant:
+        if site.name in given or site.policy.demands_grant:
             who = capacity.Who(vo, site.name, user_id, user_name, "", group)
             found[site.name] = await capacity.left(tx, who, now)
     return found
@@ -107,18 +112,15 @@ def request_of(asked: PlanRequest, vo: str | None, settings: JobSettings) -> Req
         sites=tuple(asked.sites),
         banned_sites=tuple(asked.banned_sites),
         preferred_sites=tuple(asked.preferred_sites),
-        data=tuple(DataNeed(name) for name in asked.data),
+        data=data_needs(asked.data, asked.near_data),
         is_data_required=True,
         vo=vo,
     )
 
 
-_OWN_CHOICE = frozenset({"placement.not_asked", "placement.not_wanted"})
-
-
 def _nearness(verdict: Verdict) -> tuple[int, bool, int]:
     """The possible ones in their order; then those that lack least, last those that the caller did not want."""
-    is_unwanted = any(one.reason in _OWN_CHOICE for one in verdict.findings)
+    is_unwanted = any(one.reason in OWN_CHOICE for one in verdict.findings)
     return verdict.rank or 2**31, is_unwanted, len(verdict.findings)
 
 

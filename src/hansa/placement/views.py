@@ -36,6 +36,8 @@ KINDS: Mapping[Work, frozenset[str]] = {
 """The kinds of endpoints at which each kind of work can start."""
 BATCH_OVERHEAD_S = 300
 """Of a batch job's time so much is not for tasks: its pilot starts, tidies up, and is given a moment to end."""
+MACHINE_OVERHEAD_S = 2 * 3600 + BATCH_OVERHEAD_S
+"""So much longer than its tasks may run a machine for jobs must be able to live."""
 PILOT_MEMORY_MIB = 128
 """Of a batch job's memory so much is the pilot's own."""
 GUEST_MEMORY_MIB = 256
@@ -79,13 +81,25 @@ def candidates(
     own choice, where there is a batch system. A site that has no such endpoint is a candidate that refuses.
     """
     asked = _Asked(vo, work, now, partition)
+    sites = tuple(sites)
     found: list[Candidate] = []
     for site in sites:
         grant = (grants or {}).get(site.name)
         seen = (measured or {}).get(site.name)
         platform = (platforms or {}).get(site.name, Platform())
         found += _of_site(site, asked, grant, seen, platform)
-    return found
+    return _near(found, {site.name: site.country for site in sites if site.country})
+
+
+def _near(found: list[Candidate], countries: Mapping[str, str]) -> list[Candidate]:
+    """With the data that there is at other places of the same country."""
+    there: dict[str, frozenset[str]] = {}
+    for one in found:
+        if one.data and (country := countries.get(one.site)):
+            there[country] = there.get(country, frozenset()) | one.data
+    if not there:
+        return found
+    return [replace(one, near_data=there.get(countries.get(one.site, ""), frozenset()) - one.data) for one in found]
 
 
 def _of_site(
@@ -127,35 +141,45 @@ def _refusal(one: Any) -> Refusal:
 
 
 def _granted(site: SiteView, grant: Left | NoGrant | None) -> dict[str, Any]:
-    if not site.policy.demands_grant:
-        return {}
+    """A grant is worth something where none is demanded, too: it is the site's promise to the VO."""
     if grant is None or isinstance(grant, NoGrant):
-        return {"demands_grant": True, "no_grant": grant.message if grant else ""}
+        is_demanded = site.policy.demands_grant
+        return {"demands_grant": True, "no_grant": grant.message if grant else ""} if is_demanded else {}
     core_s = None if grant.core_ms is None else grant.core_ms / 1000
     left = GrantLeft(
         core_s, grant.share, grant.cores, grant.memory_mib, grant.gpus, grant.storage_gib, grant.limited_by
     )
-    return {"demands_grant": True, "grant": left}
+    return {"demands_grant": site.policy.demands_grant, "grant": left}
 
 
 def _offer(site: SiteView, end: EndpointView, asked: _Asked, platform: Platform) -> dict[str, Any]:
     facts = end.facts_of(asked.vo)
+    hours = site.policy.vm_lifetime_h
     if asked.work is Work.MACHINES:
-        return _cloud(site, facts) if facts is not None else {}
+        offer: dict[str, Any] = {"wall_time_s": hours * 3600 if hours is not None else None}
+        offer |= _cloud(site, facts) if facts is not None else {}
+        return offer | ({"vm_images": None} if _has_unlisted_images(end) else {})
     settings = settings_of(end, asked.vo)
     tags = frozenset(getattr(settings, "tags", ()) or ())
-    offer: dict[str, Any] = {
+    offer = {
         "tags": tags,
         "required_tags": frozenset(getattr(settings, "required_tags", ()) or ()),
         "data": _data(tags),
         **vars(platform),
     }
     if end.kind == "machines":
-        return offer | _machines(site, end, settings, asked)
+        lasts_s = max(0, hours * 3600 - MACHINE_OVERHEAD_S) if hours is not None else None
+        return offer | _machines(site, end, settings, asked) | {"wall_time_s": lasts_s}
     if end.kind == "slurm":
         return offer | (_cluster(facts, settings, asked.partition) if facts is not None else {})
     capacity = facts.capacity if facts is not None else None
+    offer["load"] = facts.load if facts is not None else None
     return (_computer(capacity) if capacity is not None else {"nodes": 1}) | offer
+
+
+def _has_unlisted_images(end: EndpointView) -> bool:
+    """EC2 has more public VM images than anybody lists: whether it has one that is named only it can say."""
+    return end.kind == "libcloud" and end.settings.get("provider") == "ec2"
 
 
 def _clouds(site: SiteView, asked: _Asked) -> list[EndpointView]:
@@ -187,8 +211,8 @@ def _machines(site: SiteView, end: EndpointView, settings: Any, asked: _Asked) -
         return {"nodes": 1}
     flavours = {one.name: one for facts in found for one in map(_flavour, facts.flavours)}
     left = [replace(one, memory_mib=max(0, one.memory_mib - GUEST_MEMORY_MIB)) for one in flavours.values()]
-    quota = _cloud(site, found[0])["quota"] if len(found) == 1 else None
-    return {"nodes": 1, "flavours": tuple(left), "quota": quota}
+    quota, load = (_cloud(site, found[0])["quota"], _load(found[0])) if len(found) == 1 else (None, None)
+    return {"nodes": 1, "flavours": tuple(left), "quota": quota, "load": load}
 
 
 def settings_of(end: EndpointView, vo: str | None) -> Any:
@@ -243,7 +267,16 @@ def _cloud(site: SiteView, facts: wire.Facts) -> dict[str, Any]:
         "networks": frozenset(word for one in facts.networks for word in (one.name, one.id)),
         "has_public_addresses": any(one.is_external for one in facts.networks) if facts.networks else None,
         "quota": model.Quota(*(free.get(name) for name in ("machines", "cores", "memory_mib", "gpus", "storage_gib"))),
+        "load": _load(facts),
     }
+
+
+def _load(facts: wire.Facts) -> float | None:
+    """How much is in use, by what it said itself; else of its quota, by what is scarcest."""
+    if facts.load is not None:
+        return facts.load
+    limited = [one for name in ("machines", "cores", "memory_mib") if (one := facts.quotas.get(name)) and one.limit]
+    return max((min(1.0, one.used / one.limit) for one in limited if one.limit), default=None)
 
 
 def _flavour(one: wire.Flavour) -> model.Flavour:

@@ -44,6 +44,8 @@ class PlanRequest:
     cpu_features: Names = field(default_factory=list)
     data: Names = field(default_factory=list)
     """Data sets that must be at the site."""
+    near_data: Names = field(default_factory=list)
+    """Data sets that it is better to be near to: at the site, or else in its country."""
     vm_image: Name | None = None
     flavour: Name | None = None
     network: Name | None = None

@@ -15,6 +15,7 @@ from hansa.identity.vos import VoService
 from hansa.identity.wire import NewUser, NewVo
 from hansa.kernel.http import provided
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
+from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.service import SiteService
 
@@ -29,6 +30,7 @@ Pages = Annotated[Portal, Depends(provided(Portal))]
 Cookies = Annotated[Browser, Depends(provided(Browser))]
 Operator = Annotated[Visit, visitor(Permission.USERS_WRITE)]
 _MOST = 1000
+_SHOWN = 100
 
 
 @router.get("/admin")
@@ -41,9 +43,10 @@ async def admin(
     grants: Capacities,
     portal: Pages,
     after: Annotated[str | None, Query()] = None,
+    q: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """Users, issuers, drains, requests for capacity, OpenID clients, keys."""
-    return await _admin(visit, accounts, provider, upstreams, sites, grants, portal, after)
+    return await _admin(visit, accounts, provider, upstreams, sites, grants, portal, after, q.strip())
 
 
 async def _admin(
@@ -55,16 +58,21 @@ async def _admin(
     grants: CapacityService,
     portal: Portal,
     after: str | None,
+    word: str = "",
     link: str | None = None,
 ) -> Response:
+    granted = (await grants.list_grants(visit.caller, None, _MOST)).items
     return portal.page(
         visit,
         "admin.html",
-        users=await accounts.list_users(after, 100),
+        users=await accounts.list_users(after, 100, word),
+        word=word,
         clients=(await provider.list_clients()).items,
         issuers=upstreams.issuers,
         drained=[one for one in (await sites.list_sites(visit.caller)).items if one.drained is not None],
-        asked=[one for one in (await grants.list_grants(visit.caller, None, _MOST)).items if one.asked is not None],
+        asked=[one for one in granted if one.asked is not None],
+        grants=granted[:_SHOWN],
+        more_grants=len(granted) > _SHOWN,
         link=link,
     )
 
@@ -85,7 +93,7 @@ async def act_on_user(
     name = form.get("name", "").strip()[:100]
     if form.get("act") == "invite":
         made = await accounts.invite_user(visit.caller, NewUser(name))
-        return await _admin(visit, accounts, provider, upstreams, sites, grants, portal, None, made.link)
+        return await _admin(visit, accounts, provider, upstreams, sites, grants, portal, None, link=made.link)
     await accounts.suspend_user(visit.caller, name, suspended=form.get("act") == "suspend")
     return portal.redirect("/admin")
 
@@ -107,4 +115,4 @@ async def rotate_key(
     """Sign tokens with a new key."""
     await own_form(visit, browser)
     made = await provider.rotate_key(visit.caller)
-    return portal.redirect("/admin", f"Tokens are signed with the key {made.id} now.")
+    return portal.redirect("/admin", _("Tokens are signed with the key {id} now.", id=made.id))

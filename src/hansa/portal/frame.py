@@ -27,7 +27,7 @@ from hansa.kernel.errors import Fault
 from hansa.kernel.http import invalid, provided
 from hansa.portal.show import FILTERS
 from hansa.portal.snippets import of_call
-from hansa.portal.texts import english
+from hansa.portal.texts import _, english
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -79,7 +79,10 @@ class VisitAllowed:
             raise SignInNeeded
         if not permits(self.permission, session.caller):
             needed = POLICY[self.permission].value
-            raise Fault(identity_errors.FORBIDDEN, f"Only {needed} may do this ({self.permission.value}).")
+            raise Fault(
+                identity_errors.FORBIDDEN,
+                _("Only {needed} may do this ({value}).", needed=needed, value=self.permission.value),
+            )
         return Visit(request, session)
 
 
@@ -159,8 +162,8 @@ async def own_form(visit: Visit, browser: Browser) -> dict[str, str]:
     if not browser.is_own_form(visit.request, visit.session, fields):
         raise Fault(
             identity_errors.FORBIDDEN,
-            "This form is too old, or was not made for this browser.",
-            hint="Go back, load the page again, and send it once more.",
+            _("This form is too old, or was not made for this browser."),
+            hint=_("Go back, load the page again, and send it once more."),
         )
     return fields
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from hansa.identity.accounts import AccountService
 from hansa.identity.authority import AuthorityService
 from hansa.identity.model import Caller, Membership
-from hansa.identity.policy import Permission, VoAct, may_in_vo
+from hansa.identity.policy import Permission, VoAct, may_in_vo, permits
 from hansa.identity.provider.service import REALM
 from hansa.identity.vos import VoService
 from hansa.identity.wire import Authority
@@ -26,9 +28,11 @@ from hansa.kernel.status import Party
 from hansa.machines.service import MachineService
 from hansa.machines.store import Search
 from hansa.machines.volume_service import VolumeService
+from hansa.machines.wire import Machine
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
 from hansa.portal.sites import may_steer
+from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import Grant
 from hansa.sites.service import SiteService
@@ -43,10 +47,12 @@ Machines = Annotated[MachineService, Depends(provided(MachineService))]
 Volumes = Annotated[VolumeService, Depends(provided(VolumeService))]
 Capacities = Annotated[CapacityService, Depends(provided(CapacityService))]
 Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
+Accounts = Annotated[AccountService, Depends(provided(AccountService))]
 Log = Annotated[EventLog, Depends(provided(EventLog))]
 Pages = Annotated[Portal, Depends(provided(Portal))]
 Reader = Annotated[Visit, visitor(Permission.SELF_READ)]
 _SOON = timedelta(days=14)
+_MACHINE_SOON = timedelta(days=3)
 _HITS = 10
 _MOST = 1000
 
@@ -69,6 +75,8 @@ class Need:
     path: str
     about: str
     ends: datetime | None = None
+    extend: str = ""
+    """The machine that is kept for longer by a button here."""
 
 
 @router.get("/")
@@ -79,11 +87,12 @@ async def home(
     vos: Vos,
     grants: Capacities,
     authority: Authorities,
+    machines: Machines,
     log: Log,
     portal: Pages,
 ) -> Response:
     """What is mine, how it is going, and what needs me."""
-    caller = visit.caller
+    caller, now = visit.caller, SystemClock().now()
     mine = await vos.list_mine(caller.user_id)
     places = (await sites.list_sites(caller)).items
     granted = (await grants.list_grants(caller, None, _MOST)).items
@@ -97,10 +106,49 @@ async def home(
         counts=counts,
         failed=failed.items,
         recent=recent.items,
-        needs=needs_of(caller, mine, places, granted, lapsed, SystemClock().now()),
+        running=(await machines.search(caller, Search(phase="running", limit=1)))[1],
+        needs=[
+            *needs_of_machines(await _worrying(machines, caller), now),
+            *await _ending_credentials(authority, caller, mine, now),
+            *needs_of(caller, mine, places, granted, lapsed, now),
+        ],
         grants=[one for one in granted if one.status.phase not in ("asked", "refused")],
         activity=await log.recent(caller.user_id, 12),
     )
+
+
+async def _worrying(machines: MachineService, caller: Caller) -> list[Machine]:
+    """Machines that may need the caller: failed ones, those that wait, and those that end first; each once."""
+    asked = (Search(phase="failed", limit=_HITS), Search(phase="waiting", limit=_HITS), Search(sort="expires"))
+    pages = [await machines.search(caller, one) for one in asked]
+    return list({one.id: one for found, _ in pages for one in found}.values())
+
+
+def needs_of_machines(machines: Sequence[Machine], now: datetime) -> list[Need]:
+    """Machines that failed, that wait for the reader, or that are stopped soon. Pure."""
+    found = []
+    for one in machines:
+        path = f"/machines/{one.name}"
+        if one.wanted == "deleted":
+            continue
+        if one.status.phase == "failed" or one.status.waiting_on == Party.USER:
+            found.append(Need(one.name, path, one.status.message))
+        elif one.expires is not None and now < one.expires < now + _MACHINE_SOON and one.status.phase != "stopped":
+            found.append(Need(one.name, path, _("The machine is stopped then."), one.expires, one.name))
+    return found
+
+
+async def _ending_credentials(
+    authority: AuthorityService, caller: Caller, mine: Sequence[Membership], now: datetime
+) -> list[Need]:
+    """Credentials of organisations that the reader manages, and that their sites end soon."""
+    managed = [one.vo for one in mine if may_in_vo(caller, VoAct.MANAGE, one)]
+    return [
+        Need(f"{vo}, {one.site}", f"/vos/{vo}/access", _("The credential ends."), one.expires)
+        for vo in managed
+        for one in (await authority.site_credentials(caller, vo)).items
+        if one.expires is not None and now < one.expires < now + _SOON
+    ]
 
 
 def needs_of(
@@ -114,7 +162,7 @@ def needs_of(
     """What waits for the reader, most urgent first. Pure."""
     found = [Need(one.issuer or one.kind, f"{REALM}/account", one.message) for one in lapsed]
     found += [
-        Need(one.vo, f"/vos/{one.vo}", "Suspended: nothing new starts for it. What runs goes on.")
+        Need(one.vo, f"/vos/{one.vo}", _("Suspended: nothing new starts for it. What runs goes on."))
         for one in mine
         if not one.is_active
     ]
@@ -122,13 +170,13 @@ def needs_of(
     managed = {one.vo for one in mine if may_in_vo(caller, VoAct.MANAGE, one)}
     for grant in grants:
         if grant.asked is not None and grant.site in steered:
-            said = f"{grant.vo} asks for capacity. {grant.note}".strip()
+            said = f"{_('{vo} asks for capacity.', vo=grant.vo)} {grant.note}".strip()
             found.append(Need(grant.site, f"/sites/{grant.site}", said))
         ends = grant.terms.ends
         if grant.vo in managed and grant.status.waiting_on == Party.VO_MANAGER:
             found.append(Need(f"{grant.vo}, {grant.site}", f"/vos/{grant.vo}", grant.status.message))
         elif grant.vo in managed and ends is not None and now < ends < now + _SOON:
-            found.append(Need(f"{grant.vo}, {grant.site}", f"/vos/{grant.vo}", "The capacity grant ends.", ends))
+            found.append(Need(f"{grant.vo}, {grant.site}", f"/vos/{grant.vo}", _("The capacity grant ends."), ends))
     return found
 
 
@@ -141,6 +189,7 @@ async def search(
     images: Images,
     machines: Machines,
     volumes: Volumes,
+    accounts: Accounts,
     portal: Pages,
     q: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
@@ -150,6 +199,9 @@ async def search(
     if word:
         hits += await _find(visit, jobs, sites, vos, word)
         hits += await _find_machines(visit, machines, volumes, images, word)
+        if permits(Permission.USERS_WRITE, visit.caller):
+            people = (await accounts.list_users(None, _HITS, word)).items
+            hits += [Hit("user", one.name, f"/admin?{urlencode({'q': one.name})}", one.issuer) for one in people]
     return portal.page(visit, "_hits.html" if visit.is_live else "search.html", hits=hits, q=word)
 
 
@@ -185,7 +237,7 @@ async def _find(visit: Visit, jobs: JobService, sites: SiteService, vos: VoServi
     named = await jobs.list_jobs(caller, query=quoted, limit=_HITS)
     hits += [Hit("job", str(job.number), f"/jobs/{job.number}", job.name or "") for job in named.items]
     for site in (await sites.list_sites(caller)).items:
-        if small in site.name.lower():
+        if small in f"{site.name} {site.description} {site.country} {site.kind}".lower():
             hits.append(Hit("site", site.name, f"/sites/{site.name}", site.status.message))
     for vo in (await vos.list_vos(caller, None, _MOST)).items:
         if small in vo.name.lower() or small in vo.description.lower():

@@ -16,6 +16,7 @@ from hansa.images.wire import NewEndorsement, VmImage
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
+from hansa.portal.texts import _
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Images = Annotated[ImageService, Depends(provided(ImageService))]
@@ -79,13 +80,13 @@ async def act_on_image(
             lasts = int(days) if days.isascii() and days.isdigit() and int(days[:6]) > 0 else None
             wish = NewEndorsement(vo, version or None, follow=not version, lasts_days=lasts)
             await endorsing.endorse(caller, name, wish)
-            said = f"Members of {vo} may start it."
+            said = _("Members of {vo} may start it.", vo=vo)
         case "revoke":
             await endorsing.revoke(caller, name, vo)
-            said = f"Nothing new is started of it in the name of {vo}. What runs goes on."
+            said = _("Nothing new is started of it in the name of {vo}. What runs goes on.", vo=vo)
         case "withdraw":
             await images.withdraw(caller, name, form.get("version", ""), form.get("why", "").strip()[:500])
-            said = "The version is withdrawn: nothing new is started of it. What runs goes on."
+            said = _("The version is withdrawn: nothing new is started of it. What runs goes on.")
         case _:
-            raise Fault(INVALID, "This is nothing that can be done with a VM image.")
+            raise Fault(INVALID, _("This is nothing that can be done with a VM image."))
     return portal.redirect(f"/images/show/{name}", said)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from hansa.jobs.wire import After, JobSpec
 from hansa.kernel.errors import INVALID, Fault
+from hansa.portal.texts import _
 
 FIELDS = (
     "command", "name", "vo", "first", "last", "cores", "memory_gib", "gpus", "hours", "site", "retries", "priority",
@@ -129,10 +130,10 @@ class _Reader:
         try:
             words = shlex.split(self._form.get(name, ""))
         except ValueError:
-            self.wrong.append(Wrong(name, "A quote is opened and never closed."))
+            self.wrong.append(Wrong(name, _("A quote is opened and never closed.")))
             return []
         if not words:
-            self.wrong.append(Wrong(name, "Say what should run, for example: echo hello"))
+            self.wrong.append(Wrong(name, _("Say what should run, for example: echo hello")))
         return words
 
     def text(self, name: str, most: int) -> str | None:
@@ -144,12 +145,14 @@ class _Reader:
         if first is None and last is None:
             found = (0, 1, False)
         elif last is None or last < (first or 0):
-            self.wrong.append(Wrong("last", "An array goes from a first index to a last one that is not smaller."))
+            self.wrong.append(Wrong("last", _("An array goes from a first index to a last one that is not smaller.")))
             return 0, 1, True
         else:
             found = (first or 0, last - (first or 0) + 1, True)
         if base.names and found != (base.first, base.count, base.array):
-            said = "Its tasks have parameters of their own: the array stays as it was. Others: hansa run --params FILE."
+            said = _(
+                "Its tasks have parameters of their own: the array stays as it was. Others: hansa run --params FILE."
+            )
             self.wrong.append(Wrong("last", said))
         return found
 
@@ -164,9 +167,9 @@ class _Reader:
     def after(self, name: str) -> list[After]:
         found = []
         for part in self._form.get(name, "").replace(",", " ").split():
-            job, _, how = part.partition(":")
+            job, _colon, how = part.partition(":")
             if not (job.isascii() and job.isdigit() and 0 < int(job[:16]) <= 2**53 and how in _HOW):
-                self.wrong.append(Wrong(name, "Numbers of jobs, as in 12, 13:any, 14:started."))
+                self.wrong.append(Wrong(name, _("Numbers of jobs, as in 12, 13:any, 14:started.")))
                 return []
             found.append(After(int(job[:16]), _HOW[how]))
         return found
@@ -176,7 +179,9 @@ class _Reader:
         if not text:
             return None
         if not text.isascii() or not text.isdigit() or not least <= int(text[:17]) <= most:
-            self.wrong.append(Wrong(name, f"A whole number from {least:,} to {most:,} is expected."))
+            self.wrong.append(
+                Wrong(name, _("A whole number from {least:,} to {most:,} is expected.", least=least, most=most))
+            )
             return None
         return int(text[:17])
 
@@ -189,7 +194,9 @@ class _Reader:
         except ValueError:
             value = -1.0
         if not least <= value <= most:
-            self.wrong.append(Wrong(name, f"A number from {least:.3g} to {most:,.0f} is expected."))
+            self.wrong.append(
+                Wrong(name, _("A number from {least:.3g} to {most:,.0f} is expected.", least=least, most=most))
+            )
             return None
         return value
 
@@ -200,7 +207,7 @@ class _Reader:
                 continue
             key, sign, value = line.partition("=")
             if not sign or not key.strip():
-                self.wrong.append(Wrong(name, "One a line, as NAME=value."))
+                self.wrong.append(Wrong(name, _("One a line, as NAME=value.")))
                 return {}
             found[key.strip()] = value.strip()
         return found
@@ -214,9 +221,11 @@ def indices(text: str) -> list[int] | None:
     for part in text.replace(",", " ").split():
         first, sign, last = part.partition("-")
         if not first.isdigit() or (sign and not last.isdigit()):
-            raise Fault(INVALID, f"{part[:40]!r} is no task index.", hint="Write them as: 3, 7, 10-12")
+            raise Fault(
+                INVALID, _("{part} is no task index.", part=repr(part[:40])), hint=_("Write them as: 3, 7, 10-12")
+            )
         end = int(last) if sign else int(first)
         if end - int(first) > 100_000:
-            raise Fault(INVALID, "At most 100,000 tasks at once.", hint="Leave it empty for all of them.")
+            raise Fault(INVALID, _("At most 100,000 tasks at once."), hint=_("Leave it empty for all of them."))
         found += range(int(first), end + 1)
     return found

@@ -1,11 +1,11 @@
-"""Pages of jobs: the table, one job, its tasks, logs and files, and the form."""
+"""Pages of jobs: the table, one job, its logs and files, and the form."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -24,7 +24,8 @@ from hansa.kernel.http import MOST, provided
 from hansa.kernel.wire import encode
 from hansa.portal import charts, job_form, snippets
 from hansa.portal.curves import curves_of
-from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
+from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor, with_query
+from hansa.portal.texts import _
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -43,15 +44,6 @@ Text = Annotated[str, Query(max_length=500)]
 PAGE = 50
 _COLUMNS = 240
 _LOG_BYTES = 64 * 1024
-_SORTABLE = {
-    "index": "Task",
-    "phase": "State",
-    "wall_s": "Wall time, s",
-    "cpu_s": "CPU time, s",
-    "memory_mib": "Memory, MiB",
-    "exit_code": "Exit code",
-}
-"""What can be sorted by besides parameters and results, and what it is called."""
 
 
 @router.get("/jobs")
@@ -68,7 +60,16 @@ async def list_jobs(
     found = await jobs.list_jobs(visit.caller, phase=wanted, query=q, cursor=after, limit=PAGE)
     counts = await jobs.summary(visit.caller)
     template = "jobs/_table.html" if visit.is_live else "jobs/list.html"
-    return portal.page(visit, template, found=found, counts=counts, phase=wanted, q=q, phases=list(Phase))
+    return portal.page(
+        visit,
+        template,
+        found=found,
+        counts=counts,
+        phase=wanted,
+        q=q,
+        phases=list(Phase),
+        command=snippets.of_query(wanted, q),
+    )
 
 
 @router.post("/jobs/act")
@@ -83,8 +84,11 @@ async def act_on_jobs(visit: Writer, jobs: Jobs, portal: Pages, browser: Cookies
             done += 1
         except Fault as fault:
             refused = fault.detail
-    said = f"{done} of {len(numbers)} jobs: asked for." if numbers else "No job was ticked."
-    return portal.redirect("/jobs", f"{said} {refused}".strip())
+    said = (
+        _("{done} of {count} jobs: asked for.", done=done, count=len(numbers)) if numbers else _("No job was ticked.")
+    )
+    back = with_query("/jobs", {}, phase=form.get("phase"), q=form.get("q", "")[:1000])
+    return portal.redirect(back, f"{said} {refused}".strip())
 
 
 async def _act(jobs: JobService, visit: Visit, number: int, act: str, some: Selection) -> Job:
@@ -97,7 +101,7 @@ async def _act(jobs: JobService, visit: Visit, number: int, act: str, some: Sele
             return await jobs.hold(visit.caller, number)
         case "release":
             return await jobs.release(visit.caller, number)
-    raise Fault(INVALID, "A job is killed, run again, held or released: nothing else.")
+    raise Fault(INVALID, _("A job is killed, run again, held or released: nothing else."))
 
 
 @router.get("/jobs/new")
@@ -227,74 +231,6 @@ def _lanes(job: Job, used: Sequence[Used]) -> list[Lane]:
 def _counts(job: Job) -> dict[str, int]:
     counts = job.counts
     return {kind: getattr(counts, kind) for kind in charts.ORDER}
-
-
-@router.get("/jobs/{job}/tasks")
-async def list_tasks(
-    job: Number,
-    visit: Reader,
-    jobs: Jobs,
-    portal: Pages,
-    phase: Phase | Literal[""] | None = None,
-    after: str | None = None,
-    sort: str = "index",
-    down: bool = False,
-    plot_x: str = "index",
-    plot_y: str = "wall_s",
-) -> Response:
-    """Results as a table that can be sorted, and a quick plot of two columns."""
-    wanted = Phase(phase) if phase else None
-    page = await jobs.tasks(visit.caller, job, phase=wanted, cursor=after, limit=200)
-    fields = sorted({name for task in page.items for name in task.fields or {}})[:12]
-    names = sorted({name for task in page.items for name in task.values})[:12]
-    every = [*_SORTABLE, *names, *fields]
-    rows = sorted(page.items, key=lambda task: _order(_cell(task, sort)), reverse=down) if sort in every else page.items
-    points = [(x, y, f"{job}.{t.index}") for t in rows if (x := _real(t, plot_x)) is not None
-              and (y := _real(t, plot_y)) is not None]  # fmt: skip
-    dots = charts.dots(points)
-    return portal.page(
-        visit,
-        "jobs/tasks.html",
-        job=await jobs.get(visit.caller, job),
-        page=page,
-        rows=rows,
-        names=names,
-        fields=fields,
-        columns={name: _SORTABLE.get(name, name) for name in every},
-        phase=wanted,
-        phases=list(Phase),
-        sort=sort,
-        down=down,
-        plot_x=plot_x,
-        plot_y=plot_y,
-        dots=dots,
-        cloud=charts.points(dots),
-        cell=_cell,
-        tab="tasks",
-    )
-
-
-def _cell(task: Any, name: str) -> Any:
-    if name in task.values:
-        return task.values[name]
-    if task.fields and name in task.fields:
-        return task.fields[name]
-    return getattr(task, name, None) if name in _SORTABLE else None
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    """Numbers first, then texts, then nothing."""
-    if value is None:
-        return (2, 0.0, "")
-    try:
-        return (0, float(value), "")
-    except (TypeError, ValueError):
-        return (1, 0.0, str(value))
-
-
-def _real(task: Any, name: str) -> float | None:
-    order = _order(_cell(task, name))
-    return order[1] if order[0] == 0 else None
 
 
 @router.get("/jobs/{job}/log")

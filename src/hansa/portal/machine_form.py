@@ -10,14 +10,19 @@ from typing import Any
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.wire import encode
 from hansa.machines.placing import NAMED
+from hansa.machines.volume_wire import MachineVolume
 from hansa.machines.wire import DAY_S, DEFAULT_LIFETIME_S, NewMachine
+from hansa.portal.texts import _
 
 CHOICES = (
     "image", "vo", "flavour", "cores", "memory_gib", "disk_gib", "gpus", "gpu_model", "site", "network", "public",
-    "ports", "days",
+    "ports", "days", "volumes",
 )  # fmt: skip
 """What the address of the second and third step carries: nothing that should not stand in a history."""
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_VOLUME = re.compile(
+    r"(?:(?P<size>[1-9]\d{0,6})(?P<unit>[GT])|(?P<name>[a-z][a-z0-9-]{0,62}))(?::(?P<path>/\S{1,200}))?"
+)
 
 
 def blank() -> dict[str, str]:
@@ -31,11 +36,13 @@ def read(form: Mapping[str, str]) -> NewMachine:
     name = form.get("name", "").strip()
     if name and not _NAME.fullmatch(name):
         raise Fault(
-            INVALID, f"{name[:63]!r} cannot name a machine.", hint="Small letters, digits and -, a letter first."
+            INVALID,
+            _("{name} cannot name a machine.", name=repr(name[:63])),
+            hint=_("Small letters, digits and -, a letter first."),
         )
     image = form.get("image", "").strip()
     if not image or len(image) > 200:
-        raise Fault(INVALID, "A machine is started of a VM image.", hint="Choose one of the catalogue.")
+        raise Fault(INVALID, _("A machine is started of a VM image."), hint=_("Choose one of the catalogue."))
     site = form.get("site", "")
     return NewMachine(
         image,
@@ -48,14 +55,39 @@ def read(form: Mapping[str, str]) -> NewMachine:
         gpus=_whole(form, "gpus", 0, 1000) or 0,
         gpu_model=form.get("gpu_model", "").strip()[:200] or None,
         sites=[site[:200]] if site else [],
-        user_data=form.get("user_data", "").replace("\r\n", "\n")[:65_535],
+        user_data=form.get("user_data", "").replace("\r\n", "\n"),
         ssh_keys=[line.strip() for line in form.get("ssh_keys", "").splitlines() if line.strip()][:50],
         network=form.get("network", "").strip()[:200] or None,
         public=bool(form.get("public")),
         ports=form.get("ports", "").replace(",", " ").split()[:100],
         restart=bool(form.get("restart")),
+        volumes=_volumes(form),
         lifetime_s=lifetime_s(form),
     )
+
+
+def _volumes(form: Mapping[str, str]) -> list[MachineVolume]:
+    words = form.get("volumes", "").replace(",", " ").split()
+    if len(words) > 20:
+        raise Fault(INVALID, _("A machine gets 20 volumes at most, not {count:,}.", count=len(words)))
+    return [_volume(word) for word in words]
+
+
+def _volume(word: str) -> MachineVolume:
+    """``100G:/data`` for a new one, ``archive:/old`` for one that there is; the path may be left out."""
+    found = _VOLUME.fullmatch(word)
+    if found is None:
+        raise Fault(
+            INVALID,
+            _("{word} is no volume.", word=repr(word[:80])),
+            hint=_("As in 100G:/data (a new one), or archive:/old."),
+        )
+    gib = int(found["size"]) * (1024 if found["unit"] == "T" else 1) if found["size"] else None
+    if gib is not None and gib > 1_000_000:
+        raise Fault(
+            INVALID, _("{word} is too large for a volume.", word=repr(word[:80])), hint=_("At most 1,000,000 GiB.")
+        )
+    return MachineVolume(gib, found["name"], found["path"])
 
 
 def lifetime_s(form: Mapping[str, str]) -> int:
@@ -71,7 +103,15 @@ def _whole(form: Mapping[str, str], name: str, least: int, most: int) -> int | N
     if not text:
         return None
     if not (text.isascii() and text.isdigit()) or not least <= int(text[:12]) <= most:
-        raise Fault(INVALID, f"{name.replace('_', ' ')} takes a whole number from {least:,} to {most:,}.")
+        raise Fault(
+            INVALID,
+            _(
+                "{name} takes a whole number from {least:,} to {most:,}.",
+                name=name.replace("_", " "),
+                least=least,
+                most=most,
+            ),
+        )
     return int(text[:12])
 
 
@@ -84,7 +124,7 @@ def _mib(form: Mapping[str, str]) -> int | None:
     except ValueError:
         gib = -1.0
     if not 0 < gib <= 97_000:
-        raise Fault(INVALID, "Memory is a number of GiB that is greater than 0.")
+        raise Fault(INVALID, _("Memory is a number of GiB that is greater than 0."))
     return max(1, round(gib * 1024))
 
 
@@ -104,12 +144,17 @@ def command(new: NewMachine) -> str:
         ("network", new.network), ("expires", None if new.lifetime_s == DEFAULT_LIFETIME_S else days),
     ]  # fmt: skip
     pairs += [("site", site) for site in new.sites] + [("port", port) for port in new.ports]
+    pairs += [("volume", _volume_word(one)) for one in new.volumes]
     for option, value in pairs:
         if value is not None:
             words += [f"--{option}", shlex.quote(str(value))]
     words += ["--public"] if new.public else []
     words += ["--restart"] if new.restart else []
     return " ".join(words)
+
+
+def _volume_word(volume: MachineVolume) -> str:
+    return f"{volume.name or f'{volume.size_gib}G'}{f':{volume.path}' if volume.path else ''}"
 
 
 def body(new: NewMachine) -> dict[str, Any]:

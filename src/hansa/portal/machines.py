@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -20,6 +21,7 @@ from hansa.machines.model import Phase
 from hansa.machines.service import MachineService
 from hansa.machines.snapshot_service import SnapshotService
 from hansa.machines.store import Column, Search
+from hansa.machines.volume_model import Phase as VolumePhase
 from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_wire import NewSnapshot
 from hansa.machines.wire import DAY_S, Machine, MachineChange, MachinePlan, Reboot, Resize
@@ -27,6 +29,7 @@ from hansa.portal import machine_form
 from hansa.portal.curves import curves_of_machine
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.snippets import of_call
+from hansa.portal.texts import _
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -79,19 +82,35 @@ async def list_machines(
 
 @router.get("/machines/new")
 async def wizard(
-    visit: Writer, machines: Machines, images: Images, sites: Sites, vos: Vos, portal: Pages, step: Text = ""
+    visit: Writer,
+    machines: Machines,
+    images: Images,
+    sites: Sites,
+    vos: Vos,
+    volumes: Volumes,
+    portal: Pages,
+    step: Text = "",
 ) -> Response:
     """Three steps: a VM image, size and place, the plan. What was chosen is in the address."""
     chosen = {name: visit.request.query_params.get(name, "")[:200] for name in machine_form.CHOICES}
     values = machine_form.blank() | {name: value for name, value in chosen.items() if value}
     if not values["image"]:
-        return await _step(visit, machines, images, sites, vos, portal, values, "image")
-    return await _step(visit, machines, images, sites, vos, portal, values, "plan" if step == "plan" else "size")
+        return await _step(visit, machines, images, sites, vos, volumes, portal, values, "image")
+    return await _step(
+        visit, machines, images, sites, vos, volumes, portal, values, "plan" if step == "plan" else "size"
+    )
 
 
 @router.post("/machines/new")
 async def launch(
-    visit: Writer, machines: Machines, images: Images, sites: Sites, vos: Vos, portal: Pages, browser: Cookies
+    visit: Writer,
+    machines: Machines,
+    images: Images,
+    sites: Sites,
+    vos: Vos,
+    volumes: Volumes,
+    portal: Pages,
+    browser: Cookies,
 ) -> Response:
     """Have it made, or say what is wrong."""
     form = await own_form(visit, browser)
@@ -99,7 +118,7 @@ async def launch(
     try:
         made = await machines.create(visit.caller, machine_form.read(values), form.get("key", "")[:100] or None)
     except Fault as fault:
-        return await _step(visit, machines, images, sites, vos, portal, values, "plan", fault)
+        return await _step(visit, machines, images, sites, vos, volumes, portal, values, "plan", fault)
     return portal.redirect(f"/machines/{made.name}")
 
 
@@ -109,6 +128,7 @@ async def _step(
     images: ImageService,
     sites: SiteService,
     vos: VoService,
+    volumes: VolumeService,
     portal: Portal,
     values: Mapping[str, str],
     step: str,
@@ -127,6 +147,10 @@ async def _step(
         except Fault as found:
             fault, step = fault or found, "size" if plan is None and fault is None else step
     mine = [one.vo for one in await vos.list_mine(visit.caller.user_id) if one.is_active]
+    free = []
+    if step == "size":
+        disks = (await volumes.list_volumes(visit.caller, None, _MOST)).items
+        free = [one.name for one in disks if one.machine is None and one.status.phase == VolumePhase.AVAILABLE]
     catalogue = (await images.list_images(visit.caller, None, _MOST)).items if step == "image" else []
     return portal.page(
         visit,
@@ -138,6 +162,8 @@ async def _step(
         plan=plan,
         snippets=snippets,
         images=catalogue,
+        twice={name for name, number in Counter(one.name for one in catalogue).items() if number > 1},
+        free=free,
         sizes=machine_form.sizes(),
         sites=[one.name for one in (await sites.list_sites(visit.caller)).items] if step == "size" else [],
         vos=mine,
@@ -217,14 +243,15 @@ async def _act(caller: Caller, machine: str, form: Mapping[str, str], machines: 
         case "extend":
             seconds = machine_form.lifetime_s(form)
             found = await machines.change(caller, machine, MachineChange(lifetime_s=seconds))
-            days = f"{seconds // DAY_S} days from now" if seconds else "without an end"
-            return found, f"It is kept {days}."
+            if not seconds:
+                return found, _("It is kept without an end.")
+            return found, _("It is kept until {days} days from now.", days=seconds // DAY_S)
         case "restart":
             found = await machines.change(caller, machine, MachineChange(restart=bool(form.get("restart"))))
-            return found, "It is started again when it fails." if found.restart else "When it fails it stays so."
+            return found, _("It is started again when it fails.") if found.restart else _("When it fails it stays so.")
         case "delete":
             found = await machines.delete(caller, machine)
-            return found, f"{found.name} is being deleted with its addresses."
+            return found, _("{name} is being deleted with its addresses.", name=found.name)
         case _:
-            raise Fault(INVALID, "This is nothing that can be done with a machine.")
+            raise Fault(INVALID, _("This is nothing that can be done with a machine."))
     return found, found.status.message

@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 from markupsafe import Markup
 
+from hansa.portal.texts import _
+
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -101,9 +103,9 @@ def show_actor(actor: str) -> str:
     >>> show_actor("user/root"), show_actor("pilot/pilot_01a2"), show_actor("hansa")
     ('root', 'a pilot', 'Hansa')
     """
-    kind, _, name = actor.partition("/")
+    kind, _slash, name = actor.partition("/")
     if kind == "pilot":
-        return "a pilot"
+        return _("a pilot")
     return name or {"hansa": "Hansa"}.get(kind, kind)
 
 

@@ -16,6 +16,7 @@ from hansa.kernel.clock import SystemClock
 from hansa.kernel.errors import Fault
 from hansa.kernel.http import API, provided
 from hansa.portal.frame import STATIC, THEMES, PageRoute, Portal, Visit, own_form, visitor
+from hansa.portal.texts import _
 from hansa.portal.wire import SignIn
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -46,13 +47,15 @@ async def sign_in(request: Request, provider: Provider, browser: Cookies) -> Res
     """Sign this browser in with a code."""
     form = dict(await read_form(request))
     if not browser.is_own_form(request, None, form):
-        raise Fault(identity_errors.FORBIDDEN, "This form was not made for this browser.", hint="Run: hansa portal")
+        raise Fault(
+            identity_errors.FORBIDDEN, _("This form was not made for this browser."), hint=_("Run: hansa portal")
+        )
     user_id = await provider.use_code(form.get("code", "").strip())
     if user_id is None:
         raise Fault(
             identity_errors.BAD_TOKEN,
-            "This code is wrong, was used before, or is older than a minute.",
-            hint="Run hansa portal again: it makes a new one.",
+            _("This code is wrong, was used before, or is older than a minute."),
+            hint=_("Run hansa portal again: it makes a new one."),
         )
     return browser.signed_in(safe_next(form.get("next")), await provider.open_session(user_id))
 

@@ -11,11 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import invalid
+from hansa.portal.texts import _
 from hansa.sites.capacity_wire import GrantCaps, GrantTerms
 from hansa.sites.wire import NewDowntime, NewSite
 
 _SITE: TypeAdapter[NewSite] = TypeAdapter(NewSite)
-_HINT = "A site file has a name and endpoints; the example beside the form can be changed."
 EXAMPLE = """name: NEBULA
 country: Italy
 endpoints:
@@ -28,33 +28,43 @@ vos:
 """
 
 
+def _hint() -> str:
+    return _("A site file has a name and endpoints; the example beside the form can be changed.")
+
+
 def read_site(text: str) -> NewSite:
     """A site as its file says. Raises Fault ``kernel.invalid``."""
     found = _read_yaml(text)
     if not isinstance(found, dict):
-        raise Fault(INVALID, "This holds no site.", hint=_HINT)
+        raise Fault(INVALID, _("This holds no site."), hint=_hint())
     for one in found.get("endpoints") or ():
         if isinstance(one, dict) and "credential_file" in one:
-            said = "A browser cannot read the credential_file of an endpoint."
-            raise Fault(INVALID, said, hint="Use the command line (hansa site add), or write it as credential: here.")
+            said = _("A browser cannot read the credential_file of an endpoint.")
+            raise Fault(
+                INVALID, said, hint=_("Use the command line (hansa site add), or write it as credential: here.")
+            )
     try:
         return _SITE.validate_python(found)
     except ValidationError as error:
         fault = invalid(error.errors())
-        raise Fault(INVALID, fault.detail, hint=_HINT) from error
+        raise Fault(INVALID, fault.detail, hint=_hint()) from error
 
 
 def _read_yaml(text: str) -> Any:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
-            raise Fault(INVALID, "Aliases (*name) are not taken here.", hint="Write it out.")
+            raise Fault(INVALID, _("Aliases (*name) are not taken here."), hint=_("Write it out."))
         return yaml.load(text, loader)  # noqa: S506 - it is a safe one
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        said = getattr(error, "problem", None) or "it cannot be read"
-        raise Fault(INVALID, f"This is not YAML{where}: {said}.", hint=_HINT) from error
+        said = getattr(error, "problem", None) or _("it cannot be read")
+        if mark is None:
+            raise Fault(INVALID, _("This is not YAML: {said}.", said=said), hint=_hint()) from error
+        line = mark.line + 1
+        raise Fault(
+            INVALID, _("This is not YAML in line {line}: {said}.", line=line, said=said), hint=_hint()
+        ) from error
 
 
 def read_moment(text: str, what: str) -> datetime | None:
@@ -64,18 +74,18 @@ def read_moment(text: str, what: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError as error:
-        raise Fault(INVALID, f"{what} is no time.", hint="As in 2026-12-01T08:00, in UTC.") from error
+        raise Fault(INVALID, _("{what} is no time.", what=what), hint=_("As in 2026-12-01T08:00, in UTC.")) from error
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def read_downtime(form: Mapping[str, str]) -> NewDowntime:
     """The downtime of a form. Raises Fault ``kernel.invalid``."""
-    ends = read_moment(form.get("ends", ""), "The end")
+    ends = read_moment(form.get("ends", ""), _("The end"))
     if ends is None:
-        raise Fault(INVALID, "A downtime needs an end.", hint="It can be ended earlier at any time.")
+        raise Fault(INVALID, _("A downtime needs an end."), hint=_("It can be ended earlier at any time."))
     return NewDowntime(
         ends,
-        read_moment(form.get("starts", ""), "The start"),
+        read_moment(form.get("starts", ""), _("The start")),
         "at_risk" if form.get("severity") == "at_risk" else "outage",
         form.get("description", "").strip()[:2000],
         form.get("endpoint") or None,
@@ -84,7 +94,7 @@ def read_downtime(form: Mapping[str, str]) -> NewDowntime:
 
 def read_terms(form: Mapping[str, str]) -> GrantTerms:
     """The terms of a capacity grant. Raises Fault ``kernel.invalid``."""
-    ends = read_moment(form.get("ends", ""), "The end")
+    ends = read_moment(form.get("ends", ""), _("The end"))
     memory = _number(form, "memory_gib")
     return GrantTerms(
         core_hours=_number(form, "core_hours"),
@@ -109,8 +119,12 @@ def _shares(form: Mapping[str, str], name: str) -> dict[str, float]:
         if not line.strip():
             continue
         if not (equals and who.strip() and hours.strip()):
-            raise Fault(INVALID, f"Line {number} of the {name} is not NAME=HOURS.", hint="As in maria=200.")
-        found[who.strip()[:200]] = _hours(hours.strip(), f"Line {number} of the {name}")
+            raise Fault(
+                INVALID,
+                _("Line {number} of the {name} is not NAME=HOURS.", number=number, name=name),
+                hint=_("As in maria=200."),
+            )
+        found[who.strip()[:200]] = _hours(hours.strip(), _("Line {number} of the {name}", number=number, name=name))
     return found
 
 
@@ -125,12 +139,14 @@ def _hours(text: str, what: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1e10:
-        raise Fault(INVALID, f"{what} takes a number that is not negative, not {text[:40]!r}.")
+        raise Fault(
+            INVALID, _("{what} takes a number that is not negative, not {text}.", what=what, text=repr(text[:40]))
+        )
     return value
 
 
 def _whole(form: Mapping[str, str], name: str) -> int | None:
     value = _number(form, name)
     if value is not None and value != int(value):
-        raise Fault(INVALID, f"{name.replace('_', ' ')} takes a whole number.")
+        raise Fault(INVALID, _("{name} takes a whole number.", name=name.replace("_", " ")))
     return None if value is None else int(value)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission, VoAct, may_in_vo, may_manage_site
 from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
 from hansa.jobs.service import JobService
+from hansa.kernel.clock import SystemClock
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal import site_form
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
+from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant
 from hansa.sites.checking import CheckService
@@ -43,13 +45,24 @@ Writer = Annotated[Visit, visitor(Permission.SITES_WRITE)]
 Granter = Annotated[Visit, visitor(Permission.GRANTS_WRITE)]
 _MOST = 1000
 _DAYS = 30
+_WEEK = 7
+PAGE = 50
 
 
 @router.get("/sites")
-async def list_sites(visit: Reader, sites: Sites, portal: Pages) -> Response:
-    """Where the reader's work can run."""
-    found = await sites.list_sites(visit.caller)
-    return portal.page(visit, "sites/_table.html" if visit.is_live else "sites/list.html", sites=found.items)
+async def list_sites(
+    visit: Reader, sites: Sites, reports: Reports, portal: Pages, after: Annotated[str | None, Query()] = None
+) -> Response:
+    """Where the reader's work can run, and how it was there of late."""
+    found = await sites.list_sites(visit.caller, after, PAGE)
+    return portal.page(
+        visit,
+        "sites/_table.html" if visit.is_live else "sites/list.html",
+        sites=found.items,
+        following=found.next,
+        history=await reports.overview(visit.caller, [one.name for one in found.items], _WEEK),
+        now=SystemClock().now(),
+    )
 
 
 @router.get("/sites/join")
@@ -67,7 +80,7 @@ async def join(visit: Writer, registry: Registry, checks: Checks, portal: Pages,
         new = site_form.read_site(text)
         if form.get("act") == "add":
             site = await registry.add(visit.caller, new)
-            return portal.redirect(f"/sites/{site.name}", f"{site.name} has joined.")
+            return portal.redirect(f"/sites/{site.name}", _("{name} has joined.", name=site.name))
         report = await checks.check(visit.caller, new)
     except Fault as found:
         fault = found
@@ -129,9 +142,11 @@ async def act_on_site(
     act = form.get("act", "")
     if act == "remove":
         if form.get("sure") != site:
-            raise Fault(INVALID, "The site stays: its name was not typed.", hint=f"Type {site} to remove it.")
+            raise Fault(
+                INVALID, _("The site stays: its name was not typed."), hint=_("Type {site} to remove it.", site=site)
+            )
         await registry.remove(visit.caller, site)
-        return portal.redirect("/sites", f"{site} is forgotten. What runs there is not touched.")
+        return portal.redirect("/sites", _("{site} is forgotten. What runs there is not touched.", site=site))
     return portal.redirect(f"/sites/{site}", await _steer(visit.caller, site, act, form, steering, own_sites))
 
 
@@ -142,28 +157,28 @@ async def _steer(
     match act:
         case "drain":
             await steering.drain(caller, site, why)
-            return "No new work starts there now. What runs goes on."
+            return _("No new work starts there now. What runs goes on.")
         case "resume":
             await steering.resume(caller, site)
-            return "New work starts there again."
+            return _("New work starts there again.")
         case "ban":
             if not who:
-                raise Fault(INVALID, "Say whom the site is not to serve.")
+                raise Fault(INVALID, _("Say whom the site is not to serve."))
             await steering.ban(caller, site, NewBan("vo" if form.get("kind") == "vo" else "user", who, why))
-            return f"Nothing new of {who} starts there."
+            return _("Nothing new of {who} starts there.", who=who)
         case "unban":
             await steering.unban(caller, site, form.get("kind", "user"), who)
-            return f"{who} is let in again."
+            return _("{who} is let in again.", who=who)
         case "announce":
             await steering.announce(caller, site, site_form.read_downtime(form))
-            return "The downtime is announced."
+            return _("The downtime is announced.")
         case "end-downtime":
             await steering.end_downtime(caller, site, form.get("downtime", ""))
-            return "The downtime is over."
+            return _("The downtime is over.")
         case "probe":
             await own_sites.look(caller, site)
-            return "Its endpoints are looked at now."
-    raise Fault(INVALID, f"{act[:40]!r} is nothing that can be done with a site.")
+            return _("Its endpoints are looked at now.")
+    raise Fault(INVALID, _("{act} is nothing that can be done with a site.", act=repr(act[:40])))
 
 
 @router.post("/grants/act")
@@ -181,12 +196,12 @@ async def act_on_grant(visit: Granter, grants: Capacities, portal: Pages, browse
             found = await grants.agree(caller, vo, site, AgreeGrant(site_form.read_terms(form), note))
         case "refuse":
             if not note:
-                raise Fault(INVALID, "Say why, for those who asked.")
+                raise Fault(INVALID, _("Say why, for those who asked."))
             found = await grants.refuse(caller, vo, site, note)
         case "cap":
             await grants.cap(caller, vo, site, site_form.read_caps(form))
-            return portal.redirect(f"/vos/{vo}", f"The hours at {site} are shared out so.")
+            return portal.redirect(f"/vos/{vo}", _("The hours at {site} are shared out so.", site=site))
         case _:
-            raise Fault(INVALID, "Ask, agree or refuse: nothing else can be done with a grant.")
+            raise Fault(INVALID, _("Ask, agree or refuse: nothing else can be done with a grant."))
     back = form.get("back", "")
     return portal.redirect(f"/vos/{vo}" if back == "vo" else f"/sites/{site}", found.status.message)

@@ -7,7 +7,7 @@ import shlex
 import zlib
 from dataclasses import dataclass
 
-from hansa.jobs.wire import JobSpec, Requirements
+from hansa.jobs.wire import JobSpec, Phase, Requirements
 from hansa.kernel.wire import encode
 
 
@@ -36,6 +36,12 @@ def of_call(command: str, method: str, path: str, body: object = None, *, url: s
     python = f"from hansa import Hansa\n\nprint(Hansa().call({', '.join(words)}))"
     found = [Snippet("curl", "\n".join(curl)), Snippet("Python", python)]
     return [Snippet("CLI", command), *found] if command else found
+
+
+def of_query(phase: Phase | None, query: str) -> str:
+    """The command that lists the same jobs. The query is one word of the shell: it may hold < and a leading -."""
+    words = f"{f'state:{phase.value} ' if phase else ''}{query.strip()}"
+    return f"hansa job list {'-- ' if words.startswith('-') else ''}{shlex.quote(words)}"
 
 
 def of_job(spec: JobSpec, url: str) -> list[Snippet]:

@@ -1,6 +1,6 @@
 """The one way from a text in the code to a text on a page, ready for translation.
 
-English is the key: ``_("Jobs")`` in templates and here. ``tools/texts.py`` collects all of them into ``texts.json``,
+English is the key: ``_("Jobs")`` in templates and in code. ``tools/texts.py`` collects all of them into ``texts.json``,
 which is what a translator gets; a catalogue of another language has the same keys.
 """
 
@@ -29,3 +29,8 @@ def translator(catalogue: Mapping[str, str]) -> Translate:
 def english() -> Translate:
     """English, as the catalogue has it."""
     return translator(json.loads((_HERE / "texts.json").read_text(encoding="utf-8")))
+
+
+def _(text: str, /, **values: object) -> str:
+    """A text of the code, in the reader's language."""
+    return english()(text, **values)

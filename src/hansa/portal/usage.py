@@ -21,6 +21,7 @@ from hansa.kernel.http import provided
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
 from hansa.portal.snippets import Snippet, of_call
+from hansa.portal.texts import _
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Usage = Annotated[AccountingService, Depends(provided(AccountingService))]
@@ -128,7 +129,11 @@ def _harmless(text: str) -> str:
 
 async def _find(visit: Visit, usage: AccountingService, wish: Asked) -> UsagePage:
     if not set(wish.keys) <= set(WORDS):
-        raise Fault(INVALID, f"Usage is not summed up by {wish.by[:80]!r}.", hint=f"By: {', '.join(WORDS)}.")
+        raise Fault(
+            INVALID,
+            _("Usage is not summed up by {by}.", by=repr(wish.by[:80])),
+            hint=_("By: {names}.", names=", ".join(WORDS)),
+        )
     return await usage.usage(
         visit.caller,
         _day(wish.since),
@@ -166,4 +171,4 @@ def _day(text: str) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise Fault(INVALID, f"{text[:40]!r} is no day.", hint="As in 2026-12-31.") from error
+        raise Fault(INVALID, _("{text} is no day.", text=repr(text[:40])), hint=_("As in 2026-12-31.")) from error

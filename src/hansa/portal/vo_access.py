@@ -17,6 +17,7 @@ from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.site_form import read_moment
+from hansa.portal.texts import _
 from hansa.portal.vos import standing
 from hansa.sites.service import SiteService
 
@@ -83,26 +84,26 @@ async def change_access(
     match form.get("act"):
         case "credential":
             if not site:
-                raise Fault(INVALID, "Say at which site it is.")
+                raise Fault(INVALID, _("Say at which site it is."))
             await authority.set_site_credential(caller, vo, site, read_credential(form))
-            said = f"{vo} signs in at {site} with it from now on."
+            said = _("{vo} signs in at {site} with it from now on.", vo=vo, site=site)
         case "revoke":
             mine = (await authority.site_credentials(caller, vo)).items
             if all(one.id != form.get("grant") for one in mine):
-                raise Fault(INVALID, f"{vo} has no such credential.", hint="Load the page again.")
+                raise Fault(INVALID, _("{vo} has no such credential.", vo=vo), hint=_("Load the page again."))
             await authority.revoke(caller, form.get("grant", ""))
-            said = "It is forgotten: nothing new starts under it. What runs goes on."
+            said = _("It is forgotten: nothing new starts under it. What runs goes on.")
         case "service":
-            scopes = [scope for scope, _ in SCOPES if form.get(f"scope.{scope}")]
+            scopes = [scope for scope, _text in SCOPES if form.get(f"scope.{scope}")]
             if not scopes:
-                raise Fault(INVALID, "Say what the service account may do.", hint="To run jobs is the usual.")
+                raise Fault(INVALID, _("Say what the service account may do."), hint=_("To run jobs is the usual."))
             made = await services.add(caller, vo, NewService(form.get("name", "").strip()[:32], scopes))
             return await _page(vo, visit, vos, authority, services, sites, portal, made)
         case "remove":
             await services.remove(caller, vo, form.get("service", "")[:200])
-            said = "It is removed, and its tokens are void. What it has started goes on."
+            said = _("It is removed, and its tokens are void. What it has started goes on.")
         case _:
-            raise Fault(INVALID, "This is nothing that can be done here.")
+            raise Fault(INVALID, _("This is nothing that can be done here."))
     return portal.redirect(f"/vos/{vo}/access", said)
 
 
@@ -112,9 +113,9 @@ def read_credential(form: Mapping[str, str]) -> NewSiteCredential:
     for number, line in enumerate(form.get("more", "").splitlines(), 1):
         name, equals, value = line.strip().partition("=")
         if line.strip() and not (equals and 0 < len(name.strip()) <= 100):
-            raise Fault(INVALID, f"Line {number} of the further fields is not NAME=value.")
+            raise Fault(INVALID, _("Line {number} of the further fields is not NAME=value.", number=number))
         if line.strip():
             fields[name.strip()] = value.strip()
     if any(len(value) > 20_000 for value in fields.values()):
-        raise Fault(INVALID, "A field of a credential holds 20,000 characters at most.")
-    return NewSiteCredential(fields, read_moment(form.get("expires", ""), "The end"))
+        raise Fault(INVALID, _("A field of a credential holds 20,000 characters at most."))
+    return NewSiteCredential(fields, read_moment(form.get("expires", ""), _("The end")))

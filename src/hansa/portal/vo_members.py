@@ -14,6 +14,7 @@ from hansa.identity.wire import Invitation, MemberChange, MemberPage, NewInvitat
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form
+from hansa.portal.texts import _
 from hansa.portal.vos import Cookies, Manager, Pages, Reader, Vos, standing, words
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -66,28 +67,31 @@ async def change_members(
             return await _page(vo, visit, vos, upstreams, portal, invitation=made)
         case "group":
             await vos.add_group(visit.caller, vo, form.get("group", "").strip()[:200])
-            said = "The group is made: put members into it."
+            said = _("The group is made: put members into it.")
         case "rule":
             found = await vos.rule(visit.caller, vo, read_rule(form, vo))
-            who = f"{form.get('issuer')} says" if found.issuer else "Invitations say"
-            said = f"{who} who is in {vo} from now on."
+            said = (
+                _("{issuer} says who is in {vo} from now on.", issuer=form.get("issuer"), vo=vo)
+                if found.issuer
+                else _("Invitations say who is in {vo} from now on.", vo=vo)
+            )
         case _:
-            raise Fault(INVALID, "This is nothing that can be done with the members of an organisation.")
+            raise Fault(INVALID, _("This is nothing that can be done with the members of an organisation."))
     return portal.redirect(f"/vos/{vo}/members", said)
 
 
 def _invitation(form: Mapping[str, str]) -> NewInvitation:
     days = form.get("days", "").strip()
     if days and not (days.isascii() and days.isdigit() and 0 < int(days[:4]) <= 90):
-        raise Fault(INVALID, "An invitation is good for 1 to 90 days.")
+        raise Fault(INVALID, _("An invitation is good for 1 to 90 days."))
     return NewInvitation(_roles(form), words(form, "groups"), int(days) * 86_400 if days else None)
 
 
 def read_rule(form: Mapping[str, str], vo: str) -> VoRule:
     """Who says who is in it. Raises Fault ``kernel.invalid`` where its name was not typed: members go with it."""
     if form.get("sure", "").strip() != vo:
-        said = "Nothing is changed: the name of the organisation was not typed."
-        raise Fault(INVALID, said, hint=f"Members who came the other way are taken out. Type {vo} to go on.")
+        said = _("Nothing is changed: the name of the organisation was not typed.")
+        raise Fault(INVALID, said, hint=_("Members who came the other way are taken out. Type {vo} to go on.", vo=vo))
     issuer = form.get("issuer", "")[:40]
     if not issuer:
         return VoRule(None)
@@ -104,20 +108,20 @@ async def act_on_member(vo: str, member: str, visit: Manager, vos: Vos, portal: 
     match form.get("act"):
         case "roles":
             changed = await vos.change_member(caller, vo, member, MemberChange(_roles(form), words(form, "groups")))
-            said = f"{changed.name} is {', '.join(changed.roles)} now."
+            said = _("{name} is {names} now.", name=changed.name, names=", ".join(changed.roles))
         case "suspend":
             changed = await vos.suspend_member(caller, vo, member, form.get("why", "")[:500], suspended=True)
-            said = f"{changed.name} starts nothing new for {vo}."
+            said = _("{name} starts nothing new for {vo}.", name=changed.name, vo=vo)
         case "resume":
             changed = await vos.suspend_member(caller, vo, member, "", suspended=False)
-            said = f"{changed.name} is let in again."
+            said = _("{name} is let in again.", name=changed.name)
         case "remove":
             await vos.remove_member(caller, vo, member)
             if member == caller.user_id and not caller.is_operator:
-                return portal.redirect("/vos", f"You have left {vo}. What runs goes on.")
-            said = "They are no longer a member. What runs goes on."
+                return portal.redirect("/vos", _("You have left {vo}. What runs goes on.", vo=vo))
+            said = _("They are no longer a member. What runs goes on.")
         case _:
-            raise Fault(INVALID, "This is nothing that can be done with a member.")
+            raise Fault(INVALID, _("This is nothing that can be done with a member."))
     return portal.redirect(f"/vos/{vo}/members", said)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.wire import encode
 from hansa.machines.volume_wire import NewVolume
+from hansa.portal.texts import _
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -19,10 +20,12 @@ def read(form: Mapping[str, str]) -> NewVolume:
     name, size = form.get("name", "").strip(), form.get("size_gib", "").strip()
     if not _NAME.fullmatch(name):
         raise Fault(
-            INVALID, f"{name[:63]!r} cannot name a volume.", hint="Small letters, digits and -, a letter first."
+            INVALID,
+            _("{name} cannot name a volume.", name=repr(name[:63])),
+            hint=_("Small letters, digits and -, a letter first."),
         )
     if not (size.isascii() and size.isdigit() and 1 <= int(size[:8]) <= 1_000_000):
-        raise Fault(INVALID, "Its size is a whole number of GiB from 1 to 1,000,000.")
+        raise Fault(INVALID, _("Its size is a whole number of GiB from 1 to 1,000,000."))
     site = form.get("site", "")[:200]
     return NewVolume(name, int(size), vo=form.get("vo", "")[:200] or None, sites=[site] if site else [])
 

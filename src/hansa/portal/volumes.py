@@ -21,6 +21,7 @@ from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_wire import AttachVolume, NewVolume, Volume
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.snippets import Snippet, of_call
+from hansa.portal.texts import _
 from hansa.portal.volume_form import body, command, read
 from hansa.sites.service import SiteService
 
@@ -139,18 +140,22 @@ async def act_on_volume(volume: Name, visit: Writer, volumes: Volumes, portal: P
         case "attach":
             machine = form.get("machine", "")[:80]
             if not machine:
-                raise Fault(INVALID, "Say which machine shall have it.", hint="One at the same site.")
+                raise Fault(INVALID, _("Say which machine shall have it."), hint=_("One at the same site."))
             wish = AttachVolume(machine, form.get("path", "").strip()[:200] or None)
             found = await volumes.attach(visit.caller, volume, wish)
-            said = f"It is given to {machine}."
+            said = _("It is given to {machine}.", machine=machine)
         case "detach":
             found = await volumes.detach(visit.caller, volume)
-            said = "It is taken from its machine."
+            said = _("It is taken from its machine.")
         case "delete":
             if form.get("sure", "").strip() != volume:
-                raise Fault(INVALID, "The volume stays: its name was not typed.", hint=f"Type {volume} to delete it.")
+                raise Fault(
+                    INVALID,
+                    _("The volume stays: its name was not typed."),
+                    hint=_("Type {volume} to delete it.", volume=volume),
+                )
             found = await volumes.delete(visit.caller, volume)
-            return portal.redirect("/volumes", f"{found.name} is being deleted, with all that is on it.")
+            return portal.redirect("/volumes", _("{name} is being deleted, with all that is on it.", name=found.name))
         case _:
-            raise Fault(INVALID, "A volume is attached, detached or deleted: nothing else.")
+            raise Fault(INVALID, _("A volume is attached, detached or deleted: nothing else."))
     return portal.redirect(f"/volumes/{found.name}", said)

@@ -19,6 +19,7 @@ from hansa.images.wire import ImagePolicy, NewSubscription
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
+from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.service import SiteService
 
@@ -107,15 +108,15 @@ async def change_images(vo: str, visit: Manager, endorsing: Endorsing, portal: P
             registries = None if form.get("any_registry") else words(form, "registries")
             wish = ImagePolicy(bool(form.get("site_images")), registries, bool(form.get("public_list")))
             await endorsing.set_policy(visit.caller, vo, wish)
-            said = "What may be started is set."
+            said = _("What may be started is set.")
         case "follow":
             found = await endorsing.subscribe(visit.caller, vo, read_subscription(form))
-            said = f"{vo} follows {found.url}. It is read now."
+            said = _("{vo} follows {url}. It is read now.", vo=vo, url=found.url)
         case "unfollow":
             await endorsing.unsubscribe(visit.caller, vo, form.get("list", "")[:100])
-            said = "It is followed no more. Its images stay until they expire."
+            said = _("It is followed no more. Its images stay until they expire.")
         case _:
-            raise Fault(INVALID, "This is nothing that can be done with the images of an organisation.")
+            raise Fault(INVALID, _("This is nothing that can be done with the images of an organisation."))
     return portal.redirect(f"/vos/{vo}/images", said)
 
 
@@ -123,9 +124,11 @@ def read_subscription(form: Mapping[str, str]) -> NewSubscription:
     """The image list of a form. Raises Fault ``kernel.invalid``."""
     url, authorities = form.get("url", "").strip(), form.get("authorities", "").strip()
     if len(url) > 2000 or len(authorities) > 100_000:
-        raise Fault(INVALID, "This is too long for the address of a list, or for its authorities.")
+        raise Fault(INVALID, _("This is too long for the address of a list, or for its authorities."))
     if authorities and "-----BEGIN CERTIFICATE-----" not in authorities:
-        raise Fault(INVALID, "The authorities are no certificates.", hint="PEM: -----BEGIN CERTIFICATE----- and so on.")
+        raise Fault(
+            INVALID, _("The authorities are no certificates."), hint=_("PEM: -----BEGIN CERTIFICATE----- and so on.")
+        )
     endorser = form.get("endorser", "").strip()[:500]
     return NewSubscription(url, authorities + "\n" if authorities else None, endorser or None, not authorities)
 
@@ -145,15 +148,15 @@ async def act_on_vo(vo: str, visit: Manager, vos: Vos, portal: Pages, browser: C
     match form.get("act"):
         case "describe":
             await vos.change(caller, vo, VoChange(form.get("description", "").strip()[:2000]))
-            said = "What it is for is written down."
+            said = _("What it is for is written down.")
         case "suspend":
             await vos.suspend(caller, vo, why, suspended=True)
-            said = "Nothing new starts for it. What runs goes on."
+            said = _("Nothing new starts for it. What runs goes on.")
         case "resume":
             await vos.suspend(caller, vo, "", suspended=False)
-            said = "New work starts for it again."
+            said = _("New work starts for it again.")
         case _:
-            raise Fault(INVALID, "This is nothing that can be done with an organisation.")
+            raise Fault(INVALID, _("This is nothing that can be done with an organisation."))
     return portal.redirect(f"/vos/{vo}/settings", said)
 
 

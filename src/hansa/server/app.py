@@ -32,6 +32,7 @@ from hansa.portal.job_usage import router as portal_job_usage_router
 from hansa.portal.jobs import router as portal_job_router
 from hansa.portal.live import router as portal_live_router
 from hansa.portal.machines import router as portal_machine_router
+from hansa.portal.results import router as portal_result_router
 from hansa.portal.signin import router as portal_router
 from hansa.portal.signin import v1_router as portal_v1_router
 from hansa.portal.sites import router as portal_site_router
@@ -93,6 +94,7 @@ def create_app(rooms: Rooms | None = None) -> FastAPI:
         portal_home_router,
         portal_job_router,
         portal_job_usage_router,
+        portal_result_router,
         portal_machine_router,
         portal_volume_router,
         portal_site_router,

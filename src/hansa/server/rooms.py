@@ -78,6 +78,7 @@ from hansa.machines.service import Limits, MachineService
 from hansa.machines.snapshot_controller import TUNING as SNAPSHOT_TUNING
 from hansa.machines.snapshot_controller import SnapshotRoom
 from hansa.machines.snapshot_service import SnapshotService
+from hansa.machines.starts import Starts
 from hansa.machines.store import forget_deleted
 from hansa.machines.sync import TUNING as SYNC_TUNING
 from hansa.machines.sync import SyncRoom
@@ -313,6 +314,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         _equip(tokens),
         openstack_sites.close,
     )
+    starts = Starts()
     machines = MachineService(
         database,
         events,
@@ -323,6 +325,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         vos,
         authority,
         Limits(settings.machines.start_s, settings.machines.attempts),
+        starts,
     )
     tickets, ca_file = Tickets(vault), settings.server.ca_file
 
@@ -378,7 +381,9 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
-        plans=PlanService(database, clock, sites, vos, authority, settings.job, measured),
+        plans=PlanService(
+            database, clock, sites, vos, authority, settings.job, {"job": measured, "machine": starts.seen}
+        ),
         accounting=AccountingService(database, home.url),
         registry=registry,
         checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens, canaries_of),

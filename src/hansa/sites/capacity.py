@@ -111,6 +111,11 @@ async def get(tx: Tx, vo: str, site: str, *, lock: bool = False) -> Any | None:
     return (await tx.execute(query.with_for_update() if lock else query)).first()
 
 
+async def sites_of(tx: Tx, vo: str) -> frozenset[str]:
+    """The sites at which a VO has a grant, be it in force or not."""
+    return frozenset((await tx.execute(sa.select(grants.c.site).where(grants.c.vo == vo))).scalars())
+
+
 async def list_grants(
     tx: Tx, *, vos: Sequence[str] | None, sites: Sequence[str], after: tuple[str, str], limit: int
 ) -> Sequence[Any]:

@@ -36,6 +36,7 @@ def checked(facts: Facts) -> Facts:
         quotas=quotas,
         gpus=[_text(one) for one in facts.gpus[:MOST_NAMES]],
         capacity=_capacity(facts.capacity, notes),
+        load=facts.load if facts.load is not None and 0 <= facts.load <= 1 else None,
     )
     if any(one.vcpus < 1 or one.memory_mib < 1 for one in cut.flavours):
         notes.append("Flavours without cores or memory were left out.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from hansa.identity import vo_store
 from hansa.identity.model import Caller
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Database
@@ -16,6 +17,7 @@ from hansa.sites.service import allow
 from hansa.sites.wire import CanaryView, EndpointHistory, HealthReport, Period, ProbeSpan
 
 _SHOWN = 100
+_MOST = 1000
 
 
 class ReportService:
@@ -54,6 +56,32 @@ class ReportService:
             [period(label, whole, begins, ends_) for label, begins, ends_ in health.months(start, now)],
             histories,
         )
+
+    async def overview(self, caller: Caller, names: Sequence[str], days: int) -> dict[str, list[Period]]:
+        """How sites that the caller may see were, day by day, today last; of others nothing is said."""
+        now = self._clock.now()
+        start = (now - timedelta(days=days - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        async with self._database.read() as tx:
+            vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
+            seen = await store.listed(tx, caller.user_id, vos, "", _MOST, operator=caller.is_operator)
+            known = sorted({row.name for row in seen} & set(names))
+            ends = await store.endpoints_of(tx, known)
+            spans = await store.spans_of(tx, [one.id for one in ends], start, now)
+            downtimes = await store.downtimes_of(tx, known, start)
+        spans_of: dict[str, list[Span]] = {}
+        for one in spans:
+            spans_of.setdefault(one.endpoint_id, []).append(Span(one.begins, one.ends, Answer(one.answer)))
+        lines: dict[str, dict[str, list[list[Piece]]]] = {name: {} for name in known}
+        for end in ends:
+            off = [one for row in downtimes if row.site == end.site and (one := views.downtime_of(row)).is_of(end.id)]
+            line = health.timeline(spans_of.get(end.id, []), off, start, now)
+            lines[end.site].setdefault(end.kind, []).append(line)
+        cuts = health.days(start, now)
+        return {
+            name: [period(label, whole, begins, ends_) for label, begins, ends_ in cuts]
+            for name, kinds in lines.items()
+            for whole in [health.combine(kinds, start, now)]
+        }
 
     async def forget(self) -> int:
         """Delete history that is older than it is kept; the number of spans."""

@@ -61,7 +61,8 @@ class SitePolicy:
     vm_images_denied: Annotated[list[Pattern], MaxLen(1000)] = field(default_factory=list)
     """Patterns of VM images that may not run."""
     vm_lifetime_h: Annotated[int, Ge(1), Le(1_000_000)] | None = None
-    """Hours after which a machine is deleted. Default: no limit."""
+    """Hours after which a machine is deleted, whatever its owner wants, counted from its making here. Default: no
+    limit."""
     vms_per_user: Annotated[int, Ge(0), Le(1_000_000)] | None = None
     """Machines that one user may have here. Default: no limit but the quota."""
     demands_grant: bool = False
@@ -72,7 +73,8 @@ class SitePolicy:
     """Whether pilots, which run the tasks of jobs, may start here."""
     canaries: bool = False
     """Whether the smallest job (at endpoints of kind ``slurm`` and ``ssh``) or the smallest machine (``openstack``,
-    ``libcloud``) may be started now and then, where nothing else was, to see whether things start."""
+    ``libcloud``) may be started now and then, where nothing else was, to see whether things start. The computer of an
+    embedded server (the site ``local``) has none: its pilots are processes of that server."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,8 @@ class Facts:
     """Models of GPUs that can be had."""
     capacity: Capacity | None = None
     """Of endpoints that are computers: a host, a cluster."""
+    load: float | None = None
+    """How much of such a computer is in use, from 0 to 1."""
     notes: list[str] = field(default_factory=list)
     """What was left out or looks wrong, in words."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -167,6 +166,25 @@ def test_images_by_site_say_how_they_are_there(world: World, open_page: Open) ->
     assert "site=NEBULA" in page.url
     page.click("#places tbody a >> text=tiny")
     expect(page.locator("#images")).to_contain_text("Tiny")
+    known = "name = 'tiny' AND place LIKE 'NEBULA%'"
+    try:  # no cloud is here: as if it had been brought there, and nobody looks again
+        world.write(
+            "UPDATE vm_image_places SET phase = 'there', reason = 'images.there', message = 'It is there.',"
+            f" checked = ?, due_at = '2099-01-01 00:00:00.000000', lease_token = NULL WHERE {known}",
+            datetime.now(UTC).isoformat(" "),
+        )
+        page.goto(f"{world.url}/images/places?q=tiny")
+        row = page.locator("#places tbody tr", has_text="tiny")
+        expect(row.locator(".phase")).to_have_text("there")
+        expect(row.locator("time")).not_to_contain_text("UTC")
+        expect(page.locator("#places")).to_contain_text("1 of 1 are there")
+        page.check("[name=only]")
+        page.click("main button >> text=Show")
+        expect(page.locator("#places")).to_contain_text("No image at a site matches this")
+    finally:
+        world.write(
+            f"UPDATE vm_image_places SET phase = 'waiting', due_at = '2020-01-01 00:00:00.000000' WHERE {known}"
+        )
 
 
 def test_a_version_is_withdrawn_with_its_reason(world: World, open_page: Open) -> None:
@@ -225,14 +243,11 @@ def test_usage_is_drawn_filtered_and_downloaded(world: World, open_page: Open) -
 def _used_before(world: World) -> None:
     """As if something had run two days ago: usage of one day alone has no curve."""
     before = (datetime.now(UTC) - timedelta(days=2)).date().isoformat()
-    books = sqlite3.connect(next((world.home / "db").glob("*.db")), timeout=60)
-    with books:
-        books.execute(
-            "INSERT OR IGNORE INTO usage SELECT ?, owner_id, vo, vo_group, site, kind, tasks, wall_s, core_s, cpu_s,"
-            " gpu_s FROM usage WHERE site = 'local' LIMIT 1",
-            (before,),
-        )
-    books.close()
+    world.write(
+        "INSERT OR IGNORE INTO usage SELECT ?, owner_id, vo, vo_group, site, kind, tasks, wall_s, core_s, cpu_s,"
+        " gpu_s FROM usage WHERE site = 'local' LIMIT 1",
+        before,
+    )
 
 
 def test_an_operator_invites_suspends_and_sees_what_waits(world: World, open_page: Open) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.acceptance.portal.conftest import World
+from tests.acceptance.portal.conftest import World, api_of, sign_in
+from tests.support.serverprocess import ServerProcess
 
 Open = Callable[..., Page]
 HIDE = """hidden => {
@@ -27,6 +29,39 @@ def test_a_page_that_was_cut_off_catches_up(world: World, open_page: Open) -> No
     expect(page.locator("#jobs")).to_contain_text("during the cut")
     for job in (before, after):
         world.api.post(f"/jobs/{job}/kill", json={})
+
+
+def test_a_server_that_is_started_again_is_heard_without_a_reload(browser: Browser, tmp_path: Path) -> None:
+    """Killed as with kill -9: the table catches up, and the log of a task that went on without it."""
+    server, go = ServerProcess(tmp_path / "home"), tmp_path / "go"
+    context = browser.new_context()
+    try:
+        server.start()
+        with api_of(server.url, server.token) as api:
+            own = World(server.url, api, 0, 0, 0, server.home)
+            job = own.submit(command=["sh", "-c", f"echo first; until [ -e {go} ]; do sleep 0.1; done; echo second"])
+            page = context.new_page()
+            sign_in(own, page)
+            page.goto(f"{own.url}/jobs/{job}/log")
+            expect(page.locator("#log")).to_contain_text("first")
+            table = context.new_page()
+            table.goto(f"{own.url}/jobs")
+            for one in (page, table):
+                one.evaluate("document.body.dataset.kept = 'yes'")
+            before = server.url
+            server.kill()
+            server.start()
+            assert server.url == before
+            own.submit(command=["true"], hold=True, name="after the start")
+            expect(table.locator("#jobs")).to_contain_text("after the start")
+            go.touch()
+            page.bring_to_front()
+            expect(page.locator("#log")).to_contain_text("second")
+            for one in (page, table):
+                assert one.evaluate("document.body.dataset.kept") == "yes"
+    finally:
+        context.close()
+        server.end()
 
 
 def test_a_hidden_page_asks_for_nothing_and_catches_up(world: World, open_page: Open) -> None:

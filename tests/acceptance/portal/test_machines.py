@@ -45,6 +45,33 @@ def test_a_volume_is_made_given_to_a_machine_taken_and_deleted(world: World, ope
     expect(page.locator("#volumes")).not_to_contain_text("scratch")
 
 
+def test_machines_are_searched_filtered_and_sorted(world: World, open_page: Open) -> None:
+    days = {"row-a": 3, "row-b": 1, "row-c": 2}
+    for name, lasts in days.items():
+        new = {"image": "tiny", "name": name, "flavour": "tiny", "ssh_keys": [KEY], "lifetime_s": lasts * 86_400}
+        assert world.api.post("/machines", json=new).is_success
+    page = open_page()
+    page.goto(f"{world.url}/machines")
+    for head in ("Name", "Organisation", "Site", "State", "Created", "Updated", "Expires"):
+        expect(page.locator("#machines thead th", has_text=head)).to_have_count(1)
+    page.fill("#find", "row-")
+    page.click("main button >> text=Filter")
+    names = page.locator("#machines tbody td:first-child a")
+    expect(names).to_have_text(["row-a", "row-b", "row-c"])
+    page.click("#machines thead a >> text=Expires")
+    expect(names).to_have_text(["row-b", "row-c", "row-a"])
+    expect(page.locator("#machines th[aria-sort=ascending]")).to_contain_text("Expires")
+    page.click("#machines thead a >> text=Expires")
+    expect(names).to_have_text(["row-a", "row-c", "row-b"])
+    assert {"q=row-", "sort=expires", "down=true"} <= set(page.url.partition("?")[2].split("&"))
+    expect(page.locator("#machines tbody .phase").first).to_have_text("running")
+    page.select_option("#state", "stopped")
+    page.click("main button >> text=Filter")
+    expect(page.locator("#machines")).to_contain_text("No machine of yours matches this")
+    for name in days:
+        assert world.api.delete(f"/machines/{name}").is_success
+
+
 def test_the_disk_of_a_machine_is_kept_as_an_image(world: World, open_page: Open) -> None:
     page = open_page()
     page.goto(f"{world.url}/machines/kept")
@@ -72,6 +99,8 @@ def test_ticked_jobs_are_held_released_and_killed_together(world: World, open_pa
     page.check(f"[name='job.{jobs[0]}']")
     page.click("main button >> text='Release'")
     expect(page.locator("#notices")).to_contain_text("1 of 1 jobs")
+    expect(page.locator("#jobs tbody tr")).to_have_count(3)  # the filter stays
+    expect(page.locator("main code >> text=hansa job list label:batch=b7")).to_be_visible()
     assert world.wait(jobs[0])["status"]["phase"] == "done"
     page.goto(f"{world.url}/jobs?q=label:batch=b7")
     page.check("[data-ticks]")

@@ -6,15 +6,29 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.acceptance.portal.conftest import HOSTILE, KEY, MODES, SCREENSHOTS, World
+from tests.support.serverprocess import eventually
 from tests.support.tools import ROOT
 
 Open = Callable[..., Page]
 WIRE_BYTES = 200_000
+REALM = "/auth/realms/hansa"
+DOORS = (
+    "/sign-in",
+    f"{REALM}/login",
+    f"{REALM}/account",
+    f"{REALM}/device",
+    f"{REALM}/join?invitation=none",
+    "/jobs/999999999",
+    "/machines?q=nothing-of-this-name",
+    "/vos/no.such.example.org",
+)
+"""Where people come in, and pages that say that there is nothing."""
 
 
 def pages(world: World) -> list[str]:
@@ -107,11 +121,16 @@ def test_counts_change_by_themselves_in_two_tabs(world: World, open_page: Open) 
     first.goto(f"{world.url}/jobs")
     second = first.context.new_page()
     second.goto(f"{world.url}/")
+    chip, tile = first.locator("#jobs .chip.failed b"), second.locator("#home .tile.failed b")
+    before = int(chip.inner_text().replace(",", ""))
+    expect(tile).to_have_text(f"{before:,}")
     job = world.submit(command=["sh", "-c", "exit 4"], name="seen by itself")
     expect(second.locator("#home")).to_contain_text(f"Job {job} failed")
     expect(second.locator("#home time").first).not_to_contain_text("UTC")
+    expect(tile).to_have_text(f"{before + 1:,}")
     first.bring_to_front()
     expect(first.locator("#jobs")).to_contain_text("seen by itself")
+    expect(chip).to_have_text(f"{before + 1:,}")
 
 
 def test_what_a_task_uses_is_drawn_while_it_runs(world: World, open_page: Open) -> None:
@@ -238,12 +257,150 @@ def test_a_job_is_held_released_and_submitted_again_with_changes(world: World, o
     expect(page.locator("#state .phase").first).to_have_text("done")
 
 
-def test_a_whole_log_is_searched(world: World, open_page: Open) -> None:
+def test_a_whole_log_is_searched_and_downloaded(world: World, open_page: Open) -> None:
     job = world.submit(command=["sh", "-c", "seq 1 40000; echo needle; seq 1 40000"])
     world.wait(job)
     page = open_page()
-    page.goto(f"{world.url}/jobs/{job}/log?q=NEEDLE")
-    expect(page.locator("#log")).to_contain_text("40001  needle")
+    page.goto(f"{world.url}/jobs/{job}/log")
+    expect(page.locator("main")).to_contain_text("Only the last 64 KiB are shown")
+    assert "needle" not in page.locator("#log").inner_text()
+    for words, regex in (("NEEDLE", False), ("^ne+d.e$", True)):
+        page.fill("#find", words)
+        page.set_checked("[name=regex]", regex)
+        page.click("main button >> text=Show")
+        expect(page.locator("#log")).to_contain_text("40001  needle")
+        assert page.locator("#log").inner_text().strip() == "40001  needle"
+    page.fill("#find", "(")
+    page.click("main button >> text=Show")
+    expect(page.locator("main")).to_contain_text("regular expression")
+    page.goto(f"{world.url}/jobs/{job}/log")
+    with page.expect_download() as download:
+        page.click("text=Download all of it")
+    numbers = [*map(str, range(1, 40_001))]
+    said = Path(download.value.path()).read_text(encoding="utf-8")
+    assert said.splitlines() == [*numbers, "needle", *numbers]
+    assert download.value.suggested_filename == f"job-{job}-stdout.txt"
+
+
+def test_output_files_are_found_and_downloaded(world: World, open_page: Open) -> None:
+    odd = "ä <b>&amp; 100%.csv"
+    script = f"mkdir -p 'deep er' && printf 'a,%s\\n' $HANSA_TASK > 'deep er/{odd}' && echo x > plain.txt"
+    job = world.submit(command=["sh", "-c", script], array=True, count=2)
+    world.wait(job)
+    page = open_page()
+    page.goto(f"{world.url}/jobs/{job}")
+    page.click("nav >> text=Files")
+    expect(page.locator("main tbody tr")).to_have_count(4)
+    page.fill("#task", "1")
+    page.click("main button >> text=Show")
+    expect(page.locator("main tbody tr")).to_have_count(2)
+    for name, content in ((f"deep er/{odd}", "a,1\n"), ("plain.txt", "x\n")):
+        row = page.locator("main tbody tr", has_text=name)
+        expect(row).to_contain_text(f"{len(content)} bytes")
+        with page.expect_download() as download:
+            row.locator("a").click()
+        assert Path(download.value.path()).read_text(encoding="utf-8") == content
+        assert download.value.suggested_filename.startswith(name.rpartition("/")[2][:1])
+
+
+def test_results_are_sorted_by_a_click_and_drawn(world: World, open_page: Open) -> None:
+    """All of them, not only those of the page; the table is the picture's twin."""
+    script = 'echo "{\\"loss\\": $(( (HANSA_TASK * 37) % 205 ))}" > result.json'
+    job = world.submit(command=["sh", "-c", script], array=True, count=205)
+    world.wait(job)
+    by_loss = sorted(range(205), key=lambda task: (task * 37) % 205)
+    page = open_page()
+    page.goto(f"{world.url}/jobs/{job}")
+    page.click("nav >> text=Tasks and results")
+    assert _column(page, "Task") == [str(task) for task in range(200)]
+    page.click("main thead a >> text=loss")
+    page.wait_for_url(re.compile("sort=loss"))
+    expect(page.locator("main th[aria-sort=ascending]")).to_contain_text("loss")
+    assert _column(page, "Task") == [str(task) for task in by_loss[:200]]
+    page.click("main thead a >> text=loss")
+    page.wait_for_url(re.compile("down=true"))
+    expect(page.locator("main th[aria-sort=descending]")).to_contain_text("loss")
+    assert _column(page, "loss")[:3] == ["204", "203", "202"]
+    page.select_option("#plot_x", "index")
+    page.select_option("#plot_y", "loss")
+    page.click("main button >> text=Show")
+    page.wait_for_url(re.compile("plot_y=loss"))
+    cloud = page.locator("figure svg path.dot")
+    expect(cloud).to_be_visible()
+    assert (cloud.get_attribute("d") or "").count("M") == 205
+    picture = page.locator("figure svg")
+    assert picture.get_attribute("aria-label") == ("loss against Task, 205 tasks; the table below has the same numbers")
+    twin = dict(zip(_column(page, "Task"), _column(page, "loss"), strict=True))
+    page.click("main .pager >> text=Next")
+    expect(page.locator("main tbody tr")).to_have_count(5)
+    twin |= dict(zip(_column(page, "Task"), _column(page, "loss"), strict=True))
+    assert twin == {str(task): str((task * 37) % 205) for task in range(205)}
+
+
+def _column(page: Page, name: str) -> list[str]:
+    """What stands under a head of the table."""
+    heads = [one.strip(" ↑↓") for one in page.locator("main thead th").all_inner_texts()]
+    cells = page.locator(f"main tbody td:nth-child({heads.index(name) + 1})").all_inner_texts()
+    return [one.strip() for one in cells]
+
+
+def test_a_million_tasks_are_a_picture_with_its_list(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.goto(f"{world.url}/jobs/{world.huge}")
+    expect(page.locator("#state")).to_contain_text("The array, 1,000,000 tasks")
+    assert page.locator("svg.array path.waiting").count() == 1
+    shown = page.locator("svg.array").bounding_box()
+    assert shown is not None
+    assert shown["width"] > 400
+    assert shown["height"] >= 40
+    columns = page.locator("details li", has_text="999,999")
+    expect(columns).to_have_count(1)  # the last of the stretches that cover it
+    assert page.locator("details li", has_text=" to ").count() in range(100, 500)
+
+
+def test_why_a_job_waits_stands_on_its_page(world: World, open_page: Open) -> None:
+    first = world.submit(command=["true"], hold=True, name="held back")
+    second = world.submit(command=["true"], after=[{"job": first}], name="behind it")
+    page = open_page()
+    page.goto(f"{world.url}/jobs/{second}")
+    expect(page.locator("#state .lead")).to_contain_text(f"{first}")
+    why = page.locator("#state section", has_text="Why is it where it is").first
+    expect(why).to_contain_text("A task needs 1 cores")
+    expect(why).to_contain_text("Not possible at NEBULA: It has nothing that runs jobs")
+    expect(page.locator("#state .timeline li").first).to_be_visible()
+    page.click(f".facts a >> text='{first}'")
+    expect(page.locator("#state")).to_contain_text("held")
+    world.write(
+        "UPDATE jobs SET reason = 'identity.grant_expired', waiting_on = 'user', message = 'Its sign-in has ended.'"
+        " WHERE number = ?",
+        first,
+    )
+    page.goto(f"{world.url}/jobs/{first}")
+    expect(page.locator("#state .lead")).to_have_text("Its sign-in has ended.")
+    page.click("#state a >> text='Let Hansa go on while I am away'")
+    page.wait_for_url(re.compile("/auth/realms/hansa/(account|renew)"))
+    expect(page.locator("main")).to_contain_text("Hansa")
+    for job in (second, first):
+        world.api.post(f"/jobs/{job}/kill", json={})
+        world.wait(job)
+
+
+def test_a_machine_that_ends_soon_is_on_the_first_page_with_its_button(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.goto(f"{world.url}/")
+    tile = page.locator("#home .tile", has_text="machines run")
+    new = {"image": "tiny", "name": "brief", "flavour": "tiny", "ssh_keys": [KEY], "lifetime_s": 3600}
+    assert world.api.post("/machines", json=new).is_success
+    need = page.locator("#home li", has_text="The machine is stopped then")
+    expect(need).to_contain_text("brief")  # by itself
+    expect(need.locator("time")).to_contain_text("minutes")
+    expect(tile.locator("b")).not_to_have_text("0")
+    page.click("[aria-label='Extend brief by 7 days from now']")
+    page.wait_for_url(f"{world.url}/machines/brief")
+    expect(page.locator("#machine time[data-countdown]").first).to_contain_text("7 days")
+    page.goto(f"{world.url}/")
+    expect(page.locator("#home")).not_to_contain_text("The machine is stopped then")
+    assert world.api.delete("/machines/brief").is_success
 
 
 def test_a_site_is_checked_joined_drained_and_forgotten(world: World, open_page: Open) -> None:
@@ -298,7 +455,14 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.click("text=Create a machine")
     page.click("main a >> text=Tiny")
     page.check("[name=flavour][value=medium]")
+    page.click("summary >> text=Volumes")
+    expect(page.locator("#volumes-hint")).to_contain_text("archive")
+    page.fill("#volumes", "7G:nowhere")
     page.click("text=Show the plan")
+    expect(page.locator(".notice.error")).to_contain_text("is no volume")
+    page.fill("#volumes", "7G")
+    page.click("text=Show the plan")
+    expect(page.locator("aside")).to_contain_text("--volume 7G")
     expect(page.locator("main .list").first).to_contain_text("local")
     expect(page.locator("main .list").first).to_contain_text("2 × CPU, 4.0 GiB")
     page.click("text=Where it cannot run, and why")
@@ -312,6 +476,9 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.wait_for_url(f"{world.url}/machines/web")
     expect(page.locator("#machine .phase").first).to_have_text("running")
     expect(page.locator("#ssh")).to_contain_text("ssh ")
+    page.reload()
+    expect(page.locator("main section.card", has_text="Volumes")).to_contain_text("7 GiB")
+    volume = page.locator("main section.card", has_text="Volumes").locator("li a").inner_text()
     page.fill("#days", "30")
     page.click("main button >> text=Extend")
     expect(page.locator("#notices")).to_contain_text("30 days from now")
@@ -324,6 +491,8 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.click("main button >> text='Delete'")
     page.wait_for_url(f"{world.url}/machines")
     expect(page.locator("#machines")).not_to_contain_text("web")
+    eventually(lambda: world.api.get(f"/volumes/{volume}").json()["machine"] is None, "the volume is free")
+    assert world.api.delete(f"/volumes/{volume}").is_success
 
 
 def test_credentials_and_service_accounts_of_an_organisation(world: World, open_page: Open) -> None:
@@ -369,6 +538,7 @@ def test_pages_of_what_is_shared_change_by_themselves(world: World, open_page: O
 
 
 def test_the_search_finds_things_of_every_kind(world: World, open_page: Open) -> None:
+    world.other("zora").close()
     page = open_page()
     for word, href in (
         ("sweep", f"/jobs/{world.sweep}"),
@@ -377,6 +547,9 @@ def test_the_search_finds_things_of_every_kind(world: World, open_page: Open) ->
         ("nebula", "/sites/NEBULA"),
         ("galaxies", "/vos/vo.example.org"),
         ("debian", "/images/show/preset/debian-12"),
+        ("archive", "/volumes/archive"),
+        ("italy", "/sites/NEBULA"),
+        ("zora", "/admin?q=zora"),
     ):
         page.goto(f"{world.url}/search?q={word}")
         expect(page.locator(f"main a[href='{href}']").first).to_be_visible()
@@ -411,6 +584,7 @@ def test_by_keyboard_alone(world: World, open_page: Open) -> None:
 @pytest.mark.parametrize("mode", list(MODES))
 def test_every_page_is_seen_small_and_without_a_barrier(world: World, open_page: Open, axe: str, mode: str) -> None:
     page = open_page(**MODES[mode])
+    guest = open_page(signed_in=False, **MODES[mode])
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     said: list[str] = []
     for number, path in enumerate(pages(world)):
@@ -418,15 +592,30 @@ def test_every_page_is_seen_small_and_without_a_barrier(world: World, open_page:
         assert answer is not None
         assert answer.status == (422 if "no-such-image" in path else 200), path
         assert len(answer.body()) < WIRE_BYTES - 110_000, f"{path}: {len(answer.body())}"
-        name = path.partition("?")[0].strip("/").replace("/", "-") or "home"
         page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
-        page.screenshot(path=SCREENSHOTS / f"{number:02}-{name}.{mode}.png", full_page=True, caret="initial")
-        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-            said.append(f"{path} is too wide")
-        page.evaluate(axe)
-        found = page.evaluate("axe.run().then(found => found.violations)")
-        said += [f"{path}: {one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
+        said += _look(page, axe, f"{number:02}-{_name(path)}.{mode}", full=True)
+    page.click(".menu summary")
+    page.fill("#q", "e")
+    expect(page.locator("#hits a").first).to_be_visible()
+    said += _look(page, axe, f"90-search-and-menu.{mode}")
+    for number, path in enumerate(DOORS):
+        who = guest if path in ("/sign-in", f"{REALM}/login") else page
+        who.goto(world.url + path)
+        said += _look(who, axe, f"{91 + number}-{_name(path)}.{mode}", full=True)
     assert not said, "\n".join(said)
+
+
+def _name(path: str) -> str:
+    return path.partition("?")[0].removeprefix(REALM).strip("/").replace("/", "-") or "home"
+
+
+def _look(page: Page, axe: str, name: str, *, full: bool = False) -> list[str]:
+    """A picture of it, and what is wrong with it."""
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full, caret="initial")
+    said = [f"{name} is too wide"] if page.evaluate("document.documentElement.scrollWidth > innerWidth") else []
+    page.evaluate(axe)
+    found = page.evaluate("axe.run().then(found => found.violations)")
+    return said + [f"{name}: {one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from sqlalchemy.dialects import sqlite
 from hansa.identity.wire import NewVo
 from hansa.jobs import leases, matching, store
 from hansa.kernel.errors import Fault
-from hansa.sites.wire import Capacity
+from hansa.sites.steering import SteeringService
+from hansa.sites.wire import Capacity, NewBan
 from tests.support.jobworld import World, spans
 
 
@@ -72,6 +73,20 @@ async def test_what_waits_for_a_suspended_vo_or_member_is_not_given_out(world: W
     await world.vos.suspend(world.owner, "sky", "", suspended=False)
     assert spans(await pilot.take(1)) == [(0, 0)]
     await world.books(job)
+
+
+async def test_a_pilot_for_all_vos_is_given_nothing_of_one_that_its_site_banned(world: World) -> None:
+    await world.vos.create(world.owner, NewVo("sky"))
+    await world.vos.create(world.owner, NewVo("sea"))
+    sea, sky = await world.submit(3, vo="sea"), await world.submit(3, vo="sky")
+    pilot = await world.pilot()
+    assert (await world.pilot_row(pilot)).vo is None
+    steering = SteeringService(world.database, world.events, world.clock)
+    await steering.ban(world.owner, "local", NewBan("vo", "sea", "Mines coins"))
+    assert {lease.job for lease in await pilot.take(9)} == {sky.number}
+    assert await pilot.take(9) == []
+    await steering.unban(world.owner, "local", "vo", "sea")
+    assert {lease.job for lease in await pilot.take(9)} == {sea.number}
 
 
 async def test_jobs_that_back_off_are_out_of_the_way_until_they_are_due(world: World) -> None:

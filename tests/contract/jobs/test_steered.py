@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from hansa.identity.wire import NewVo
 from hansa.jobs.steered import Steered
 from hansa.jobs.tables import pilots
 from hansa.kernel.wire import encode
@@ -14,7 +15,7 @@ from hansa.sites import store as site_store
 from hansa.sites.steering import SteeringService
 from hansa.sites.wire import NewBan, SitePolicy
 from tests.contract.jobs.test_demand import cluster, started
-from tests.support.jobworld import World
+from tests.support.jobworld import Pilot, World
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -62,6 +63,45 @@ async def test_what_runs_is_told_to_take_no_more_and_what_waits_never_starts(
     assert await steered(world) == 0, "once is enough"
     await world.demand.look()
     assert len(await started(world)) == 2, "and nothing new is started"
+
+
+async def test_a_pilot_for_all_vos_gives_back_what_is_of_one_that_was_banned(world: World) -> None:
+    await cluster(world)
+    await world.vos.create(world.owner, NewVo("sky"))
+    await world.vos.create(world.owner, NewVo("sea"))
+    sea = await world.submit(2, site="cluster", vo="sea", cores=2)
+    await world.demand.look()
+    (first,) = await started(world)
+    assert first.vo is None, "the endpoint names no VOs"
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(pilots).where(pilots.c.id == first.id).values(phase="running"))
+    taken = await Pilot(world, first.id).take(1)
+    assert [lease.job for lease in taken] == [sea.number]
+    service = SteeringService(world.database, world.events, world.clock)
+    await service.ban(world.owner, "cluster", NewBan("vo", "sky"))
+    assert await steered(world) == 0, "it has nothing of that one"
+    await service.ban(world.owner, "cluster", NewBan("vo", "sea", "Mines coins"))
+    assert await steered(world) == 1
+    (first,) = await started(world)
+    assert (first.stop, first.reason) == ("drain", "sites.vo_banned")
+    assert first.message.endswith("cluster has banned sea: Mines coins.")
+
+
+async def test_what_waits_for_a_banned_vo_says_so_though_a_pilot_for_all_vos_is_there(world: World) -> None:
+    await cluster(world)
+    await world.vos.create(world.owner, NewVo("sky"))
+    await world.vos.create(world.owner, NewVo("sea"))
+    sea = await world.submit(site="cluster", vo="sea")
+    sky = await world.submit(site="cluster", vo="sky")
+    await world.demand.look()
+    await SteeringService(world.database, world.events, world.clock).ban(
+        world.owner, "cluster", NewBan("vo", "sea", "Mines coins")
+    )
+    assert await world.demand.look() == 0
+    said = (await world.get(sea.number)).status
+    assert (said.reason, said.waiting_on) == ("jobs.no_site_now", "site")
+    assert "cluster has banned sea: Mines coins." in said.message
+    assert (await world.get(sky.number)).status.reason != "jobs.no_site_now"
 
 
 async def test_an_outage_lets_go_on_what_runs(world: World) -> None:

@@ -42,10 +42,11 @@ async def test_what_works_and_what_does_not(world: SiteWorld) -> None:
         (NewEndpoint("openstack", url="https://k.example.org:5000/v3"), ["k.example.org", "mapping"]),
         (
             NewEndpoint("slurm", settings={"host": "login.example.org", "user": "hansa"}),
-            ["sbatch", "login.example.org:22"],
+            ["sbatch", "login.example.org:22", "as hansa with a key", "squeue: every 15 s"],
         ),
-        (NewEndpoint("ssh", settings={"host": "h", "jump": "gate"}), ["to gate"]),
-        (NewEndpoint("libcloud", settings={"provider": "ec2"}), ["API of ec2"]),
+        (NewEndpoint("slurm", settings={"host": "h", "transport": "https", "poll_s": 60}), ["by HTTPS", "every 60 s"]),
+        (NewEndpoint("ssh", settings={"host": "h", "jump": "gate"}), ["to gate", "Files below ~/.hansa"]),
+        (NewEndpoint("libcloud", settings={"provider": "ec2"}), ["API of ec2: port 443"]),
     ],
 )
 async def test_each_kind_says_what_it_needs(world: SiteWorld, end: NewEndpoint, words: list[str]) -> None:
@@ -57,4 +58,5 @@ async def test_each_kind_says_what_it_needs(world: SiteWorld, end: NewEndpoint, 
     report = await checks.check(world.olga, replace(NewSite("X", [end]), visibility="all"))
     said = " ".join(need.what for need in report.endpoints[0].requires)
     assert all(word in said for word in words), said
-    assert report.endpoints[0].calls_per_hour > 0
+    per_hour = {"openstack": 3 * 12 + 6, "slurm": 12 + 1, "ssh": 12 + 1, "libcloud": 12 + 5}
+    assert report.endpoints[0].calls_per_hour == per_hour[end.kind], "probes and discoveries, at rest"

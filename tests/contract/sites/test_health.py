@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from hansa.engines.egress import EgressPolicy
+from hansa.identity.model import Caller
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.kernel.reconcile import Engine
 from hansa.kernel.settings import SiteSettings
@@ -97,11 +98,15 @@ async def test_a_failing_endpoint_gets_no_new_work_and_says_so(probing: Probing)
 async def test_whatever_it_does_harms_only_itself(probing: Probing, error: Exception | None) -> None:
     await probing.world.registry.add(probing.world.olga, cloud("OTHER"))
     probing.kind.error, probing.kind.takes_s = error, 0.0 if error else 60.0
+    probing.kind.only_at = "NEBULA"
     await probing.engine.run_once()
     await probing.go_on(330)
-    phases = {one.name: one.endpoints[0].health.phase for one in await probing.world.serving(probing.world.ada, "vo.a")}
-    assert phases["NEBULA"] == "down"
-    assert len(set(probing.kind.probes)) == 2
+    views = await probing.world.serving(probing.world.ada, "vo.a")
+    assert {one.name: one.endpoints[0].health.phase for one in views} == {"NEBULA": "down", "OTHER": "up"}
+    (other,) = [one.endpoints[0].facts_of("vo.a") for one in views if one.name == "OTHER"]
+    assert other is not None
+    assert other.quotas == {"cores": Quota(10, 2)}
+    assert probing.kind.probes.count("OTHER") >= 2, "it is looked at as ever"
 
 
 @pytest.mark.parametrize("facts", [Temporary("away"), ValueError("garbage"), Permanent("no")])
@@ -139,6 +144,8 @@ async def test_history_is_a_row_per_change_and_gives_the_figures(probing: Probin
     assert abs(total.availability - 12 / 18) < 0.01
     assert abs(total.unknown_s - 29 * 86400 - 6 * 3600) < 600
     assert [one.label for one in report.months] == ["2025-12", "2026-01"]
+    assert await probing.reports.overview(probing.world.ada, ["NEBULA", "ELSEWHERE"], 30) == {"NEBULA": report.days}
+    assert await probing.reports.overview(Caller("user_eve", "eve"), ["NEBULA"], 30) == {}
     probing.world.clock.advance(500 * 86400)
     assert await probing.reports.forget() == 3
 

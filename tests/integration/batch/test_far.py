@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -57,7 +58,11 @@ def test_a_command_its_files_and_its_output_by_ssh(far: Cluster) -> None:
 
 
 def test_the_lid_is_closed_and_nothing_is_lost(far: Cluster) -> None:
-    """The server is killed in the midst; pilots work on and keep what they have; it is told once the lid is open."""
+    """The server is killed in the midst; pilots work on and keep what they have; it is told once the lid is open.
+
+    By then no pilot is left to tell it: their wall time has ended, and what they had to say lies in the spool.
+    """
+    far.free()
     marks = far.desk.folder / "marks"
     marks.mkdir()
     script = f"echo x >> {marks}/{{i}}; sleep 3; echo y >> {marks}/{{i}}"
@@ -66,6 +71,10 @@ def test_the_lid_is_closed_and_nothing_is_lost(far: Cluster) -> None:
     far.server.kill()
     whole = len("x\ny\n")
     eventually(lambda: all(mark.stat().st_size == whole for mark in marks.iterdir()), "they end without the server")
+    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 1))
+    for number in far.slurm.jobs("running"):
+        far.slurm.run("scontrol", "update", f"jobid={number}", f"EndTime={soon}", check=False)
+    eventually(lambda: not far.slurm.jobs("pending,running,completing"), "no pilot is left")
     far.server.start()
     ended = far.end(job)
     assert ended["counts"]["done"] == 12

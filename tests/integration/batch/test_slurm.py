@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import json
 import sys
 import time
@@ -121,6 +122,27 @@ def test_one_batch_job_takes_a_node_and_packs_tasks_into_it(cluster: Cluster) ->
     assert "NumNodes=1 NumCPUs=32" in shown
     assert "OverSubscribe=NO" in shown
     asyncio.run(cluster.server.check_books())
+def test_a_task_that_wants_a_node_to_itself_is_one_batch_job_of_that_node(cluster: Cluster) -> None:
+    cluster.free()
+    script = "squeue -h -t running -o %N; echo $SLURM_CPUS_ON_NODE $SLURM_MEM_PER_NODE"
+    words = ["--whole-node", "--cores", "2", "--memory", "500M", "--time", "5m"]
+    job = cluster.job("--site", "here", "--array", "0-2", *words, "--", "/bin/sh", "-c", script)
+    beside = cluster.job("--site", "here", "--batch", "nice=5", "--array", "0-1", "--cores", "2", "--", "sleep", "1")
+    assert cluster.end(job)["counts"]["done"] == 3
+    assert cluster.end(beside)["counts"]["done"] == 2
+    with cluster.server.client() as client:
+        pilots = client.get(f"/jobs/{job}/pilots").raise_for_status().json()["items"]
+    pilots = [one for one in pilots if one["batch_id"]]
+    assert pilots
+    for pilot in pilots:
+        shown = cluster.slurm.show(int(pilot["batch_id"]))
+        assert "NumNodes=1 NumCPUs=32" in shown, shown
+        assert "OverSubscribe=NO" in shown, "nobody else's job is beside it"
+        assert pilot["cores"] == 32
+    for index in range(3):
+        *nodes, own = cluster.hansa("job", "logs", f"{job}.{index}").out.splitlines()
+        assert own.startswith("32 "), "it has all of its node"
+        assert len(nodes) == len(set(nodes)), "no two batch jobs are on one node"
 
 
 def test_options_of_the_batch_system_reach_it_and_bad_ones_are_refused_before(cluster: Cluster) -> None:
@@ -157,6 +179,48 @@ def test_a_queue_that_does_not_move_says_why_in_slurms_words_and_is_given_up_whe
     assert cluster.slurm.jobs("pending")
     cluster.hansa("job", "kill", str(job))
     eventually(lambda: not cluster.slurm.jobs(ALL), "the batch job is gone", pause_s=0.5)
+
+
+def test_drain_and_a_ban_reach_pilots_that_slurm_runs(cluster: Cluster) -> None:
+    """What runs goes on to its end, and ends its batch job; what waits is given to nobody, and nothing is sent."""
+    cluster.free()
+    go, began = cluster.desk.folder / "steered-go", cluster.desk.folder / "steered-began"
+    script = f"touch {began}; while [ ! -e {go} ]; do sleep 0.1; done"
+    running = cluster.job("--site", "here", "--", "/bin/sh", "-c", script)
+    eventually(began.exists, "it runs")
+    cluster.hansa("site", "drain", "here", "--why", "New disks")
+    try:
+
+        def told() -> bool:
+            said = {one["status"]["message"] for one in cluster.pilots() if one["status"]["phase"] == "running"}
+            return bool(said) and all("here takes no new work: New disks." in one for one in said)
+
+        eventually(told, "its pilots are told")
+        sent = set(cluster.slurm.jobs("all"))
+        waiting = cluster.job("--site", "here", "--", "true")
+
+        def waits() -> bool:
+            status = cluster.server.job(waiting)["status"]
+            return status["waiting_on"] == "site" and "here takes no new work: New disks." in status["message"]
+
+        eventually(waits, "what waits says why")
+        go.touch()
+        assert cluster.end(running)["counts"]["done"] == 1
+        cluster.free()
+        assert set(cluster.slurm.jobs("all")) <= sent, "no batch job was sent meanwhile"
+        assert cluster.server.job(waiting)["counts"]["waiting"] == 1
+        cluster.hansa("site", "ban", "here", "--user", getpass.getuser(), "--why", "Mines coins")
+    finally:
+        cluster.hansa("site", "resume", "here")
+    try:
+        banned = "here has banned you: Mines coins."
+        eventually(lambda: banned in cluster.server.job(waiting)["status"]["message"], "the ban holds it", pause_s=0.5)
+        refused = cluster.hansa("run", "--site", "here", "--", "true", code=None)
+        assert (refused.code, banned.rstrip(".") in refused.err) == (125, True), refused.err
+        assert set(cluster.slurm.jobs("all")) <= sent
+    finally:
+        cluster.hansa("site", "unban", "here", "--user", getpass.getuser())
+    assert cluster.end(waiting)["counts"]["done"] == 1
 
 
 def test_a_node_that_dies_takes_no_task_with_it(cluster: Cluster) -> None:

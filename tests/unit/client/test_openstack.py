@@ -52,6 +52,27 @@ def test_the_client_gets_the_token_in_a_private_file_that_is_gone_afterwards(
     assert stat.S_IMODE(program.stat().st_mode) == 0o755
 
 
+MEETING = """#!/bin/sh
+touch "$SEEN/started-$$"
+for _ in $(seq 600); do [ "$(ls "$SEEN" | grep -c started-)" = 3 ] && break; sleep 0.1; done
+[ "$(ls "$SEEN" | grep -c started-)" = 3 ] || exit 1
+echo '[{"ID": "1"}]'
+"""
+
+
+def test_all_sites_are_asked_at_once_and_answer_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client waits for the others: one after the other they would all fail."""
+    program = tmp_path / "bin" / "openstack"
+    program.parent.mkdir()
+    program.write_text(MEETING)
+    program.chmod(0o755)
+    monkeypatch.setattr(openstack, "find_project", lambda access, token: "p1")
+    environ = {"PATH": f"{program.parent}:{os.environ['PATH']}", "SEEN": str(tmp_path)}
+    sites = [SiteAccess(name, "https://k.example.org/v3", "vo", None) for name in ("C", "A", "B")]
+    ran = openstack.run_at(sites, "t", ["server", "list"], environ)
+    assert [(one.site, one.code, one.rows) for one in ran] == [(name, 0, [{"ID": "1"}]) for name in ("C", "A", "B")]
+
+
 def test_a_site_that_does_not_let_us_in_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

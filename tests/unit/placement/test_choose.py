@@ -82,6 +82,27 @@ MACHINE = Request(Work.MACHINE, cores=2, memory_mib=2_000)
             replace(MACHINE, vo="vo"),
             replace(CLOUD, demands_grant=True, grant=GrantLeft(cores=1)),
         ),
+        *(
+            (
+                "placement.grant_used_up",
+                replace(asks, vo="vo"),
+                replace(HERE, demands_grant=True, gpus=None, grant=left),
+            )
+            for asks, left in (
+                (Request(memory_mib=200), GrantLeft(memory_mib=199)),
+                (Request(gpus=2), GrantLeft(gpus=1)),
+                (Request(storage_gib=2), GrantLeft(storage_gib=1)),
+                (Request(cores=4, nodes=2), GrantLeft(cores=7)),
+                (Request(cores=4, nodes=2, wall_time_s=3600), GrantLeft(core_s=8 * 3600 - 1)),
+            )
+        ),
+        (
+            "placement.grant_used_up",
+            replace(MACHINE, vo="vo", gpus=1),
+            replace(
+                CLOUD, flavours=(replace(GPU, gpus=(Gpu("A100", 2),)),), demands_grant=True, grant=GrantLeft(gpus=1)
+            ),
+        ),
     ],
 )
 def test_each_reason_has_a_sentence_and_what_would_change_it(

@@ -8,8 +8,8 @@ from typing import Any
 
 from hansa.kernel.status import Party, Status
 from hansa.placement.choose import choose, explain_all
-from hansa.placement.model import Candidate, Gpu, GrantLeft, Measured, Request
-from hansa.placement.views import BATCH_OVERHEAD_S, PILOT_MEMORY_MIB, Platform, candidates
+from hansa.placement.model import Candidate, Gpu, GrantLeft, Measured, Request, data_needs
+from hansa.placement.views import BATCH_OVERHEAD_S, MACHINE_OVERHEAD_S, PILOT_MEMORY_MIB, Platform, candidates
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import EndpointView, SiteView, Visibility, VoAccess, Work
 from hansa.sites.wire import Capacity, Facts, Flavour, Network, Partition, Quota, SitePolicy, VmImage
@@ -99,9 +99,15 @@ def test_refusals_of_site_and_endpoint_are_carried_with_who_must_act() -> None:
     assert any("hansa site login CLUSTER" in finding.message for finding in verdict.findings)
 
 
-def test_a_grant_counts_only_where_it_is_demanded() -> None:
+def test_a_grant_bounds_only_where_it_is_demanded_and_speaks_for_a_site_everywhere() -> None:
     left = Left(3_600_000, 10, share=0.5, limited_by="your cap")
-    assert one(site(endpoint()), "vo", grants={"CLUSTER": left}).grant is None
+    granted = one(site(endpoint()), "vo", grants={"CLUSTER": left})
+    assert (granted.demands_grant, granted.grant) == (False, GrantLeft(3600.0, 0.5, 10, limited_by="your cap"))
+    other = one(site(endpoint(), name="ANOTHER"), "vo")
+    asked = Request(vo="vo", cores=11, wall_time_s=600)  # more than is left of the grant
+    assert [found.site for found in choose(asked, [other, granted]).order] == ["CLUSTER", "ANOTHER"]
+    gone = one(site(endpoint()), "vo", grants={"CLUSTER": NoGrant("capacity.ended", "Over.", Party.VO_MANAGER)})
+    assert (gone.demands_grant, gone.grant) == (False, None)
     strict = site(endpoint(), policy=SitePolicy(demands_grant=True, price_per_core_hour=0.1))
     found = one(strict, "vo", grants={"CLUSTER": left})
     assert found.grant == GrantLeft(3600.0, 0.5, 10, limited_by="your cap")
@@ -127,6 +133,47 @@ def test_a_cloud_offers_flavours_images_networks_and_what_is_free() -> None:
     assert (found.networks, found.has_public_addresses) == (frozenset({"public", "n1"}), True)
     assert found.quota is not None
     assert (found.quota.cores, found.quota.machines, found.quota.memory_mib) == (6, None, None)
+
+
+def test_ec2_has_more_images_than_are_listed() -> None:
+    listed = Facts(vm_images=[VmImage("ami-1", "ours")])
+    assert one(site(endpoint("libcloud", listed, provider="ec2")), work=Work.MACHINES).vm_images is None
+    assert one(site(endpoint("libcloud", listed, provider="gce")), work=Work.MACHINES).vm_images == frozenset(
+        ("ami-1", "ours")
+    )
+
+
+def test_the_load_of_a_cloud_is_that_of_its_scarcest_quota_and_of_a_computer_its_own() -> None:
+    facts = Facts(quotas={"cores": Quota(10, 4), "machines": Quota(10, 9), "memory_mib": Quota(None, 5)})
+    assert one(site(endpoint("openstack", facts)), work=Work.MACHINES).load == 0.9
+    assert one(site(endpoint("openstack", Facts())), work=Work.MACHINES).load is None
+    assert one(site(endpoint("ssh", Facts(capacity=Capacity(8, 16_000), load=0.25)))).load == 0.25
+    assert one(site(endpoint("ssh", Facts(capacity=Capacity(8, 16_000))))).load is None
+
+
+def test_data_is_near_in_the_same_country_and_better_at_the_site() -> None:
+    computer = Facts(capacity=Capacity(8, 16_000))
+    has = site(endpoint("ssh", computer, tags=["data:k2"]), name="z", country="IT")
+    near = site(endpoint("ssh", computer), name="y", country="IT")
+    far = site(endpoint("ssh", computer), name="x", country="FR")
+    nowhere = site(endpoint("ssh", computer), name="w")
+    found = candidates([far, nowhere, near, has], None, Work.PILOTS, NOW)
+    choice = choose(Request(data=data_needs((), ["k2"]), is_data_required=True), found)
+    assert [candidate.site for candidate in choice.order] == ["z", "y", "w", "x"], "none is left out"
+    said = {
+        verdict.site: next(f for f in verdict.factors if f.name == "data").message for verdict in explain_all(choice)
+    }
+    assert said["y"] == "It has 0 of 1 data sets, 1 more is in its country."
+    strict = choose(Request(data=data_needs(["k2"], ["k3"]), is_data_required=True), found)
+    assert [candidate.site for candidate in strict.order] == ["z"]
+
+
+def test_machines_for_jobs_are_given_tasks_that_fit_into_the_life_that_the_site_allows() -> None:
+    policy = SitePolicy(vm_lifetime_h=12)
+    clouds = (endpoint("openstack", Facts()), replace(endpoint("machines", None, image="debian"), id="e2"))
+    assert one(site(clouds[0], policy=policy), work=Work.MACHINES).wall_time_s == 12 * 3600
+    assert one(site(*clouds, policy=policy)).wall_time_s == 12 * 3600 - MACHINE_OVERHEAD_S
+    assert one(site(*clouds)).wall_time_s is None
 
 
 def test_what_was_measured_goes_by_the_site() -> None:

@@ -6,19 +6,22 @@ import doctest
 import shlex
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from hansa.client.volumes import parse_volume
 from hansa.jobs.log_search import Wanted, find_lines
 from hansa.jobs.overview import Bucket
-from hansa.jobs.wire import After, JobSpec, Requirements
+from hansa.jobs.wire import After, JobSpec, Phase, Requirements, Task
 from hansa.kernel.errors import Fault
 from hansa.kernel.status import Party, Status
 from hansa.machines.sync_wire import ImagePlace
-from hansa.machines.volume_wire import NewVolume
-from hansa.portal import charts, job_form, machine_form, show, site_form, snippets, texts, volume_form
+from hansa.machines.volume_wire import MachineVolume, NewVolume
+from hansa.machines.wire import Machine, MachineSize
+from hansa.portal import charts, home, job_form, machine_form, results, show, site_form, snippets, texts, volume_form
 from hansa.portal.frame import templates, with_query
 from hansa.portal.image_places import table_of
 from hansa.portal.vo_access import read_credential
@@ -347,3 +350,60 @@ def test_a_job_that_waits_for_its_users_word_has_the_button_that_gives_it(reason
     status = Status("waiting", reason, "It waits.", Party.USER, datetime(2026, 1, 1, tzinfo=UTC))
     html = templates().get_template("macros.html").module.renewal(status, "/auth/realms/hansa")  # type: ignore[attr-defined]
     assert ('href="/auth/realms/hansa/renew"' in html) is has_button
+
+
+def test_machines_that_need_their_owner_are_told_apart() -> None:
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    calm = Status("running", "machines.running", "It runs.", Party.NOBODY, now)
+    bad = Status("failed", "machines.failed", "Its site says <no>.", Party.USER, now)
+    waits = Status("waiting", "identity.grant_expired", "The lasting sign-in has ended.", Party.USER, now)
+    found = home.needs_of_machines(
+        [
+            machine("fine", calm, now + timedelta(days=6)),
+            machine("for-ever", calm, None),
+            machine("brief", calm, now + timedelta(hours=5)),
+            machine("broken", bad, now + timedelta(days=6)),
+            machine("stuck", waits, None),
+            replace(machine("leaving", bad, None), wanted="deleted"),
+            machine("over", replace(calm, phase="stopped"), now + timedelta(hours=1)),
+        ],
+        now,
+    )
+    assert [(one.title, one.about, one.extend) for one in found] == [
+        ("brief", "The machine is stopped then.", "brief"),
+        ("broken", "Its site says <no>.", ""),
+        ("stuck", "The lasting sign-in has ended.", ""),
+    ]
+
+
+def machine(name: str, status: Status, expires: datetime | None) -> Machine:
+    size = MachineSize(1, 1024)
+    return Machine(name, f"machine_{name}", "me", status, "running", "tiny", "1", size, status.since, expires=expires)
+
+
+def test_a_query_is_one_word_of_the_shell() -> None:
+    assert shlex.split(snippets.of_query(Phase.FAILED, "created<2d name~x y")) == [
+        *("hansa", "job", "list"), "state:failed created<2d name~x y"]  # fmt: skip
+    assert snippets.of_query(None, "-site:local") == "hansa job list -- -site:local"
+
+
+def test_volumes_of_a_new_machine_are_read_and_written_as_words() -> None:
+    form = machine_form.blank() | {"image": "debian-12", "volumes": "100G:/data, archive:/old 2T"}
+    new = machine_form.read(form)
+    assert new.volumes == [
+        MachineVolume(100, None, "/data"), MachineVolume(None, "archive", "/old"), MachineVolume(2048)]  # fmt: skip
+    words = shlex.split(machine_form.command(new))
+    asked = [after for word, after in pairwise(words) if word == "--volume"]
+    assert [parse_volume(one) for one in asked] == new.volumes  # as the command line reads them
+    for bad in ("100", "G", "0G", "data:old", "x" * 99, "9999999T", "a " * 21):
+        with pytest.raises(Fault):
+            machine_form.read(form | {"volumes": bad})
+
+
+def test_results_are_sorted_with_what_is_missing_last() -> None:
+    def task(index: int, loss: object) -> Task:
+        return Task(1, index, Phase.DONE, 1, fields=None if loss is None else {"loss": loss})
+
+    tasks = [task(0, "b"), task(1, 10), task(2, None), task(3, 9.5), task(4, True)]
+    assert [one.index for one in results.in_order(tasks, "loss", down=False)] == [4, 3, 1, 0, 2]
+    assert [one.index for one in results.in_order(tasks, "loss", down=True)] == [0, 1, 3, 4, 2]

@@ -131,6 +131,7 @@ class Browser:
                 csrf=self.csrf_token(visit, session),
                 session=session,
                 base=f"{urlsplit(self.url).path}{REALM}",
+                home=f"{urlsplit(self.url).path.rstrip('/')}/",
                 **values,
             )
         )

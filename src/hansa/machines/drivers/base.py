@@ -84,6 +84,8 @@ class Capabilities:
     can: frozenset[Can] = frozenset()
     user_data_bytes: int = 65_535
     """The most user data that it takes, before any encoding."""
+    is_open: bool = False
+    """Whether all ports of a machine are open to whoever can reach it. Else, and without PORTS, only SSH is."""
     is_isolated: bool = True
     """Whether somebody else's code may run in its machines. False: for its owner, or trusted users, only."""
     note: str = ""

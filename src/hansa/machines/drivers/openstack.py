@@ -39,7 +39,7 @@ from hansa.machines.drivers.base import (
     check,
 )
 from hansa.machines.drivers.guest import NOTE, first_boot
-from hansa.machines.drivers.userdata import with_keys
+from hansa.machines.drivers.userdata import fitting, with_keys
 
 T = TypeVar("T")
 OURS = "hansa"
@@ -64,9 +64,10 @@ _QUOTA = ("quota exceeded", "quota_exceeded", "overlimit", "exceeded for quota",
 """In what words Nova, Neutron and Cinder say so."""
 _CONSOLE_LINES = 500
 _CIDR = "10.90.0.0/16"
-_BASE64 = 3 / 4
-USER_DATA_BYTES = int(65_535 * _BASE64) - 4096
-"""Nova takes 65,535 bytes in base64; the SSH keys need some room beside."""
+_MOST_BYTES = 65_535 // 4 * 3
+"""Of user data: Nova takes 65,535 bytes in base64."""
+USER_DATA_BYTES = _MOST_BYTES - 4096
+"""The SSH keys need some room beside."""
 
 
 def tag_of(key: Key) -> str:
@@ -334,7 +335,7 @@ def _create(api: Any, spec: MachineSpec, key: Key, network_id: str) -> Observed:
     more: dict[str, Any] = {}
     if spec.ssh_keys:
         more["key_name"] = _key_pair(api, key, spec.ssh_keys[0])
-    user_data = with_keys(spec.user_data, spec.ssh_keys[1:])
+    user_data = fitting(with_keys(spec.user_data, spec.ssh_keys[1:]), _MOST_BYTES)
     if user_data:
         more["user_data"] = base64.b64encode(user_data).decode()
     about = {name: value for name, value in spec.tags.items() if value} | {

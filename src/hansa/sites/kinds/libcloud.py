@@ -63,7 +63,10 @@ class LibcloudKind:
             (
                 *((Requirement("trial", said),) if target.settings.provider != "ec2" else ()),
                 Requirement("role", "A key that may create, list and delete machines, addresses and key pairs."),
-                Requirement("firewall", f"TCP 443 from this server to the API of {target.settings.provider}."),
+                Requirement(
+                    "firewall",
+                    f"TCP from this server to the API of {target.settings.provider}: {target.url or 'port 443'}.",
+                ),
             ),
             round(3600 / probe_s + 5 * max(1, len(target.vos)) * 3600 / discover_s),
         )
@@ -130,7 +133,7 @@ def look(driver: Any, image_owner: str | None) -> Facts:
     takes = inspect.signature(driver.list_images).parameters
     owner = {"ex_owner": image_owner or "self"} if "ex_owner" in takes else {}
     found = _asked(driver, "list_images", notes, **owner)
-    images = [VmImage(str(one.id), one.name or str(one.id), is_public=True) for one in found[:MOST_IMAGES]]
+    images = [VmImage(str(one.id), one.name or str(one.id), is_public=_is_public(one)) for one in found[:MOST_IMAGES]]
     if len(found) > MOST_IMAGES:
         notes.append(f"It has more than {MOST_IMAGES} VM images; the others are left out.")
     where = "ex_list_subnets" if hasattr(driver, "ex_list_subnets") else "ex_list_networks"
@@ -146,6 +149,11 @@ def _asked(driver: Any, name: str, notes: list[str], **given: Any) -> list[Any]:
     except NotImplementedError:
         notes.append(f"The driver of Libcloud cannot {name.removeprefix('ex_').replace('_', ' ')}.")
         return []
+
+
+def _is_public(image: Any) -> bool:
+    """EC2 says so of each; other clouds say nothing. Pure."""
+    return str((image.extra or {}).get("is_public", True)).lower() == "true"
 
 
 def flavour(one: Any) -> Flavour:

@@ -51,7 +51,8 @@ class OpenstackSettings(KindSettings):
     """Flavour of canaries, by name. Default: the smallest without GPUs that the VM image fits."""
     image_sync: bool | None = None
     """Whether the VM images that a VO endorses are brought here by themselves; also for one VO only, in its settings.
-    Default: yes; no at a site that somebody keeps for himself."""
+    Default: yes; at a site that somebody keeps for himself only when a machine is started of one. No: nothing is sent
+    here, not for a machine either, and machines start of the site's own images only."""
     image_formats: list[str] = Field(default_factory=lambda: ["qcow2", "raw"], max_length=20)
     """Formats of VM images that it takes."""
     entitlement: str | None = Field(default=None, max_length=500)

@@ -78,8 +78,8 @@ class SlurmKind:
     def needs(self, target: Target, probe_s: float, discover_s: float) -> Needs:
         base = ssh_needs(target.settings, probe_s, discover_s)
         more = Requirement("role", "sbatch, squeue, scancel, scontrol and sinfo for that user.")
-        load = Requirement("load", "squeue: twice a minute while jobs wait or run here.")
-        return Needs((*base.requirements, more, load), base.calls_per_hour + 120)
+        load = Requirement("load", f"squeue: every {target.settings.poll_s:g} s while pilots wait or run here.")
+        return Needs((*base.requirements, more, load), base.calls_per_hour)
 
     async def probe(self, target: Target) -> Finding:
         return await probe_shell(target, "scontrol ping", lambda said: "UP" in said.upper())

@@ -21,6 +21,7 @@ HOST = r"^[A-Za-z0-9_][A-Za-z0-9._:%@-]*$"
 SURVEY = r"""
 echo "cores $(getconf _NPROCESSORS_ONLN 2>/dev/null || nproc)"
 awk '/^MemTotal:/ {print "memory_kib", $2}' /proc/meminfo 2>/dev/null
+awk '{print "load", $1}' /proc/loadavg 2>/dev/null
 nvidia-smi --query-gpu=index,name --format=csv,noheader 2>/dev/null | sed 's/^/gpu /'
 for name in podman apptainer singularity docker bwrap runc udocker; do
   command -v "$name" >/dev/null 2>&1 && echo "runtime $name"
@@ -94,7 +95,7 @@ class SshKind:
 
     async def discover(self, target: Target, vo: str | None) -> Facts:
         said = await survey(target, vo)
-        return Facts(capacity=parse_survey(said))
+        return Facts(capacity=(found := parse_survey(said)), load=parse_load(said, found.cores))
 
     canary_load = "A process of less than a second"
 
@@ -111,18 +112,19 @@ class SshKind:
 
 def ssh_needs(settings: SshSettings, probe_s: float, discover_s: float) -> Needs:
     """What any endpoint behind SSH must allow."""
-    where = settings.jump or f"{settings.host}:{settings.port}"
+    calls = round(3600 / probe_s + 3600 / discover_s)
+    back = (Requirement("firewall", "TCP from where pilots run to this server, by HTTPS."),)
+    pilots = back if settings.transport == "https" else ()
     if settings.here:
         files = Requirement("role", f"Files below {settings.folder}, and processes of whoever runs this server.")
-        return Needs((files,), round(3600 / probe_s + 3600 / discover_s))
-    return Needs(
-        (
-            Requirement("role", f"A login as {settings.user or 'the user of each VO'} with a key, without a password."),
-            Requirement("firewall", f"TCP from this server to {where}."),
-            Requirement("role", f"Files below {settings.folder}, and processes of that user."),
-        ),
-        round(3600 / probe_s + 3600 / discover_s),
-    )
+        return Needs((files, *pilots), calls)
+    where = settings.jump or f"{settings.host}:{settings.port}"
+    login = Requirement("role", f"A login as {settings.user or 'the user of each VO'} with a key, without a password.")
+    if settings.own_config:
+        login = Requirement("role", "Your own login, as your ssh makes it: by agent, key or one-time password.")
+        where = settings.jump or f"{settings.host}, as your SSH configuration leads there"
+    files = Requirement("role", f"Files below {settings.folder}, and processes of that user.")
+    return Needs((login, Requirement("firewall", f"TCP from this server to {where}."), files, *pilots), calls)
 
 
 async def make_shell(target: Target, access: VoAccess | None = None) -> Shell:
@@ -217,6 +219,15 @@ async def run_there(target: Target, vo: str | None, script: str, *arguments: str
     finally:
         if not target.settings.own_config:
             await shell.close()
+
+
+def parse_load(said: str, cores: int) -> float | None:
+    """How much of a computer is in use, by the load in an answer to :data:`SURVEY`."""
+    for line in said.splitlines():
+        word, _, value = line.strip().partition(" ")
+        if word == "load" and cores and value.replace(".", "", 1).isdecimal():
+            return min(1.0, float(value) / cores)
+    return None
 
 
 def parse_survey(said: str) -> Capacity:
