@@ -122,6 +122,8 @@ def test_one_batch_job_takes_a_node_and_packs_tasks_into_it(cluster: Cluster) ->
     assert "NumNodes=1 NumCPUs=32" in shown
     assert "OverSubscribe=NO" in shown
     asyncio.run(cluster.server.check_books())
+
+
 def test_a_task_that_wants_a_node_to_itself_is_one_batch_job_of_that_node(cluster: Cluster) -> None:
     cluster.free()
     script = "squeue -h -t running -o %N; echo $SLURM_CPUS_ON_NODE $SLURM_MEM_PER_NODE"
