@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from hansa import Hansa
@@ -13,7 +14,21 @@ def test_a_machine_from_create_to_delete(make_desk: Callable[..., Desk]) -> None
     desk = make_desk(HANSA_MACHINES__LOCAL="fake", XDG_CONFIG_HOME="")
     desk.environ["XDG_CONFIG_HOME"] = str(desk.home.parent / "config")
     (desk.folder / "disk.qcow2").write_bytes(qcow2())
-    desk.hansa("image", "add", "tools", "--file", "disk.qcow2", "--login", "debian")
+    (desk.folder / "sparse.raw").touch()
+    os.truncate(desk.folder / "sparse.raw", 128 * 1024**3)
+    about = ("--login", "debian", "--licence", "MIT", "--gpu-driver", "nvidia-535")
+    large = desk.hansa("image", "add", "tools", "--file", "sparse.raw", *about, code=5)
+    assert "(setting images.limit_bytes)" in large.err
+    assert "qemu-img convert" in large.err
+    assert (
+        "--licence is said of all"
+        in desk.hansa("image", "add", "tools", "--file", "disk.qcow2", *about[2:4], code=2).err
+    )
+    desk.hansa("image", "add", "tools", "--file", "disk.qcow2")  # again, another file
+    shown = desk.hansa("image", "show", "tools", "-o", "json").json()
+    assert (shown["licence"], shown["gpu_drivers"], shown["versions"][0]["status"]["phase"]) == (
+        "MIT", ["nvidia-535"], "ready",
+    )  # fmt: skip
 
     made = desk.hansa("machine", "create", "--image", "tools", "--cpus", "1", "--memory", "512M", "-o", "json")
     machine = made.json()

@@ -221,6 +221,7 @@ DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
     "plan": ("plan:plan", "Show where something would run, and why."),
+    "explain": ("explain:explain", "Say why a job, a task or a machine is where it is."),
     "job": ("app:job", "Jobs: submit, list, show, logs, fetch, results, kill, retry, …"),
     "site": ("app:site", "Sites: where jobs can run."),
     "grant": ("app:grant", "Capacity grants: what a site gives a VO."),

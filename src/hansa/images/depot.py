@@ -74,6 +74,20 @@ class Depot:
                 300,
             )
 
+    def check_upload(self, size: int | None, limit: int) -> None:
+        """Raise Fault ``images.bad_content`` or ``kernel.storage_full`` on an upload that is not worth its beginning.
+
+        A sparse file is sent with all its zeros, for days if need be.
+        """
+        if size is not None and size > limit:
+            said = f"It has {size:,} bytes; {limit:,} is the most (setting images.limit_bytes)."
+            hint = "A sparse file is sent whole: qemu-img convert -O qcow2 writes down only what is in it."
+            raise Fault(errors.BAD_CONTENT, said, hint=hint)
+        try:
+            self.check_room(size)
+        except Temporary as error:
+            raise Fault(STORAGE_FULL, str(error), hint="Ask the server's operator to free space.") from error
+
     async def publish(self, partial: Path, checksum: str | None, declared: Format | None) -> Content:
         """Check a whole file and move it to its place.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hansa.engines.qemu_img import MissingProgramError
+from hansa.identity import errors as identity_errors
 from hansa.identity import vo_store
 from hansa.identity.model import Caller, Membership, Role
 from hansa.images import errors, store
@@ -160,14 +162,20 @@ class ImageService:
         )  # fmt: skip
         tx.ring(VersionRoom.queue.topic)
 
-    async def upload(self, caller: Caller, name: str, version: str, pieces: AsyncIterator[bytes]) -> VmImage:
-        """The content of a version that was added with ``upload``. Checked before it counts."""
+    async def upload(
+        self, caller: Caller, name: str, version: str, pieces: AsyncIterator[bytes], size: int | None = None
+    ) -> VmImage:
+        """The content of a version that was added with ``upload``. Checked before it counts.
+
+        ``size``: what the sender says that comes; too much of it is refused before any of it is read.
+        """
         async with self._database.read() as tx:
             image = await self._mine(tx, caller, name)
             row = await store.find_version(tx, image.id, version)
         if row is None or row.phase != Phase.UPLOADING or row.source != "upload":
             raise Fault(errors.NOT_FOUND, f"No version {version} of {name} waits for its content.")
         limit = self._settings.limit_bytes
+        await asyncio.to_thread(self._depot.check_upload, size, limit)
         content = await self._depot.take(pieces, limit, _format(row.declared), row.checksum)
         return await self.fill(image, row, content, caller.actor)
 
@@ -368,15 +376,22 @@ class ImageService:
 
 
 async def allow_vo(tx: Tx, caller: Caller, vo: str) -> Membership | None:
-    """Raise Fault ``images.forbidden`` unless the caller manages the VO's images."""
+    """Raise Fault ``images.forbidden`` unless the caller manages the VO's images; ``identity.no_such_vo``."""
     membership = await vo_store.get_membership(tx, vo, caller.user_id)
     if caller.is_operator:
+        await check_vo(tx, vo)
         return membership
     if membership is None or not membership.is_active or not membership.roles & _MANAGES:
         raise Fault(
             errors.FORBIDDEN, f"Only managers and vm-operators of {vo} may do this.", hint=f"hansa vo member list {vo}"
         )
     return membership
+
+
+async def check_vo(tx: Tx, vo: str) -> None:
+    """Raise Fault ``identity.no_such_vo`` where there is none of this name, for who may do everything."""
+    if await vo_store.get_vo(tx, vo) is None:
+        raise Fault(identity_errors.NO_SUCH_VO, f"There is no VO {vo}.", hint="hansa vo list")
 
 
 def check_version(new: NewVersion) -> None:

@@ -278,6 +278,16 @@ async def test_an_upload_is_checked_before_it_counts(world: World) -> None:
     for bad, why in ((qcow2(backing=99), "backing"), (b"x" * 20_000_000, "larger")):
         with pytest.raises(Fault, match=why):
             await world.images.upload(MEMBER, "mine", "1", pieces(bad))
+    read: list[bytes] = []
+
+    async def sparse() -> AsyncIterator[bytes]:
+        read.append(DISK)
+        yield DISK
+
+    with pytest.raises(Fault, match="9,223,372,036,854,775,808 bytes") as fault:
+        await world.images.upload(MEMBER, "mine", "1", sparse(), 8 * 1024**6)
+    assert "qemu-img convert" in str(fault.value.hint)
+    assert read == [], "nothing of it is waited for"
     image = await world.images.upload(MEMBER, "mine", "1", pieces(DISK))
     assert (image.versions[0].status.phase, image.versions[0].checksum) == ("ready", sha256(DISK))
     with pytest.raises(Fault):
@@ -416,6 +426,23 @@ async def test_the_policy_of_a_vo(world: World) -> None:
         await world.endorsing.set_policy(MEMBER, "vo.a", ImagePolicy())
     with pytest.raises(Fault, match="who wrote this list"):
         await world.endorsing.subscribe(MANAGER, "vo.a", NewSubscription("https://example.org/l"))
+
+
+async def test_of_a_vo_that_is_not_there_operators_hear_so(world: World) -> None:
+    await world.images.ensure_presets()
+    calls = (
+        world.endorsing.endorse(OPERATOR, "debian-12", NewEndorsement("vo.none", follow=True)),
+        world.endorsing.revoke(OPERATOR, "debian-12", "vo.none"),
+        world.endorsing.subscribe(OPERATOR, "vo.none", NewSubscription("https://example.org/l", unsigned=True)),
+        world.endorsing.policy(OPERATOR, "vo.none"),
+        world.endorsing.set_policy(OPERATOR, "vo.none", ImagePolicy(site_images=True)),
+        world.endorsing.publish(OPERATOR, "vo.none"),
+        world.images.add(OPERATOR, NewImage("x", NewVersion("1", upload=True), "vo.none")),
+    )
+    for call in calls:
+        with pytest.raises(Fault, match=r"There is no VO vo\.none") as fault:
+            await call
+        assert code_of(fault) == "identity.no_such_vo"
 
 
 async def test_an_upload_has_the_checksum_that_was_said_and_a_withdrawn_version_stays_withdrawn(world: World) -> None:
