@@ -18,6 +18,8 @@ from tests.support.tools import ROOT
 Open = Callable[..., Page]
 WIRE_BYTES = 200_000
 REALM = "/auth/realms/hansa"
+LISTS = ("/", "/jobs", "/machines", "/volumes", "/snapshots", "/sites", "/vos", "/usage")
+"""As somebody sees them who has nothing yet."""
 DOORS = (
     "/sign-in",
     f"{REALM}/login",
@@ -90,6 +92,27 @@ def test_a_code_signs_in_once_and_leaves_no_trace(world: World, open_page: Open)
     other = open_page(signed_in=False)
     other.goto(link)
     expect(other.locator("main")).to_contain_text("used before")
+
+
+def test_colours_are_chosen_and_kept_and_one_signs_out(world: World, open_page: Open) -> None:
+    page = open_page(color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.click(".menu summary")
+    page.click(".menu button >> text=Dark")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert page.evaluate(ground) != light
+    page.goto(f"{world.url}/sites")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.click(".menu summary")
+    page.click(".menu button >> text=System")
+    expect(page.locator("html")).to_have_attribute("data-theme", "auto")
+    assert page.evaluate(ground) == light
+    page.click(".menu summary")
+    page.click(".menu button >> text='Sign out'")
+    expect(page.locator("main")).to_contain_text("You are signed out")
+    page.goto(f"{world.url}/jobs")
+    assert "/auth/realms/hansa/login?next=" in page.url
 
 
 def test_submit_by_form_and_read_the_log_live(world: World, open_page: Open) -> None:
@@ -438,6 +461,11 @@ def test_capacity_is_asked_for_and_agreed_and_an_image_endorsed(world: World, op
     page.click("summary >> text=Answer")
     page.click("text=Agree to what they ask")
     expect(page.locator("main")).to_contain_text("agreed to 1,000 core hours")
+    page.goto(f"{world.url}/")
+    balance = page.locator("#home tr", has_text="NEBULA")
+    expect(balance).to_contain_text("vo.example.org")
+    expect(balance).to_contain_text("1,000")
+    expect(page.locator("#home .timeline")).to_contain_text("agreed to 1,000 core hours")
     page.goto(f"{world.url}/vos/vo.example.org")
     expect(page.locator("main")).to_contain_text("1,000 core hours")
     page.click("main a >> text=Debian 12")
@@ -488,6 +516,17 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.goto(f"{world.url}/machines/web")
     page.click("main button >> text='Stop'")
     expect(page.locator("#machine .phase").first).to_have_text("stopped")
+    page.select_option("#flavour", "large")
+    page.click("main button >> text='Resize'")
+    expect(page.locator("#machine .facts")).to_contain_text("4 × CPU, 8.0 GiB")
+    page.click("main button >> text='Start'")
+    expect(page.locator("#machine .phase").first).to_have_text("running")
+    page.click("main button >> text='Reboot'")
+    expect(page.locator("#machine .timeline")).to_contain_text(re.compile("reboot", re.IGNORECASE))
+    page.check("main section [name=restart]")
+    page.click("main button >> text='Set'")
+    expect(page.locator("#notices")).to_contain_text("It is started again when it fails")
+    assert world.api.get("/machines/web").json()["restart"] is True
     page.click("main button >> text='Delete'")
     page.wait_for_url(f"{world.url}/machines")
     expect(page.locator("#machines")).not_to_contain_text("web")
@@ -598,6 +637,15 @@ def test_every_page_is_seen_small_and_without_a_barrier(world: World, open_page:
     page.fill("#q", "e")
     expect(page.locator("#hits a").first).to_be_visible()
     said += _look(page, axe, f"90-search-and-menu.{mode}")
+    with world.other(f"nobody-{mode}") as api:
+        guest.goto(api.post("/portal/sign-ins").json()["link"])
+    guest.wait_for_url(f"{world.url}/")
+    for number, path in enumerate(LISTS):
+        guest.goto(world.url + path)
+        if guest.locator("main .empty").count() == 0:
+            said.append(f"{path} teaches nobody what belongs there")
+        said += _look(guest, axe, f"{80 + number}-nothing-{_name(path)}.{mode}", full=True)
+    guest.context.clear_cookies()
     for number, path in enumerate(DOORS):
         who = guest if path in ("/sign-in", f"{REALM}/login") else page
         who.goto(world.url + path)
