@@ -372,9 +372,8 @@ def test_what_waits_for_a_member_is_told() -> None:
     calm = Status("in_force", "capacity.in_force", "It is in force.", Party.NOBODY, now)
     soon = Grant("vo.lab", "BARI", calm, GrantTerms(ends=now + timedelta(days=3)))
     late = Grant("vo.lab", "ROMA", calm, GrantTerms(ends=now + timedelta(days=300)))
-    used = Grant(
-        "vo.lab", "PISA", replace(calm, phase="used_up", message="It is used up.", waiting_on=Party.VO_MANAGER)
-    )
+    spent = replace(calm, phase="used_up", message="It is used up.", waiting_on=Party.VO_MANAGER)
+    used = Grant("vo.lab", "PISA", spent, GrantTerms())
     found = home.needs_of(Caller("user_me", "me"), [manager, stopped], [], [soon, late, used], [lapsed], now)
     assert [(one.title, one.about) for one in found] == [
         ("check-in", "The lasting sign-in has ended."),
