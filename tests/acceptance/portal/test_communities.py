@@ -109,8 +109,15 @@ def test_an_image_list_is_followed_and_left(world: World, open_page: Open) -> No
     assert world.api.get(f"/vos/{vo}/image-subscriptions").json()["items"] == []
     page.uncheck("[name=any_registry]")
     page.fill("#registries", "docker.io ghcr.io")
+    page.check("[name=public_list]")
     page.click("main button >> text='Set'")
     expect(page.locator("#notices")).to_contain_text("is set")
+    assert world.api.get(f"/vos/{vo}/image-policy").json()["public_list"] is True
+    page.goto(f"{world.url}/vos/{vo}/images")
+    page.uncheck("[name=public_list]")
+    page.click("main button >> text='Set'")
+    expect(page.locator("#notices")).to_contain_text("is set")
+    assert world.api.get(f"/vos/{vo}/image-policy").json()["public_list"] is False
     assert sorted(world.api.get(f"/vos/{vo}/image-policy").json()["registries"]) == ["docker.io", "ghcr.io"]
 
 
