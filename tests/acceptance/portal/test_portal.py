@@ -336,6 +336,7 @@ def test_results_are_sorted_by_a_click_and_drawn(world: World, open_page: Open) 
     page = open_page()
     page.goto(f"{world.url}/jobs/{job}")
     page.click("nav >> text=Tasks and results")
+    expect(page.locator("main tbody tr")).to_have_count(200)
     assert _column(page, "Task") == [str(task) for task in range(200)]
     page.click("main thead a >> text=loss")
     page.wait_for_url(re.compile("sort=loss"))
