@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.support.identity import REALM, Browser, Server, claims, header
 from tests.support.upstream import SECRET, Upstream, entitled
 
 LOW = "https://aai.egi.eu/LoA#Low"
+OTHER = {"name": "other", "title": "Elsewhere", "url": "http://127.0.0.1:9/realms/x", "client_id": "hansa"}
+OTHER |= {"preset": "keycloak"}
+"""A second issuer, where nobody answers."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,9 @@ def server(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iter
     made = Server(tmp_path_factory.mktemp("identity") / "home")
     made.environ = {
         "HANSA_SERVER__PORT": str(port),
-        "HANSA_IDENTITY__ISSUERS": upstream.settings(audiences=[url], assurance=[LOW]),
+        "HANSA_IDENTITY__ISSUERS": json.dumps(
+            [*json.loads(upstream.settings(audiences=[url], assurance=[LOW])), OTHER | {"audiences": [url]}]
+        ),
         "HANSA_IDENTITY__INTROSPECT_S": "1",
         "HANSA_IDENTITY__AWAY_S": "12",
     }
@@ -336,6 +342,20 @@ def test_an_answer_of_another_issuer_is_refused(server: Server, upstream: Upstre
     assert "hansa_session" not in browser.http.cookies
 
 
+def test_an_answer_is_good_at_the_door_of_its_issuer_only(server: Server, upstream: Upstream) -> None:
+    browser = Browser(server)
+    assert "Sign in with Elsewhere" in browser.get(f"{server.issuer}/login").text
+    url, _ = begun(server, browser)
+    person = upstream.person()
+    back = person.authorize(url, "maria")
+    person.close()
+    assert browser.get(back.replace("/broker/up/", "/broker/other/")).status_code == 400
+    assert "hansa_session" not in browser.http.cookies
+    away = browser.get(f"{server.issuer}/broker/other/login")
+    assert away.status_code == 503
+    assert "Elsewhere" in away.text
+
+
 @pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil", f"{REALM}/../../x"])
 def test_the_login_leads_to_our_own_pages_only(server: Server, upstream: Upstream, target: str) -> None:
     browser = Browser(server)
@@ -369,6 +389,7 @@ class Forge:
     def __init__(self, upstream: Upstream, token: str) -> None:
         self.claims, self.header, self.token = claims(token), header(token), token
         self.own, self.strange = upstream.key, RSAKey.generate_key(2048, private=True)
+        self.revoked = ""
 
     def sign(self, key: Any = None, head: dict[str, Any] | None = None, **change: Any) -> str:
         said = {name: value for name, value in (self.claims | change).items() if value is not None}
@@ -396,7 +417,12 @@ class Forge:
 
 @pytest.fixture(scope="module")
 def forge(server: Server, upstream: Upstream) -> Forge:
-    return Forge(upstream, bearer(server, upstream, "maria"))
+    made = Forge(upstream, bearer(server, upstream, "maria"))
+    made.revoked = bearer(server, upstream, "maria")
+    assert server.whoami(made.revoked) == 200
+    httpx.post(f"{upstream.url}/token/revocation", data={"token": made.revoked, "client_id": "tool"})
+    until(lambda: server.whoami(made.revoked) == 401)  # asked about once a second
+    return made
 
 
 _NOW = int(time.time())
@@ -418,6 +444,7 @@ BAD: dict[str, Callable[[Forge], str]] = {
     "no audience": lambda f: f.sign(aud=None),
     "confused issuer": lambda f: f.sign(iss=f"{f.claims['iss']}/"),
     "unknown issuer": lambda f: f.sign(iss="https://evil.example"),
+    "replayed after it was revoked": lambda f: f.revoked,
     "no subject": lambda f: f.sign(sub=None),
     "subject is no text": lambda f: f.sign(sub=7),
     "an id_token": lambda f: f.sign(None, {"typ": "JWT"}, nonce="n", at_hash="x"),
