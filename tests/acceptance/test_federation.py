@@ -3,6 +3,7 @@ and in Python, on a shared server."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from hansa import AsyncHansa, Hansa
 from tests.support.cli import Desk
 from tests.support.identity import Server
 
+DATA = Path(os.environ.get("HANSA_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "egi-sites"
 VO, SITE, GRANTED = "vo.example.org", "NEBULA", "ORION"
 SITE_FILE = f"""\
 name: SITE
@@ -137,6 +139,26 @@ def test_wishes_decide_and_explain_says_so(community: Community) -> None:
 
 def _first(items: list[dict[str, object]]) -> object:
     return next(item["site"] for item in items if item["rank"] == 1)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no files of the federation at {DATA} (HANSA_SHARED_DATA)")
+def test_the_files_of_the_egi_federation_are_imported_with_the_mappings_beside_them(community: Community) -> None:
+    """All 25; twice is once. Members of their VOs see them, others do not."""
+    root = community.desk("root")
+    first = root.hansa("site", "import", str(DATA / "sites"), "-o", "json")
+    names = [one["site"] for one in first.json()]
+    try:
+        assert sum(one["endpoints"] for one in first.json()) == 25
+        assert {one["outcome"] for one in first.json()} == {"added"}
+        again = root.hansa("site", "import", str(DATA / "sites"), "-o", "json").json()
+        assert {one["outcome"] for one in again} == {"unchanged"}
+        assert set(names) <= set(root.hansa("site", "list", "-o", "id").out.split())
+        assert not set(names) & set(community.desk("mia").hansa("site", "list", "-o", "id").out.split())
+        assert "Only operators" in community.desk("mia").hansa("site", "import", str(DATA / "sites"), code=5).err
+    finally:
+        with community.server.operator() as api:
+            for name in names:
+                api.delete(f"/sites/{name}").raise_for_status()
 
 
 def test_usage_in_every_form(community: Community) -> None:

@@ -149,8 +149,11 @@ class MachineService:
             await claims.take(tx, made, new.volumes, now)
             whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
             actor = "hansa" if pilot_id else caller.actor
-            await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
-            await self._record(tx, caller, made, "machines.placed", placing.why(choice, order), "hansa")
+            await self._events.record(
+                tx,
+                _event(actor, made, "machines.created", f"{whose} {made.message}"),
+                _event("hansa", made, "machines.placed", placing.why(choice, order)),
+            )
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
@@ -429,17 +432,11 @@ class MachineService:
     async def _record(
         self, tx: Tx, caller: Caller, row: Any, reason: str, message: str, actor: str | None = None
     ) -> None:
-        event = Event(
-            actor or caller.actor,
-            subject_of(row.id),
-            row.phase,
-            reason,
-            message,
-            row.owner_id,
-            row.vo,
-            {"name": row.name},
-        )
-        await self._events.record(tx, event)
+        await self._events.record(tx, _event(actor or caller.actor, row, reason, message))
+
+
+def _event(actor: str, row: Any, reason: str, message: str) -> Event:
+    return Event(actor, subject_of(row.id), row.phase, reason, message, row.owner_id, row.vo, {"name": row.name})
 
 
 async def own_machine(tx: Tx, caller: Caller, name: str, *, lock: bool = False) -> Any:

@@ -413,10 +413,14 @@ async def test_a_site_rules_over_its_images_and_numbers(world: MachineWorld) -> 
     await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
     await world.site("strict", "vo.a", vm_images_denied=["deb*"])
     await world.site("small", "vo.a", vms_per_user=1)
+    await world.site("picky", "vo.a", vm_images=["cirros*", "site-*"])
+    await world.site("closed", "vo.a", users=["ada"])
     assert (await world.create("one", world.bob)).site == "small"
     with pytest.raises(Fault, match="does not let this VM image run") as fault:
         await world.create("two", world.bob)
-    assert "it lets each user have 1" in fault.value.detail
+    assert "small: You have 1 machines at small; it lets each user have 1." in fault.value.detail
+    assert "picky: picky does not let this VM image run." in fault.value.detail
+    assert "closed: closed serves named users only, and you are not one." in fault.value.detail
 
 
 async def test_a_site_rules_over_how_long_a_machine_lives(world: MachineWorld) -> None:

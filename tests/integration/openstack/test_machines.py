@@ -87,7 +87,7 @@ def ada(federation: Federation) -> Iterator[Desk]:
         gpu = admin.compute.create_flavor(name=GPU_FLAVOUR, vcpus=2, ram=4096, disk=20)
         words = {"Accelerator:Type": "GPU", "Accelerator:Number": "1", "Accelerator:Model": "L40S"}
         admin.compute.create_flavor_extra_specs(gpu, words)
-    settings = {"issuer": federation.server.issuer}
+    settings = {"issuer": federation.server.issuer, "ssh_jump": "gate.example.org"}
     end = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "vos": {VO: None}, "settings": settings}
     operator.post("/sites", json={"name": SITE, "endpoints": [end]}).raise_for_status()
     eventually(
@@ -115,7 +115,7 @@ def test_from_a_wish_to_a_machine_with_an_address_and_back(ada: Desk, federation
     running = ada.until("web", "running", "failed")
     assert running["status"]["phase"] == "running", running["status"]
     assert running["public"][0].startswith("203.0.113.")
-    assert running["ssh"]["user"] == "debian"
+    assert (running["ssh"]["user"], running["ssh"]["jump"]) == ("debian", None)
     with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
         (image,) = [one for one in cloud.image.images() if one.name == "tools-1"]
         assert (image.disk_format, image.status, image.visibility) == ("qcow2", "active", "private")
@@ -190,6 +190,7 @@ def test_a_wish_for_gpus_finds_the_flavour_that_has_them(ada: Desk, federation: 
     running = ada.until("trainer", "running", "failed")
     assert running["status"]["phase"] == "running", running["status"]
     assert (running["size"]["flavour"], running["size"]["gpus"], running["size"]["cores"]) == (GPU_FLAVOUR, 1, 2)
+    assert running["ssh"]["jump"] == "gate.example.org", "it has no public address"
     with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
         (server,) = cloud.compute.servers()
         assert server.flavor["original_name"] == GPU_FLAVOUR

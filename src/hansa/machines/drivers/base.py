@@ -468,6 +468,13 @@ def adopt(found: Sequence[Observed]) -> Observed | None:
     return replace(first, surplus=tuple(one.provider_id for one in others if one.life is not Life.DELETING))
 
 
+def through(found: Observed, jump: str | None) -> Observed:
+    """The same, reached through the site's jump host where it has no public address."""
+    if jump is None or found.public or found.ssh is None:
+        return found
+    return replace(found, ssh=replace(found.ssh, jump=jump))
+
+
 def check(spec: MachineSpec, capabilities: Capabilities) -> None:
     """Raise Refused on a spec that this driver cannot take, before anything is made."""
     if len(spec.user_data) > capabilities.user_data_bytes:
