@@ -99,8 +99,12 @@ def dump_course(course: Course) -> dict[str, Any]:
     return found
 
 
-async def insert(tx: Tx, **values: Any) -> None:
-    await tx.execute(sa.insert(machines), [values])
+_INSERT = sa.insert(machines).returning(*machines.c)
+
+
+async def insert(tx: Tx, **values: Any) -> Any:
+    """The new row."""
+    return (await tx.execute(_INSERT, values)).one()
 
 
 async def get(tx: Tx, machine_id: str, *, lock: bool = False) -> Any | None:

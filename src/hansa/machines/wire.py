@@ -20,6 +20,9 @@ DAY_S = 86_400
 DEFAULT_LIFETIME_S = 7 * DAY_S
 
 
+USER_DATA_LETTERS = 512 * 1024
+
+
 @dataclass(frozen=True)
 class NewMachine:
     """A machine to start. Its size is a ``flavour`` (``small``, or one of a site's own), or a wish."""
@@ -45,8 +48,8 @@ class NewMachine:
     """Rather there, the most wanted first."""
     near_data: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
     """Data sets that it is better to be near to: at the site (its tag ``data:NAME``), or else in its country."""
-    user_data: Annotated[str, MaxLen(65_535)] = ""
-    """For cloud-init: ``#cloud-config``, a script."""
+    user_data: Annotated[str, MaxLen(USER_DATA_LETTERS)] = ""
+    """For cloud-init: ``#cloud-config``, a script. How much of it a site takes differs: 15 to 512 KiB."""
     ssh_keys: Annotated[list[SshKey], MaxLen(50)] = field(default_factory=list)
     network: Word | None = None
     public: bool = False

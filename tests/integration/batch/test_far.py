@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -65,20 +64,25 @@ def test_the_lid_is_closed_and_nothing_is_lost(far: Cluster) -> None:
     far.free()
     marks = far.desk.folder / "marks"
     marks.mkdir()
-    script = f"echo x >> {marks}/{{i}}; sleep 3; echo y >> {marks}/{{i}}"
-    job = far.job("--site", "mycluster", "--array", "0-11", "--cores", "8", "--", "/bin/sh", "-c", script)
+    script = f"echo x >> {marks}/{{i}}; sleep 3; head -c 300000 /dev/zero > out.{{i}}; echo {{i}}"
+    script += f"; echo y >> {marks}/{{i}}"
+    words = ["--array", "0-11", "--cores", "8", "--output", "out.*"]
+    job = far.job("--site", "mycluster", *words, "--", "/bin/sh", "-c", script)
     eventually(lambda: list(marks.iterdir()), "some tasks have begun")
     far.server.kill()
     whole = len("x\ny\n")
     eventually(lambda: all(mark.stat().st_size == whole for mark in marks.iterdir()), "they end without the server")
-    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 1))
     for number in far.slurm.jobs("running"):
-        far.slurm.run("scontrol", "update", f"jobid={number}", f"EndTime={soon}", check=False)
+        far.slurm.run("scancel", "--batch", "--signal=TERM", str(number), check=False)
     eventually(lambda: not far.slurm.jobs("pending,running,completing"), "no pilot is left")
     far.server.start()
     ended = far.end(job)
     assert ended["counts"]["done"] == 12
     assert all((marks / str(index)).read_text() == "x\ny\n" for index in range(12)), "each ran once"
+    with far.server.client() as client:
+        files = client.get(f"/jobs/{job}/files").raise_for_status().json()["items"]
+    assert sorted((one["path"], one["size"]) for one in files) == sorted((f"out.{n}", 300_000) for n in range(12))
+    assert far.hansa("job", "logs", f"{job}.11").out == "11\n"
     books = asyncio.run(far.server.check_books())
     assert job in books
 

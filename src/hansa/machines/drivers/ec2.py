@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from hansa.engines.egress import EgressPolicy
 from hansa.engines.libcloud import Account
-from hansa.machines.drivers import ec2_volumes
+from hansa.machines.drivers import ec2_ports, ec2_volumes
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -23,16 +23,18 @@ from hansa.machines.drivers.base import (
     Life,
     MachineSpec,
     Observed,
+    Opening,
     Progress,
     Refused,
     Ssh,
     Volume,
     Why,
     check,
+    through,
 )
 from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.libcloud_base import SLOW_S, LibcloudBase
-from hansa.machines.drivers.userdata import with_keys
+from hansa.machines.drivers.userdata import fitting, with_keys
 
 TAG = "hansa_key"
 _LIVES = {
@@ -43,8 +45,10 @@ _LIVES = {
     "shutting-down": Life.DELETING,
 }
 _IMAGE_ID = re.compile(r"[a-z]+-[0-9a-f]+")
-USER_DATA_BYTES = 16_384 - 1024
-"""EC2 takes 16 KiB before base64; more SSH keys need some room beside."""
+_MOST_BYTES = 16_384
+"""Of user data, before base64."""
+USER_DATA_BYTES = _MOST_BYTES - 1024
+"""More SSH keys need some room beside."""
 
 
 class Ec2Machines(LibcloudBase):
@@ -69,13 +73,15 @@ class Ec2Machines(LibcloudBase):
         egress: EgressPolicy | None = None,
         subnet: str | None = None,
         zone: str | None = None,
+        jump: str | None = None,
     ) -> None:
         super().__init__(account, egress)
+        self._jump = jump
         self._subnet = subnet
         self._zone = zone
 
     def capabilities(self) -> Capabilities:
-        can = {Can.POWER, Can.ADDRESSES, Can.CONSOLE, Can.GPUS, Can.VOLUMES}
+        can = {Can.POWER, Can.ADDRESSES, Can.PORTS, Can.CONSOLE, Can.GPUS, Can.VOLUMES}
         return Capabilities(frozenset(can), USER_DATA_BYTES)
 
     async def observe(self, key: Key) -> Observed | None:
@@ -86,8 +92,9 @@ class Ec2Machines(LibcloudBase):
             if found is None:
                 return None
             node = nodes[found.provider_id]
+            noted = node.extra["tags"].get(NOTE, "")
             return first_boot(
-                found, node.extra["tags"].get(NOTE, ""), datetime.now(UTC), lambda: _console(api, node),
+                through(found, self._jump), noted, datetime.now(UTC), lambda: _console(api, node),
                 lambda note: _note(api, node, note),
             )  # fmt: skip
 
@@ -98,7 +105,7 @@ class Ec2Machines(LibcloudBase):
         if (found := await self.observe(key)) is not None:
             return found
         subnet = spec.network or self._subnet
-        return await self._ask(lambda api: self._create(api, spec, key, subnet), SLOW_S)
+        return through(await self._ask(lambda api: self._create(api, spec, key, subnet), SLOW_S), self._jump)
 
     async def console_log(self, key: Key, lines: int = 200) -> str:
         def work(api: Any) -> str:
@@ -111,6 +118,9 @@ class Ec2Machines(LibcloudBase):
 
     async def release_address(self, key: Key) -> Progress:
         return await self._ask(lambda api: _release(api, key))
+
+    async def open_ports(self, key: Key, openings: Sequence[Opening]) -> None:
+        await self._ask(lambda api: ec2_ports.open_ports(api, self._node(api, key), key, openings))
 
     def device(self, volume_key: Key) -> str:  # noqa: ARG002 - it depends on the kind of machine
         said = "EC2 says what a disk is called only in the machine that has it: no guest can be told to mount it."
@@ -155,6 +165,8 @@ class Ec2Machines(LibcloudBase):
         for node in self._listed(api, key):
             ec2_volumes.free(api, node)
         if super()._destroy(api, key) is Progress.PENDING:
+            return Progress.PENDING
+        if ec2_ports.forget(api, key) is Progress.PENDING:
             return Progress.PENDING
         if key in {one.name for one in api.list_key_pairs()}:
             api.delete_key_pair(SimpleNamespace(name=key))
@@ -209,7 +221,7 @@ def _order(api: Any, spec: MachineSpec, key: Key, subnet: str | None, zone: str 
         more["location"] = SimpleNamespace(availability_zone=SimpleNamespace(name=zone, region_name=api.region_name))
     if subnet is not None:
         more["ex_subnet"] = SimpleNamespace(id=subnet)
-    user_data = with_keys(spec.user_data, spec.ssh_keys[1:])
+    user_data = fitting(with_keys(spec.user_data, spec.ssh_keys[1:]), _MOST_BYTES)
     if user_data:
         more["ex_userdata"] = user_data
     tags = {name: value for name, value in spec.tags.items() if value} | {TAG: key, "hansa_login": spec.image.login}
