@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clear import assert_none_in_clear
 from tests.support.cli import Desk
 
 
@@ -25,6 +26,7 @@ def make_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
     for desk in desks:
         if (desk.home / "run").exists():
             desk.hansa("down")
+        assert_none_in_clear(desk.home)
 
 
 @pytest.fixture

@@ -33,6 +33,21 @@ def executor(desk: Desk) -> Iterator[HansaExecutor]:
         yield made
 
 
+_NO_SHUTDOWN = """
+import sys
+from pathlib import Path
+from hansa import HansaExecutor
+
+def nap(seconds):
+    import time
+    time.sleep(seconds)
+    return "came back"
+
+executor = HansaExecutor(home=Path(sys.argv[1]), memory="256M")
+executor.submit(nap, 1).add_done_callback(lambda future: print(future.result()))
+"""
+
+
 def test_calls_come_back_with_values_and_errors_and_can_be_cancelled(executor: HansaExecutor, desk: Desk) -> None:
     offset = 100
     futures = [executor.submit(lambda x, plus=0: x * x + offset + plus, n, plus=1) for n in range(30)]
@@ -53,6 +68,13 @@ def test_calls_come_back_with_values_and_errors_and_can_be_cancelled(executor: H
         assert fine.result(DEADLINE_S) == 4
         with pytest.raises(HansaError):
             stuck.result(DEADLINE_S)
+
+    # as with every executor, a program ends when its calls have, though nobody waits for them or shuts it down
+    words = [sys.executable, "-c", _NO_SHUTDOWN, str(desk.home)]
+    done = subprocess.run(
+        words, env=desk.environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "came back\n"), done.stderr
 
     def nap() -> None:
         import time

@@ -3,6 +3,7 @@ and in Python, on a shared server."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from hansa import AsyncHansa, Hansa
 from tests.support.cli import Desk
 from tests.support.identity import Server
 
+DATA = Path(os.environ.get("HANSA_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "egi-sites"
 VO, SITE, GRANTED = "vo.example.org", "NEBULA", "ORION"
 SITE_FILE = f"""\
 name: SITE
@@ -88,6 +90,8 @@ def test_a_grant_from_the_question_to_the_caps(community: Community) -> None:
     assert f"{VO}@{SITE}" in adam.hansa("grant", "list", "-o", "id").out.split()
     wrong = vera.hansa("grant", "cap", SITE, "--vo", VO, "--user", "mia", code=2).err
     assert "NAME=HOURS" in wrong
+    assert "NAME=HOURS" in vera.hansa("grant", "cap", SITE, "--vo", VO, "--user", "mia=-1", code=2).err
+    assert "-5" in vera.hansa("grant", "ask", SITE, "--vo", VO, "--core-hours", "-5", code=2).err
 
 
 def test_a_plan_says_where_it_would_run_and_what_would_change_a_refusal(community: Community) -> None:
@@ -107,13 +111,67 @@ def test_a_plan_says_where_it_would_run_and_what_would_change_a_refusal(communit
     community.desk("adam").hansa("site", "resume", GRANTED)
 
 
+def test_wishes_decide_and_explain_says_so(community: Community) -> None:
+    """What a plan says, a job is given: two sites of equal worth, and a wish for the second of them."""
+    mia = community.desk("mia")
+    for site in ("EAST", "WEST"):
+        tag = ", tags: [data:k2]" if site == "EAST" else ""
+        settings = f"{{host: login.example.org, user: hansa{tag}}}"
+        text = f"name: {site}\ncountry: IT\nvos: {{{VO}: }}\nendpoints:\n- kind: ssh\n  settings: {settings}\n"
+        (community.folder / f"{site}.yaml").write_text(text)
+        community.desk("root").hansa("site", "add", f"{site}.yaml")
+    try:
+        words = ("--site", "EAST", "--site", "WEST")
+        assert _first(mia.hansa("plan", *words, "-o", "json").json()) == "EAST", "equal places go by name"
+        wish = mia.hansa("plan", *words, "--prefer-site", "WEST", "--why")
+        assert "1. WEST" in wish.out
+        assert "Your choice number 1." in wish.out
+        near = mia.hansa("plan", *words, "--near-data", "k2", "--why").out
+        assert "It has 1 of 1 data sets." in near
+        assert "It has 0 of 1 data sets, 1 more is in its country." in near
+        job = mia.hansa("job", "submit", "-q", *words, "--prefer-site", "WEST", "--", "true").out.strip()
+        said = mia.hansa("explain", job).out
+        assert "number 1 of 2" in said
+        assert said.index("Your choice number 1.") < said.index("You did not name it.")
+        mia.hansa("job", "kill", job)
+    finally:
+        for site in ("EAST", "WEST"):
+            community.desk("root").hansa("site", "remove", site)
+
+
+def _first(items: list[dict[str, object]]) -> object:
+    return next(item["site"] for item in items if item["rank"] == 1)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no files of the federation at {DATA} (HANSA_SHARED_DATA)")
+def test_the_files_of_the_egi_federation_are_imported_with_the_mappings_beside_them(community: Community) -> None:
+    """All 25; twice is once. Members of their VOs see them, others do not."""
+    root = community.desk("root")
+    first = root.hansa("site", "import", str(DATA / "sites"), "-o", "json")
+    names = [one["site"] for one in first.json()]
+    try:
+        assert sum(one["endpoints"] for one in first.json()) == 25
+        assert {one["outcome"] for one in first.json()} == {"added"}
+        again = root.hansa("site", "import", str(DATA / "sites"), "-o", "json").json()
+        assert {one["outcome"] for one in again} == {"unchanged"}
+        assert set(names) <= set(root.hansa("site", "list", "-o", "id").out.split())
+        assert not set(names) & set(community.desk("mia").hansa("site", "list", "-o", "id").out.split())
+        assert "Only operators" in community.desk("mia").hansa("site", "import", str(DATA / "sites"), code=5).err
+    finally:
+        with community.server.operator() as api:
+            for name in names:
+                api.delete(f"/sites/{name}").raise_for_status()
+
+
 def test_usage_in_every_form(community: Community) -> None:
     mia = community.desk("mia")
     said = mia.hansa("usage")
     assert (said.out, "nothing was used yet" in said.err) == ("", True)
     assert mia.hansa("usage", "--by", "site,month", "-o", "csv").out == ""
     assert mia.hansa("usage", "-o", "apel").out.startswith("APEL-summary-job-message: v0.2")
-    assert mia.hansa("usage", "--by", "colour", code=None).code != 0
+    assert "By one or some of: vo,group," in mia.hansa("usage", "--by", "site,colour", code=2).err
+    swapped = mia.hansa("usage", "--since", "2026-12-01", "--until", "2026-11-01", code=2)
+    assert "is after the last" in swapped.err
 
 
 def test_the_same_in_python(community: Community) -> None:

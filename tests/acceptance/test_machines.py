@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from hansa import Hansa
@@ -13,7 +14,21 @@ def test_a_machine_from_create_to_delete(make_desk: Callable[..., Desk]) -> None
     desk = make_desk(HANSA_MACHINES__LOCAL="fake", XDG_CONFIG_HOME="")
     desk.environ["XDG_CONFIG_HOME"] = str(desk.home.parent / "config")
     (desk.folder / "disk.qcow2").write_bytes(qcow2())
-    desk.hansa("image", "add", "tools", "--file", "disk.qcow2", "--login", "debian")
+    (desk.folder / "sparse.raw").touch()
+    os.truncate(desk.folder / "sparse.raw", 128 * 1024**3)
+    about = ("--login", "debian", "--licence", "MIT", "--gpu-driver", "nvidia-535")
+    large = desk.hansa("image", "add", "tools", "--file", "sparse.raw", *about, code=5)
+    assert "(setting images.limit_bytes)" in large.err
+    assert "qemu-img convert" in large.err
+    assert (
+        "--licence is said of all"
+        in desk.hansa("image", "add", "tools", "--file", "disk.qcow2", *about[2:4], code=2).err
+    )
+    desk.hansa("image", "add", "tools", "--file", "disk.qcow2")  # again, another file
+    shown = desk.hansa("image", "show", "tools", "-o", "json").json()
+    assert (shown["licence"], shown["gpu_drivers"], shown["versions"][0]["status"]["phase"]) == (
+        "MIT", ["nvidia-535"], "ready",
+    )  # fmt: skip
 
     made = desk.hansa("machine", "create", "--image", "tools", "--cpus", "1", "--memory", "512M", "-o", "json")
     machine = made.json()
@@ -31,10 +46,15 @@ def test_a_machine_from_create_to_delete(make_desk: Callable[..., Desk]) -> None
     desk.hansa("machine", "reboot", "tools-1", "--hard")
     desk.hansa("machine", "rename", "tools-1", "web")
     assert "no end now" in desk.hansa("machine", "extend", "web", "never").err
+    desk.hansa("machine", "resize", "web", "--cpus", "2", "--memory", "1G")
+    assert desk.hansa("machine", "change", "web", "--restart", "-o", "json").json()["restart"] is True
+    assert desk.hansa("machine", "change", "web", "--no-restart", "-o", "json").json()["restart"] is False
+    assert "--no-restart" in desk.hansa("machine", "change", "web", code=2).err
     assert "login:" in desk.hansa("machine", "console", "web").out
     said = desk.hansa("machine", "explain", "web").out
     assert "started of tools 1" in said
     assert "renamed it from tools-1 to web" in said
+    assert "has it restarted when it fails" in said
 
     taken = desk.hansa("machine", "snapshot", "web", "--name", "gold", "-o", "json").json()
     assert (taken["image"], taken["version"], taken["status"]["phase"]) == ("gold", "1", "ready")

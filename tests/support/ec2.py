@@ -31,6 +31,7 @@ class Front:
             said.extend(words)
 
         body = _NAMESPACE.sub(_KNOWN, b"".join(self._app(environ, note)))
+        body = body.replace(b"<Response " + _KNOWN, b"<Response")  # Amazon's errors are in none
         for action in [one for one in self._lost if f"Action={one}&" in f"{environ['QUERY_STRING']}&"]:
             self._lost.discard(action)
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)

@@ -25,6 +25,8 @@ class FakeKind:
     takes_s: float = 0.0
     tells_s: float | None = None
     """Seconds that discovery takes. Default: ``takes_s``."""
+    only_at: str = ""
+    """Of which site ``takes_s``, ``answer``, ``error`` and ``facts`` are; all others are well. Default: of all."""
     answer: Answer = Answer.UP
     error: Exception | None = None
     facts: Facts | Exception = field(default_factory=lambda: Facts(quotas={"cores": Quota(10, 2)}))
@@ -36,6 +38,8 @@ class FakeKind:
 
     async def probe(self, target: Target) -> Finding:
         self.probes.append(target.site)
+        if self.only_at not in ("", target.site):
+            return Finding(Answer.UP, Stage.LIST, "It is up.")
         if self.takes_s:
             await asyncio.sleep(self.takes_s)
         if self.error is not None:
@@ -44,6 +48,8 @@ class FakeKind:
 
     async def discover(self, target: Target, vo: str | None) -> Facts:
         self.asked.append(vo)
+        if self.only_at not in ("", target.site):
+            return Facts(quotas={"cores": Quota(10, 2)})
         if takes_s := self.takes_s if self.tells_s is None else self.tells_s:
             await asyncio.sleep(takes_s)
         if isinstance(self.facts, Exception):

@@ -56,7 +56,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         if self._refused():
             return
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        content = self.rfile.read(size := int(self.headers["Content-Length"]))
+        if len(content) < size:  # whoever sent it was cut off
+            self.close_connection = True
+            return
         digest = self.path.rpartition("/")[2]
         if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
             self.server.faults.append(f"upload with a wrong digest: {digest}")

@@ -21,6 +21,7 @@ from hansa.jobs.drivers.local import live_pilots
 from hansa.kernel.database import open_database
 from hansa.server.launch import server_status
 from tests.support.books import Books, check_all_books
+from tests.support.clear import assert_none_in_clear
 
 T = TypeVar("T")
 SOURCES = str(Path(hansa.__file__).parents[1])
@@ -122,6 +123,7 @@ class ServerProcess:
                 process.kill()
         # A pilot that the server started a moment ago holds no lock yet: it is known by its command line.
         eventually(lambda: not self._end_all_of_this_home(), "the pilots are gone", 120, 0.1)
+        assert_none_in_clear(self.home)
 
     def _end_all_of_this_home(self) -> int:
         found = 0

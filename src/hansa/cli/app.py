@@ -203,6 +203,7 @@ MACHINE = {
     "snapshot": ("volumes:snapshot", "Keep its disk as a VM image."),
     "snapshots": ("volumes:list_snapshots", "List what was kept so."),
     "rename": ("machines:rename", "Give it another name."),
+    "change": ("machines:change", "Have it restarted when it fails, or not."),
     "extend": ("machines:extend", "Let it live longer."),
     "delete": ("machines:delete", "Remove it."),
     "explain": ("machines:explain", "Say why it is as it is."),
@@ -220,6 +221,7 @@ DB = {"upgrade": ("admin:upgrade", "Bring the database's schema up to date.")}
 TOP = {
     "run": ("run:run", "Run a command, follow it, bring its results: all in one."),
     "plan": ("plan:plan", "Show where something would run, and why."),
+    "explain": ("explain:explain", "Say why a job, a task or a machine is where it is."),
     "job": ("app:job", "Jobs: submit, list, show, logs, fetch, results, kill, retry, …"),
     "site": ("app:site", "Sites: where jobs can run."),
     "grant": ("app:grant", "Capacity grants: what a site gives a VO."),

@@ -1,12 +1,11 @@
-"""``dsub, dstat, dkill, dlogging, dpeek``: COMDIRAC's words for people who know them.
+"""``dsub``, and what all commands with COMDIRAC's words share; the others are in ``dirac_look`` and ``dirac_files``.
 
 What a description means is decided in :mod:`hansa.compat.dirac`; here are options in, text out.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import configparser
 import os
 import re
 import sys
@@ -22,15 +21,13 @@ from hansa.cli import failures, refs
 from hansa.cli.session import open_session
 from hansa.client import job_api, operations
 from hansa.client.arrays import Array
-from hansa.client.draft import Options, prepare
-from hansa.client.errors import USAGE, HansaError
+from hansa.client.draft import Draft, Options, prepare
+from hansa.client.errors import USAGE, HansaError, ServerAway
 from hansa.client.transport import Transport
-from hansa.compat.dirac import jdl, translate
+from hansa.compat.dirac import jdl, parametric, translate
 from hansa.jobs.wire import Job, Phase
 from hansa.kernel.errors import Exit
 
-FIELDS = ("JobID", "Status", "MinorStatus", "Owner", "JobName", "JobGroup", "SubmissionTime", "EndExecTime")
-SHOWN = ("JobID", "JobName", "Status", "MinorStatus", "SubmissionTime")
 LIMIT = 10_000
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 _IN_SCRIPT = re.compile(r"^#JDL\s+(\w[\w.]*)\s*=\s*(.*?)\s*;?\s*$")
@@ -52,7 +49,7 @@ def start(command: click.Command) -> int:
 
 
 _SUB = (
-    ("-J", "--JDL", "jdl_text", "JDL file, or JDL text."),
+    ("-J", "--JDL", "jdl_text", "JDL file, or JDL text. [default: 'jdl' of ~/.dirac/dcommands.conf]"),
     ("-N", "--JobName", "jobname", "Name of the job."),
     ("-O", "--StdOutput", "stdoutput", "File name of its output. [default: std.out]"),
     ("-E", "--StdError", "stderror", "File name of its errors. [default: std.err]"),
@@ -62,13 +59,13 @@ _SUB = (
     ("--OutputData", "outputdata", "Files to bring back as well, with commas; doutput --Data brings only them."),
     ("--OutputPath", "outputpath", "Changes nothing, and says so: there is no storage element."),
     ("--OutputSE", "outputse", "Changes nothing, and says so: there is no storage element."),
-    ("--CPUTime", "cputime", "Seconds; the wall time of a task."),
+    ("--CPUTime", "cputime", "Seconds; the wall time of a task. [default: the site's]"),
     ("--Site", "site", "Sites to run at, with commas."),
     ("--BannedSite", "bannedsites", "Sites not to run at, with commas."),
-    ("--Platform", "platform", "Platform."),
-    ("--Priority", "priority", "0 to 10."),
+    ("--Platform", "platform", "Platforms, as in x86_64-el9 or Linux_x86_64_glibc-2.28."),
+    ("--Priority", "priority", "0 to 10. [default: 5]"),
     ("--JobGroup", "jobgroup", "A group of jobs."),
-    ("--Parametric", "parametric", "a,b,c or start:stop[:step[:factor]]: a task each."),
+    ("--Parametric", "parametric_text", "a,b,c or start:stop[:step[:factor]] (below stop): a task each."),
 )
 
 
@@ -81,28 +78,39 @@ def _sub_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("dsub", context_settings={**SETTINGS, "allow_interspersed_args": False})
 @_sub_options
 @click.option("--ForceExecUpload", "uploads", is_flag=True, help="Send an executable with an absolute path too.")
-@click.option("-v", "--verbose", is_flag=True, help="Say what is submitted.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the JDL, on stderr.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[EXECUTABLE [ARGUMENTS]...]")
-def dsub(command: tuple[str, ...], jdl_text: str | None, parametric: str | None, *, uploads: bool, verbose: bool,
+def dsub(command: tuple[str, ...], jdl_text: str | None, parametric_text: str | None, *, uploads: bool, verbose: bool,
          **options: str | None) -> None:  # fmt: skip
-    """Submit a job; prints its id. Without an executable the script comes on stdin."""
-    attributes = _read_jdl(jdl_text)
+    """Submit a job; prints its id. Without an executable the script comes on stdin.
+
+    Options win over lines '#JDL name = value' of the script, those over -J, and where there is no -J over the 'jdl' of
+    ~/.dirac/dcommands.conf. What follows the executable are its arguments.
+    """
+    attributes = jdl.parse(session_default("jdl")) if jdl_text is None else _read_jdl(jdl_text)
+    given: dict[str, jdl.Value] = {name: value for name, value in options.items() if value is not None}
+    if parametric_text is not None:
+        given["parametric"] = parametric_text
+    words = _arguments(command[1:])
     with tempfile.TemporaryDirectory(prefix="dsub-") as folder:
-        if command:
-            attributes |= _in_script(Path(command[0])) if Path(command[0]).is_file() else {}
-            attributes["executable"], words = command[0], list(command[1:])
-            if words or "arguments" not in attributes:
-                attributes["arguments"] = words_of(words)
-        elif "executable" not in attributes:
+        executable = command[0] if command else str(given.get("executable", attributes.get("executable", "")))
+        if not executable:
             script = Path(folder) / "dsub.sh"
             script.write_text(_read_script(), encoding="utf-8")
-            script.chmod(0o700)
-            attributes |= _in_script(script)
-            attributes["executable"], uploads = str(script), True
-        attributes |= {name: value for name, value in options.items() if value is not None}
-        if parametric is not None:
-            attributes |= translate.parametric(parametric)
-        found = translate.translate(attributes, lambda path: Path(path).is_file(), uploads=uploads)
+            attributes = {"jobname": "STDIN"} | attributes | _in_script(script)
+            executable, uploads = str(script), True
+        elif Path(executable).is_file():
+            attributes |= _in_script(Path(executable))
+        attributes |= {"executable": executable, **given}
+        if words or "arguments" not in attributes:
+            attributes["arguments"] = words_of(words)
+        loops = attributes.pop("parametric", None)
+        if loops is not None:
+            attributes |= parametric.parametric(",".join(map(str, loops)) if isinstance(loops, list) else str(loops))
+        if verbose:
+            names = {name.lower(): name for name in translate.NAMES}
+            sys.stderr.write("JDL:\n" + jdl.render({names.get(key, key): value for key, value in attributes.items()}))
+        found = translate.translate(attributes, lambda path: Path(path).is_file(), uploads=uploads, is_text=_is_text)
         for note in found.notes:
             sys.stderr.write(f"dsub: {note}\n")
         job = _submit(found)
@@ -110,8 +118,33 @@ def dsub(command: tuple[str, ...], jdl_text: str | None, parametric: str | None,
     if job.array:
         ids = [f"{job.number}.{index}" for index in range(job.first, job.first + job.count)]
     if verbose:
-        sys.stderr.write(f"dsub: {' '.join(found.command)}\n")
+        sys.stderr.write("JobID:\n")
     click.echo(",".join(ids))
+
+
+def _arguments(words: Sequence[str]) -> list[str]:
+    """What follows the executable, without the first ``--``; says so where it looks like an option of dsub."""
+    if "--" in words:
+        at = list(words).index("--")
+        return [*words[:at], *words[at + 1 :]]
+    names = {name for *each, _ in _SUB for name in each if name.startswith("-")}
+    for word in words:
+        if word.partition("=")[0] in names:
+            sys.stderr.write(f"dsub: {word} goes to the executable; options of dsub stand before it\n")
+    return list(words)
+
+
+def session_default(name: str) -> str:
+    """A default of COMDIRAC's own file: of its default profile, else of [global]. Empty where there is none."""
+    folder = os.environ.get("DCOMMANDS_CONFIG_DIR")
+    path = (Path(folder) if folder else Path.home() / ".dirac") / "dcommands.conf"
+    found = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
+    try:
+        found.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise HansaError(USAGE, f"{path} cannot be read: {error}.", hint="Mend it, or move it away.") from error
+    profile = found.get("global", "default_profile", fallback="") or ""
+    return found.get(profile, name, fallback=None) or found.get("global", name, fallback=None) or ""
 
 
 def _read_script() -> str:
@@ -143,10 +176,22 @@ def _read_jdl(text: str | None) -> dict[str, jdl.Value]:
 
 
 def _in_script(path: Path) -> dict[str, jdl.Value]:
-    """``#JDL name = value`` lines of a script."""
+    """``#JDL name = value`` lines of a script. A value without quotes may have spaces."""
     lines = path.read_bytes()[:1_000_000].decode(errors="replace").splitlines()
-    found = [match for line in lines if (match := _IN_SCRIPT.match(line))]
-    return {match[1].lower(): jdl.parse(f"v = {match[2]};")["v"] for match in found}
+    return {match[1].lower(): _value(match[2]) for line in lines if (match := _IN_SCRIPT.match(line))}
+
+
+def _value(text: str) -> jdl.Value:
+    if not text.startswith(('"', "{")):
+        return text
+    return jdl.parse(f"v = {text};")["v"]
+
+
+def _is_text(path: str) -> bool:
+    """Whether a file is a script without a ``#!`` line; DIRAC's wrapper has a shell run such."""
+    with Path(path).open("rb") as file:
+        start = file.read(4096)
+    return b"\0" not in start and not start.startswith(b"#!")
 
 
 def _submit(found: translate.Submission) -> Job:
@@ -155,39 +200,14 @@ def _submit(found: translate.Submission) -> Job:
         names = list(found.rows[0])
         rows = [[row[name] for name in names] for row in found.rows]
         options = replace(options, array=Array(len(rows), 0, names, rows))
-    draft = prepare(found.command, options)
+    draft = _executable(prepare(found.command, options), found.program)
     return open_session().run(operations.submit(draft))
 
 
-@click.command("dstat", context_settings=SETTINGS)
-@click.option("-u", "--User", "user", help="Only jobs of this owner.")
-@click.option("-S", "--Status", "status", help="Only these states, with commas.")
-@click.option("-a", "--All", "every", is_flag=True, help="Jobs that have ended, too.")
-@click.option("-g", "--JobGroup", "group", help="Only this group.")
-@click.option("-n", "--JobName", "name", help="Only this name.")
-@click.option("-f", "--Fmt", "form", type=click.Choice(["pretty", "csv", "json"]), default="pretty")
-@click.option(
-    "-D", "--JobDate", "days", type=click.IntRange(1), default=10, help="Submitted in the last days. [default: 10]"
-)
-@click.option("-F", "--Fields", "fields", help=f"Of {', '.join(FIELDS)}.")
-@click.option("-i", "--input-file", "file", type=click.Path(dir_okay=False), help="A file with ids.")
-@click.argument("ids", nargs=-1, metavar="[JOB]...")
-def dstat(ids: tuple[str, ...], *, user: str | None, status: str | None, every: bool, group: str | None,
-          name: str | None, form: str, days: int, fields: str | None, file: str | None) -> None:  # fmt: skip
-    """List jobs: those that have not ended, unless asked for more."""
-    session = open_session()
-    wanted = {one.strip().lower() for one in status.split(",")} if status else set()
-    chosen = named_refs(ids, file)
-    if chosen:
-        jobs = [session.run(job_api.job(number)) for number in dict.fromkeys(ref.number for ref in chosen)]
-    else:
-        query = [f"created<{days}d", *([f'group:"{group}"'] if group else []), *([f'name:"{name}"'] if name else [])]
-        jobs = all_jobs(session, " ".join(query))
-        if not every and not wanted:
-            jobs = [job for job in jobs if not Phase(job.status.phase).is_final]
-    rows = [row_of(job) for job in jobs if user in (None, job.owner)]
-    rows = [row for row in rows if not wanted or row["Status"].lower() in wanted]
-    show_rows(rows, [one.strip() for one in fields.split(",")] if fields else list(SHOWN), form)
+def _executable(draft: Draft, program: str | None) -> Draft:
+    """The program may be executed where it runs, whatever its mode is here."""
+    draft.shared = [replace(one, executable=True) if one.dest == program else one for one in draft.shared]
+    return draft
 
 
 def all_jobs(session: Transport, query: str, *, is_open: bool = False) -> list[Job]:
@@ -205,37 +225,31 @@ def all_jobs(session: Transport, query: str, *, is_open: bool = False) -> list[J
     return [job for job in jobs if not (is_open and Phase(job.status.phase).is_final)]
 
 
-def row_of(job: Job) -> dict[str, str]:
-    """A job in DIRAC's words."""
-    return {
-        "JobID": str(job.number),
-        "Status": translate.STATUS.get(job.status.phase, job.status.phase),
-        "MinorStatus": job.status.message,
-        "Owner": job.owner,
-        "JobName": job.name or job.command[0].rpartition("/")[2],
-        "JobGroup": job.group or "",
-        "SubmissionTime": f"{job.created:%Y-%m-%d %H:%M:%S}",
-        "EndExecTime": f"{job.ended:%Y-%m-%d %H:%M:%S}" if job.ended else "",
-    }
+def each(program: str, chosen: Iterable[refs.Ref], work: Callable[[refs.Ref], int | None]) -> int:
+    """Do it for each; what cannot be done is told, the rest is done. The exit code of the last that failed."""
+    code = 0
+    for ref in chosen:
+        try:
+            code = work(ref) or code
+        except ServerAway:
+            raise
+        except HansaError as error:
+            name = ref.number if ref.task is None else f"{ref.number}.{ref.task}"
+            sys.stderr.write(f"{program}: {name}: {error.detail}\n")
+            sys.stderr.write(f"  {error.hint}\n" if error.hint else "")
+            code = int(error.code.exit_code)
+    return code
 
 
-def show_rows(rows: list[dict[str, str]], fields: list[str], form: str, known: Sequence[str] = FIELDS) -> None:
-    """As a table, CSV or JSON."""
-    unknown = [name for name in fields if name not in known]
-    if unknown:
-        raise HansaError(USAGE, f"There is no field {unknown[0]}.", hint=f"There are {', '.join(known)}.")
-    if form == "json":
-        click.echo(json.dumps([{name: row[name] for name in fields} for row in rows], indent=2))
-    elif form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(fields)
-        writer.writerows([row[name] for name in fields] for row in rows)
-    else:
-        lines = [fields, *([row[name] for name in fields] for row in rows)]
-        widths = [max(len(line[at]) for line in lines) for at in range(len(fields))]
-        lines.insert(1, ["=" * width for width in widths])
-        for line in lines:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def equal(field: str, value: str | None) -> list[str]:
+    """A term of a query that is equal to a text."""
+    if value is None:
+        return []
+    if '"' in value:
+        raise HansaError(
+            USAGE, f"{value!r} has a quote in it, which no query can say.", hint="hansa job list names all."
+        )
+    return [f'{field}:"{value}"']
 
 
 def named_refs(ids: Iterable[str], file: str | None = None) -> list[refs.Ref]:
@@ -252,98 +266,13 @@ def some_refs(ids: Iterable[str], file: str | None = None) -> list[refs.Ref]:
     return found
 
 
-@click.command("dkill", context_settings=SETTINGS)
-@click.option("-D", "--delete", is_flag=True, help="Refused: jobs stay for their history; files go by retention.")
-@click.option("-a", "--all", "every", is_flag=True, help="All jobs that have not ended.")
-@click.option("-i", "--input-file", "file", type=click.Path(dir_okay=False), help="A file with ids.")
-@click.option("-v", "--verbose", is_flag=True, help="Say what is stopped.")
-@click.argument("ids", nargs=-1, metavar="[JOB]...")
-def dkill(ids: tuple[str, ...], *, delete: bool, every: bool, file: str | None, verbose: bool) -> int:
-    """Stop jobs, or single tasks of them. What has ended already is left as it is."""
-    if delete:
-        raise HansaError(
-            USAGE,
-            "Jobs are not deleted here: they stay for their history. Nothing was stopped.",
-            hint="Leave -D out to stop them. dstat shows only what has not ended; files and logs are deleted some "
-            "time after the end (the operator's settings [retention]).",
-        )
-    session = open_session()
-    if every:
-        chosen: dict[int, list[int] | None] = {job.number: None for job in all_jobs(session, "", is_open=True)}
-    else:
-        chosen = refs.by_job(some_refs(ids, file))
-    code = 0
-    for number, tasks in chosen.items():
-        try:
-            session.run(job_api.kill(number, tasks))
-        except HansaError as error:
-            sys.stderr.write(f"dkill: {number}: {error.detail}\n")
-            code = int(error.code.exit_code)
-            continue
-        if verbose:
-            sys.stderr.write(f"dkill: {number}\n")
-    return code
-
-
-@click.command("dlogging", context_settings=SETTINGS)
-@click.option("-f", "--Fmt", "form", type=click.Choice(["pretty", "csv", "json"]), default="pretty")
-@click.argument("ids", nargs=-1, metavar="JOB...")
-def dlogging(ids: tuple[str, ...], *, form: str) -> None:
-    """The history of jobs: when which state came, and why; at the end why it is where it is."""
-    session = open_session()
-    rows: list[dict[str, str]] = []
-    for ref in some_refs(ids):
-        rows += [
-            {
-                "JobID": str(ref.number),
-                "Status": translate.STATUS.get(one.phase, one.phase),
-                "MinorStatus": one.message,
-                "StatusTime": f"{one.time:%Y-%m-%d %H:%M:%S}",
-                "Source": one.actor,
-            }
-            for one in session.run(job_api.history(ref.number))
-        ]
-    fields = ["JobID", "StatusTime", "Status", "Source", "MinorStatus"]
-    show_rows(rows, fields, form, known=fields)
-    if form == "pretty":
-        for ref in some_refs(ids):
-            found = session.run(job_api.explain(ref.number, ref.task))
-            status = translate.STATUS.get(found.status.phase, found.status.phase)
-            click.echo(f"{found.subject.partition('/')[2] or found.subject}  {status}  {found.status.message}")
-            for line in found.lines:
-                click.echo(f"    {line}")
-
-
-@click.command("dpeek", context_settings=SETTINGS)
-@click.argument("ids", nargs=-1, metavar="JOB...")
-def dpeek(ids: tuple[str, ...]) -> None:
-    """The output of jobs so far, also while they run."""
-    session = open_session()
-    for ref in some_refs(ids):
-        job = session.run(job_api.job(ref.number))
-        if job.array and ref.task is None:
-            raise HansaError(
-                USAGE,
-                f"Job {ref.number} has {job.count:,} tasks: whose output?",
-                hint=f"dpeek {ref.number}.{job.first}",
-            )
-        seen: list[int] = []
-
-        def show(piece: bytes, seen: list[int] = seen) -> None:
-            seen.append(len(piece))
-            click.echo(piece, nl=False)
-
-        session.run(job_api.log(ref.number, ref.task, "stdout", show))
-        if not seen:
-            status = translate.STATUS.get(job.status.phase, job.status.phase)
-            sys.stderr.write(f"dpeek: job {ref.number} has written nothing so far ({status}: {job.status.message})\n")
-
-
 def dsub_main() -> int:
     return start(dsub)
 
 
 def dstat_main() -> int:
+    from hansa.cli.dirac_look import dstat
+
     return start(dstat)
 
 
@@ -360,12 +289,18 @@ def dinput_main() -> int:
 
 
 def dkill_main() -> int:
+    from hansa.cli.dirac_look import dkill
+
     return start(dkill)
 
 
 def dlogging_main() -> int:
+    from hansa.cli.dirac_look import dlogging
+
     return start(dlogging)
 
 
 def dpeek_main() -> int:
+    from hansa.cli.dirac_look import dpeek
+
     return start(dpeek)

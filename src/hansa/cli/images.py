@@ -156,7 +156,12 @@ def add(
     until = datetime.now(UTC) + timedelta(seconds=parse_time(expires)) if expires else None
     source = NewVersion(version, url, file is not None, checksum, sums, form_, until)
     session = open_session()
-    if name in names_in(session, vo) and version != "1":
+    known = _known(session, name, vo)
+    if known is not None:
+        _check_about(name, visibility, gpu_drivers, about)
+    if known is not None and file is not None and _waits(known, version):
+        image = known  # of a try that failed: its content is sent again
+    elif known is not None and version != "1":
         image = session.run(image_api.add_vm_image_version(exactly(name, vo), source))
     else:
         seen: Any = visibility or ("vo" if vo else "owner")
@@ -167,6 +172,30 @@ def add(
         body = FileBody(file, file.stat().st_size)
         image = session.run(image_api.upload_vm_image(exactly(name, vo), version, body))
     show_image(image, form)
+
+
+def _known(session: Transport, name: str, vo: str | None) -> VmImage | None:
+    """The image of this name that a version would be added to."""
+    found = session.run(collect(image_api.vm_images))
+    return next((one for one in found if one.name == name and (vo is None or one.scope == f"vo/{vo}")), None)
+
+
+def _waits(image: VmImage, version: str) -> bool:
+    return any(one.version == version and one.status.phase == "uploading" for one in image.versions)
+
+
+def _check_about(name: str, visibility: str | None, gpu_drivers: tuple[str, ...], about: dict[str, str]) -> None:
+    """What is said of an image is said once; nothing of it is dropped in silence."""
+    said = {key for key, value in about.items() if value and (key, value) != ("arch", "x86_64")}
+    said |= {"visibility"} if visibility else set()
+    said |= {"gpu-driver"} if gpu_drivers else set()
+    if said:
+        words = ", ".join(f"--{one.replace('os_name', 'os').replace('_', '-')}" for one in sorted(said))
+        raise HansaError(
+            USAGE,
+            f"There is a VM image {name} already; {words} is said of all its versions, when the first is added.",
+            hint="Leave it out to add a version, or choose another name.",
+        )
 
 
 @click.command(

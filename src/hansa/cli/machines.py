@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,14 +203,19 @@ def show(machine: str, *, form: str) -> None:
 
 
 @click.command(
-    epilog=examples("hansa machine ssh web", "hansa machine ssh web uname -a"),
+    epilog=examples(
+        "hansa machine ssh web", "hansa machine ssh web uname -a", "hansa machine ssh --jump gate.site.org db"
+    ),
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
+@click.option("--jump", metavar="USER@HOST:PORT", help="Through this host. [default: the one that its site names]")
 @name_argument
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def ssh(machine: str, command: tuple[str, ...]) -> None:
+def ssh(jump: str | None, machine: str, command: tuple[str, ...]) -> None:
     """Sign in at MACHINE, or run COMMAND there. Keys and jump hosts are taken care of."""
     found = open_session().run(ops.machine(machine))
+    if jump is not None and found.ssh is not None:
+        found = replace(found, ssh=replace(found.ssh, jump=jump))
     words = ssh_keys.ssh_command(found, command)
     ssh_keys.await_answer(found)
     try:
@@ -299,6 +305,21 @@ def extend(machine: str, time: str, *, form: str) -> None:
     found = open_session().run(ops.change(machine, MachineChange(lifetime_s=lifetime_s)))
     note(f"{found.name} lives for {show_time(lifetime_s)} from now" if lifetime_s else f"{found.name} has no end now")
     _show(found, form)
+
+
+@click.command(epilog=examples("hansa machine change web --restart", "hansa machine change web --no-restart"))
+@name_argument
+@click.option(
+    "--restart/--no-restart",
+    default=None,
+    help="Start it again when it fails, make it anew when it is lost; or leave it.",
+)
+@output_option()
+def change(machine: str, restart: bool | None, *, form: str) -> None:
+    """Say what becomes of MACHINE when it fails. Its name, end and size have commands of their own."""
+    if restart is None:
+        raise HansaError(USAGE, "Say what shall change.", hint="--restart, or --no-restart")
+    _show(open_session().run(ops.change(machine, MachineChange(restart=restart))), form)
 
 
 @click.command(epilog=examples("hansa machine delete web", "hansa machine delete web old-web --no-wait"))

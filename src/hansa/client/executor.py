@@ -35,6 +35,8 @@ LINGER_S = 0.02
 BATCH = 1000
 """Calls in one array at most."""
 _POLL_S = (0.05, 1.0)
+_LOOK_S = 0.5
+"""How often a thread without work looks whether its program has ended."""
 PATIENCE_S = 3600.0
 """A server that is away for longer loses the calls that it has; until then they are waited for."""
 
@@ -111,7 +113,8 @@ class HansaExecutor(Executor):
             if self._is_closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="hansa-executor", daemon=True)
+                # Not a daemon: as with every executor, a program ends when its calls have.
+                self._thread = threading.Thread(target=self._serve, name="hansa-executor")
                 self._thread.start()
             self._calls += 1
             self._unsettled.add(future)
@@ -140,7 +143,10 @@ class HansaExecutor(Executor):
         return tracked(chosen, timeout, "HansaExecutor" if progress else None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; wait for those there are, or cancel those that have not started."""
+        """Take no more calls; wait for those there are, or cancel those that have not started.
+
+        A program that does not call this waits at its end for the calls that it has made, as with every executor.
+        """
         with self._lock:
             self._is_closed = True
             thread, left = self._thread, list(self._unsettled)
@@ -220,10 +226,13 @@ class HansaExecutor(Executor):
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
-                left = None if until is None else max(0.0, until - time.monotonic())
+                left = _LOOK_S if until is None else max(0.0, until - time.monotonic())
                 item = self._news.get(timeout=left) if is_waiting else self._news.get_nowait()
             except queue.Empty:
-                return calls, kills, is_closed
+                is_over = not threading.main_thread().is_alive()  # nobody has said so, and nobody will
+                if until is not None or is_over:
+                    return calls, kills, is_closed or is_over
+                continue
             if item is None:
                 is_closed, is_waiting = True, False
             elif isinstance(item, _Call):

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,9 @@ _LONGEST_FOLDER = 45  # 40 digits of %C and what ssh appends come on top
 _SIGN_IN = ("Permission denied", "Too many authentication failures", "Host key verification failed")
 
 
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
 @dataclass(frozen=True)
 class SshTarget:
     """Where to sign in. ``known_hosts`` are lines as in ``~/.ssh/known_hosts``; empty: that file itself."""
@@ -41,6 +44,8 @@ class SshTarget:
     key: str = field(default="", repr=False)  # private, as OpenSSH writes it; empty: the agent's and ~/.ssh's
     passphrase: str | None = field(default=None, repr=False)
     jump: SshTarget | None = None
+    resolve: Resolve | None = field(default=None, repr=False, compare=False)
+    """Gives the addresses at which it may be connected to, or refuses. None: whatever its name leads to."""
 
     @property
     def name(self) -> str:
@@ -164,7 +169,17 @@ async def _connect(target: SshTarget, tunnel: Any) -> Any:
     try:
         if target.key:
             options |= {"client_keys": [ssh.import_private_key(target.key, target.passphrase)], "agent_path": None}
-        return await ssh.connect(target.host, target.port, tunnel=tunnel, **options)
+        if tunnel is not None or target.resolve is None:
+            return await ssh.connect(target.host, target.port, tunnel=tunnel, **options)
+        # To the very addresses that were looked at: the name may lead elsewhere a moment later.
+        addresses = await target.resolve(target.host, target.port)
+        for number, address in enumerate(addresses, 1):
+            try:
+                return await ssh.connect(address, target.port, host_key_alias=target.host, **options)
+            except OSError:
+                if number == len(addresses):
+                    raise
+        raise Temporary(f"{target.name} has no address.", 15)
     except (ssh.KeyImportError, ssh.KeyEncryptionError) as error:
         raise Permanent(f"{target.name}: the private key cannot be used: {error}.") from error
     except ssh.HostKeyNotVerifiable as error:

@@ -85,10 +85,17 @@ async def count_members(tx: Tx, names: Sequence[str]) -> dict[str, int]:
     return {row.vo: int(row.number) for row in (await tx.execute(query)).all()}
 
 
+_MEMBERSHIPS = (
+    sa.select(vo_members, vos.c.suspended.label("vo_suspended"), vos.c.issuer)
+    .join(vos)
+    .where(vo_members.c.user_id == sa.bindparam("which"))
+    .order_by(vo_members.c.vo)
+)
+
+
 async def memberships(tx: Tx, user_id: str) -> tuple[Membership, ...]:
     """The user's memberships, by VO; suspended ones, too."""
-    query = sa.select(vo_members, vos.c.suspended.label("vo_suspended"), vos.c.issuer).join(vos)
-    rows = (await tx.execute(query.where(vo_members.c.user_id == user_id).order_by(vo_members.c.vo))).all()
+    rows = (await tx.execute(_MEMBERSHIPS, {"which": user_id})).all()
     return tuple(_membership(row, row.vo_suspended is not None, row.issuer is not None) for row in rows)
 
 

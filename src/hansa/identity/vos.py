@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -59,12 +59,15 @@ class VoService:
         self._settings = settings
         self._issuers = issuers or Issuers()
 
-    async def check_may_start(self, tx: Tx, caller: Caller, asked: str | None) -> str | None:
+    async def check_may_start(
+        self, tx: Tx, caller: Caller, asked: str | None, mine: Sequence[Membership] | None = None
+    ) -> str | None:
         """The VO that new work of the caller is for, if it may start; None: for none.
 
+        ``mine``: the caller's memberships, where they were read already.
         Raises Fault ``identity.no_vo``, ``identity.vo_ambiguous`` or ``identity.vo_suspended``.
         """
-        return choose_vo(await vo_store.memberships(tx, caller.user_id), asked)
+        return choose_vo(await vo_store.memberships(tx, caller.user_id) if mine is None else mine, asked)
 
     async def create(self, caller: Caller, new: NewVo) -> Vo:
         """A VO with one manager: the one named, else the caller."""

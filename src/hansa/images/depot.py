@@ -26,6 +26,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 4 * 1024**2
 
 
+class WrongChecksumError(Permanent):
+    """A content is not the one that was wanted."""
+
+
 @dataclass(frozen=True)
 class Content:
     """What was stored."""
@@ -74,6 +78,20 @@ class Depot:
                 300,
             )
 
+    def check_upload(self, size: int | None, limit: int) -> None:
+        """Raise Fault ``images.bad_content`` or ``kernel.storage_full`` on an upload that is not worth its beginning.
+
+        A sparse file is sent with all its zeros, for days if need be.
+        """
+        if size is not None and size > limit:
+            said = f"It has {size:,} bytes; {limit:,} is the most (setting images.limit_bytes)."
+            hint = "A sparse file is sent whole: qemu-img convert -O qcow2 writes down only what is in it."
+            raise Fault(errors.BAD_CONTENT, said, hint=hint)
+        try:
+            self.check_room(size)
+        except Temporary as error:
+            raise Fault(STORAGE_FULL, str(error), hint="Ask the server's operator to free space.") from error
+
     async def publish(self, partial: Path, checksum: str | None, declared: Format | None) -> Content:
         """Check a whole file and move it to its place.
 
@@ -91,7 +109,7 @@ class Depot:
             raise Permanent(str(error)) from error
         if wanted and sums[algorithm] != wanted:
             partial.unlink(missing_ok=True)
-            raise Permanent(
+            raise WrongChecksumError(
                 f"The content has the {algorithm} {sums[algorithm][:16]}…, and {wanted[:16]}… is wanted: "
                 "it was changed at its source, or on the way."
             )

@@ -11,7 +11,7 @@ from hansa.identity.model import Caller
 from hansa.images import errors, hepix, store
 from hansa.images.containers import is_allowed, read_places
 from hansa.images.model import Phase
-from hansa.images.service import ImageService, allow_vo
+from hansa.images.service import ImageService, allow_vo, check_vo
 from hansa.images.subscriptions import SubscriptionRoom
 from hansa.images.views import subscription_view
 from hansa.images.wire import ImagePolicy, NewEndorsement, NewSubscription, Subscription, SubscriptionPage, VmImage
@@ -200,22 +200,26 @@ class EndorsementService:
         await self._events.record(tx, Event(caller.actor, f"vo/{vo}", "active", reason, message, None, vo))
 
     async def _allow_member(self, tx: Tx, caller: Caller, vo: str) -> None:
-        if caller.is_operator or await vo_store.get_membership(tx, vo, caller.user_id) is not None:
-            return
+        if caller.is_operator:
+            return await check_vo(tx, vo)
+        if await vo_store.get_membership(tx, vo, caller.user_id) is not None:
+            return None
         raise Fault(errors.FORBIDDEN, f"You are not a member of {vo}.")
 
 
 async def check_container(tx: Tx, vo: str | None, image: str) -> None:
     """Raise Fault ``images.registry_refused`` unless a VO lets its jobs take this container image."""
-    places = (await read_policy(tx, vo)).registries
-    if is_allowed(places, image):
-        return
-    raise Fault(
-        errors.REGISTRY,
-        f"{vo} does not let its jobs use the container image {image}: only images of "
-        f"{', '.join(places or ()) or 'no registry at all'}.",
-        hint=f"Take an image from there, or ask a manager of the VO to allow it: hansa image policy {vo}",
-    )
+    if said := refusal(vo, await read_policy(tx, vo), image):
+        hint = f"Take an image from there, or ask a manager of the VO to allow it: hansa image policy {vo}"
+        raise Fault(errors.REGISTRY, said, hint=hint)
+
+
+def refusal(vo: str | None, policy: ImagePolicy, image: str) -> str:
+    """Why a VO with this policy does not let its jobs take a container image; empty: it does. Pure."""
+    if is_allowed(policy.registries, image):
+        return ""
+    places = ", ".join(policy.registries or ()) or "no registry at all"
+    return f"{vo} does not let its jobs use the container image {image}: only images of {places}."
 
 
 async def why_not(tx: Tx, vo: str, name: str, version: Any | None, now: datetime) -> str | None:

@@ -26,7 +26,8 @@ from hansa.images.wire import (
     VmImagePage,
     Withdrawal,
 )
-from hansa.kernel.http import API, provided
+from hansa.kernel.errors import Fault
+from hansa.kernel.http import API, problem, provided
 
 router = APIRouter(prefix=API, tags=["VM images"])
 Images = Annotated[ImageService, Depends(provided(ImageService))]
@@ -81,10 +82,17 @@ async def add_version(name: str, body: NewVersion, who: Writer, images: Images) 
     return await images.add_version(who, name, body)
 
 
-@router.put("/vm-images/upload/{version}/{name:path}")
-async def upload_content(version: str, name: str, who: Writer, images: Images, request: Request) -> VmImage:
+@router.put("/vm-images/upload/{version}/{name:path}", response_model=VmImage)
+async def upload_content(version: str, name: str, who: Writer, images: Images, request: Request) -> Any:
     """The content of a version that waits for it: qcow2 or raw."""
-    return await images.upload(who, name, version, request.stream())
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdecimal() else None
+    try:
+        return await images.upload(who, name, version, request.stream(), size)
+    except Fault as fault:  # the sender is told at once, not when it has sent the rest
+        answer = problem(fault)
+        answer.headers["Connection"] = "close"
+        return answer
 
 
 @router.post("/vm-images/withdraw/{version}/{name:path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hansa.engines.qemu_img import MissingProgramError
+from hansa.identity import errors as identity_errors
 from hansa.identity import vo_store
 from hansa.identity.model import Caller, Membership, Role
 from hansa.images import errors, store
@@ -160,14 +162,20 @@ class ImageService:
         )  # fmt: skip
         tx.ring(VersionRoom.queue.topic)
 
-    async def upload(self, caller: Caller, name: str, version: str, pieces: AsyncIterator[bytes]) -> VmImage:
-        """The content of a version that was added with ``upload``. Checked before it counts."""
+    async def upload(
+        self, caller: Caller, name: str, version: str, pieces: AsyncIterator[bytes], size: int | None = None
+    ) -> VmImage:
+        """The content of a version that was added with ``upload``. Checked before it counts.
+
+        ``size``: what the sender says that comes; too much of it is refused before any of it is read.
+        """
         async with self._database.read() as tx:
             image = await self._mine(tx, caller, name)
             row = await store.find_version(tx, image.id, version)
         if row is None or row.phase != Phase.UPLOADING or row.source != "upload":
             raise Fault(errors.NOT_FOUND, f"No version {version} of {name} waits for its content.")
         limit = self._settings.limit_bytes
+        await asyncio.to_thread(self._depot.check_upload, size, limit)
         content = await self._depot.take(pieces, limit, _format(row.declared), row.checksum)
         return await self.fill(image, row, content, caller.actor)
 
@@ -224,26 +232,28 @@ class ImageService:
                 await VersionRoom.queue.poke(tx, self._clock.now(), row.id)
             return await self._view(tx, image)
 
-    async def ask_for(self, tx: Tx, version_id: str) -> None:
-        """Somebody needs this content: fetch it, unless it is here or on its way."""
+    async def ask_for(self, tx: Tx, version_id: str, *, hurry: bool = False) -> None:
+        """Somebody needs this content: fetch it, unless it is here or on its way.
+
+        ``hurry``: somebody waits for it: where its source did not answer, it is tried at once.
+        """
         row: Any = await store.get_version(tx, version_id)
         if not row.wanted:
             await store.update_version(tx, version_id, wanted=True)
             await VersionRoom.queue.changed(tx, self._clock.now(), version_id)
-
-    async def hurry(self, tx: Tx, version_id: str) -> None:
-        """Somebody waits for this content: where its source did not answer, it is tried at once."""
-        row: Any = await store.get_version(tx, version_id)
-        if row.reason == "images.source_away":
+        if hurry and row.reason == "images.source_away":
             await VersionRoom.queue.poke(tx, self._clock.now(), version_id)
 
-    async def find(self, tx: Tx, caller: Caller, name: str, vo: str | None = None) -> Any:
+    async def find(
+        self, tx: Tx, caller: Caller, name: str, vo: str | None = None, mine: Sequence[Membership] | None = None
+    ) -> Any:
         """The image that a name means: the caller's own before the VOs', those before presets; ``SCOPE/NAME`` is exact.
 
-        ``vo``: it is meant for this VO, whose images come before those of others.
+        ``vo``: it is meant for this VO, whose images come before those of others. ``mine``: the caller's memberships,
+        where they were read already.
         Raises Fault ``images.not_found``, also where two VOs have the name.
         """
-        where = await self._visible(tx, caller)
+        where = await self._visible(tx, caller, mine)
         scope, _, last = name.rpartition("/")
         rows = [row for row in await store.named(tx, where, last) if not scope or scope in _scopes(row)]
         if not rows:
@@ -255,13 +265,15 @@ class ImageService:
             raise Fault(errors.NOT_FOUND, f"{name} could be {names}.", hint="Say which, with its scope.")
         return nearest[0]
 
-    async def choose(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> Pinned:
+    async def choose(
+        self, tx: Tx, caller: Caller, name: str, vo: str | None, mine: Sequence[Membership] | None = None
+    ) -> Pinned:
         """What a machine is started of. ``NAME`` or ``NAME@VERSION``.
 
         In the name of a VO only what it endorses. Raises Fault ``images.not_found``, ``not_endorsed``, ``not_ready``.
         """
         bare, _, asked = name.partition("@")
-        image = await self.find(tx, caller, bare, vo)
+        image = await self.find(tx, caller, bare, vo, mine)
         now = self._clock.now()
         rows = await store.versions_of(tx, [image.id])
         pinned = None
@@ -332,10 +344,10 @@ class ImageService:
             raise Fault(errors.NOT_READY, f"{name} cannot be had as {form} now: {error}", retry_after_s=60) from error
         return path, f"{image.name}-{row.version}.{form or has}"
 
-    async def _visible(self, tx: Tx, caller: Caller) -> Any:
+    async def _visible(self, tx: Tx, caller: Caller, mine: Sequence[Membership] | None = None) -> Any:
         if caller.is_operator:
             return store.images.c.id.is_not(None)
-        memberships = await vo_store.memberships(tx, caller.user_id)
+        memberships = await vo_store.memberships(tx, caller.user_id) if mine is None else mine
         return store.visible_to(caller.user_id, [one.vo for one in memberships])
 
     async def _mine(self, tx: Tx, caller: Caller, name: str) -> Any:
@@ -364,15 +376,22 @@ class ImageService:
 
 
 async def allow_vo(tx: Tx, caller: Caller, vo: str) -> Membership | None:
-    """Raise Fault ``images.forbidden`` unless the caller manages the VO's images."""
+    """Raise Fault ``images.forbidden`` unless the caller manages the VO's images; ``identity.no_such_vo``."""
     membership = await vo_store.get_membership(tx, vo, caller.user_id)
     if caller.is_operator:
+        await check_vo(tx, vo)
         return membership
     if membership is None or not membership.is_active or not membership.roles & _MANAGES:
         raise Fault(
             errors.FORBIDDEN, f"Only managers and vm-operators of {vo} may do this.", hint=f"hansa vo member list {vo}"
         )
     return membership
+
+
+async def check_vo(tx: Tx, vo: str) -> None:
+    """Raise Fault ``identity.no_such_vo`` where there is none of this name, for who may do everything."""
+    if await vo_store.get_vo(tx, vo) is None:
+        raise Fault(identity_errors.NO_SUCH_VO, f"There is no VO {vo}.", hint="hansa vo list")
 
 
 def check_version(new: NewVersion) -> None:

@@ -122,8 +122,11 @@ async def find_image(tx: Tx, scope: str, name: str) -> Any | None:
     return (await tx.execute(query)).first()
 
 
+_IMAGE = sa.select(images).where(images.c.id == sa.bindparam("which"))
+
+
 async def get_image(tx: Tx, image_id: str) -> Any | None:
-    return (await tx.execute(sa.select(images).where(images.c.id == image_id))).first()
+    return (await tx.execute(_IMAGE, {"which": image_id})).first()
 
 
 def visible_to(user_id: str, vos: Sequence[str]) -> Any:
@@ -160,9 +163,12 @@ async def insert_version(tx: Tx, **values: Any) -> None:
     await tx.execute(sa.insert(versions), [values])
 
 
+_VERSION = sa.select(versions).where(versions.c.id == sa.bindparam("which"))
+_VERSION_LOCKED = _VERSION.with_for_update()
+
+
 async def get_version(tx: Tx, version_id: str, *, lock: bool = False) -> Any | None:
-    query = sa.select(versions).where(versions.c.id == version_id)
-    return (await tx.execute(query.with_for_update() if lock else query)).first()
+    return (await tx.execute(_VERSION_LOCKED if lock else _VERSION, {"which": version_id})).first()
 
 
 async def find_version(tx: Tx, image_id: str, version: str) -> Any | None:

@@ -75,10 +75,10 @@ def plus(one: Held, two: Held) -> Held:
 def affordable(left: Left, own: Held, size: Size, pilot: Any) -> int:
     """How many more tasks of this size fit into what is left to a pilot that holds ``own`` of it already. Pure.
 
-    Of cores, memory and GPUs a pilot never uses more at a time than it has, whatever waits on it: they bound it only
-    where less is left.
+    Of cores, memory and GPUs a pilot never uses more at a time than all its nodes have, whatever waits on it: they
+    bound it only where less is left.
     """
-    counts = [NO_LIMIT]
+    counts, nodes = [NO_LIMIT], pilot.nodes
     if left.core_ms is not None:
         counts.append((left.core_ms - own.core_ms) // max(1, size.core_ms))
     for free, has, mine, one in (
@@ -86,7 +86,7 @@ def affordable(left: Left, own: Held, size: Size, pilot: Any) -> int:
         (left.memory_mib, pilot.memory_mib, own.memory_mib, size.memory_mib),
         (left.gpus, len(pilot.gpus), own.gpus, size.gpus),
     ):
-        if free is not None and free < has and one:
+        if free is not None and free < has * nodes and one:
             counts.append((free - mine) // one)
     return max(0, min(counts))
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from hansa.jobs import notices, store, store_checkpoints, store_pilots
+from hansa.jobs.image_rules import ImageRules
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import STOPPED_BY_SITE, duration, how_it_ended
 from hansa.jobs.needs import Needs, lacks, needs_of, place_of_pilot
@@ -68,6 +69,8 @@ async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> li
     lines = [f"A task needs {asked}{nodes}."]
     if job.spec.get("image"):
         lines.append(f"It runs in the container image {job.spec['image']}.")
+        refused = "" if job.held else await ImageRules(now).refusal(tx, job)
+        lines += [f"{refused} When its turn comes, it will be held."] if refused else []
     sites = list(dict.fromkeys(one.site for one in (*choice.order, *choice.rejected)))
     pilots = {name: await store_pilots.live_at(tx, name, job.owner_id) for name in sites}
     for rank, candidate in enumerate(choice.order, 1):

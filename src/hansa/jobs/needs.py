@@ -301,6 +301,8 @@ class Room:
     gpus_free: int
     has_backlog: bool = False
     """Whether it holds tasks that it has not started."""
+    is_exact: bool = False
+    """Whether the pilot was made for just one task: the next one has another, which may start at once."""
 
 
 def weight(needs: Needs, room: Room) -> int:
@@ -324,8 +326,10 @@ def tasks_wanted(want: int, needs: Needs, room: Room) -> int:
     fits_now = room.cores_free >= (room.cores if needs.whole_node else needs.cores)
     fits_now = fits_now and room.memory_free_mib >= needs.memory_mib
     count = want // heavy if heavy > 1 else want
-    if needs.whole_node:
+    if needs.is_exact:
         count = min(1, count)
+    if room.is_exact and (room.has_backlog or not fits_now):
+        return 0
     if needs.gpus:
         return min(max(count, 1), room.gpus_free // needs.gpus) if fits_now else 0
     if count == 0:

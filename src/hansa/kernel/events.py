@@ -85,6 +85,10 @@ class SharedChange:
     vo: str | None
 
 
+_LAST = sa.select(sa.func.max(events.c.position))
+_INSERT = sa.insert(events)
+
+
 class EventLog:
     """Writes events in units of work; reads them back in order."""
 
@@ -98,7 +102,7 @@ class EventLog:
             return
         start: Any = None
         if tx.dialect == "sqlite":
-            start = ((await tx.execute(sa.select(sa.func.max(events.c.position)))).scalar() or 0) + 1
+            start = ((await tx.execute(_LAST)).scalar() or 0) + 1
         now = self._clock.now()
         rows = [
             {
@@ -115,7 +119,7 @@ class EventLog:
             }
             for offset, event in enumerate(new)
         ]
-        await tx.execute(sa.insert(events), rows)
+        await tx.execute(_INSERT, rows)
         _ring(tx, new if tx.dialect == "sqlite" else ())
 
     async def timeline(self, tx: Tx, subject: str, limit: int = 200) -> Sequence[StoredEvent]:

@@ -154,11 +154,11 @@ class IdentitySettings(_Table):
     passwords: bool = True
     """Whether the login page offers name and password."""
 
-    introspect_s: Annotated[int, Gt(0)] = 60
+    introspect_s: Annotated[int, Gt(0), Le(900)] = 60
     """Seconds after which an issuer is asked again about a token of its own that is used here."""
 
-    away_s: Annotated[int, Gt(0), Le(3600)] = 900
-    """Seconds that tokens of an issuer are believed while it cannot be asked; never beyond their own end."""
+    away_s: Annotated[int, Gt(0), Le(900)] = 900
+    """Seconds, 900 at most, that tokens of an issuer are believed while it is away; never beyond their own end."""
 
     issuers: tuple[IssuerSettings, ...] = ()
     """Issuers to sign in at: ``[[identity.issuers]]`` once for each in config.toml."""

@@ -36,10 +36,11 @@ async def reserve(tx: Tx, row: Any, place: str, now: datetime) -> None:
     Raises Fault ``capacity.none`` or ``capacity.used_up`` where the site demands a grant; sites that demand none
     count what is used, and refuse nothing.
     """
+    if row.pilot_id is not None or row.vo is None:
+        return
     await capacity.release(tx, thing_of(row.id))
     site = site_of(place)
-    found = await site_store.get(tx, site)
-    if row.pilot_id is not None or row.vo is None or found is None or not policy_of(found).demands_grant:
+    if not await site_store.demands_grant(tx, site):
         return
     size = row.sizes[place]
     until = row.expires or now + timedelta(days=365)

@@ -10,6 +10,7 @@ from hansa.identity.authority import RENEW, AuthorityService
 from hansa.images import endorsing
 from hansa.images import store as image_store
 from hansa.images.depot import Depot
+from hansa.images.formats import Format
 from hansa.images.model import Phase as ImagePhase
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Tx
@@ -17,10 +18,11 @@ from hansa.kernel.errors import Fault, Permanent
 from hansa.kernel.events import Event, EventLog
 from hansa.kernel.reconcile import Act, Acted, Failed, Intent, Next, Outcome, Settle, Settled, Tuning
 from hansa.kernel.status import Party, Status
-from hansa.machines import accounts, model, store, volume_store
+from hansa.machines import accounts, model, store, sync_places, volume_store
 from hansa.machines.drivers.base import (
     Addresses,
     Can,
+    Capabilities,
     Image,
     Images,
     Machines,
@@ -39,7 +41,7 @@ from hansa.machines.drivers.base import (
 from hansa.machines.drivers.userdata import with_mounts
 from hansa.machines.model import QUIET_S, SLOW_POLL_S, TRANSITIONS, Phase, Seen, Turn, Wanted, decide, site_of
 from hansa.machines.places import Drivers, Holder
-from hansa.machines.sync_model import described, disk_gib
+from hansa.machines.sync_model import described, disk_gib, format_for
 from hansa.machines.views import decided_of, opening_of, seen_of, size_of
 from hansa.placement import failover
 from hansa.placement.failover import Course, Try
@@ -76,6 +78,8 @@ class Loaded:
     image_over: str | None = None
     refused: str | None = None
     """What the site says now against new work of its owner, where it is not made yet."""
+    sent_as: Format | None = None
+    """The format in which its site takes the content that is here."""
 
     @property
     def holder(self) -> Holder:
@@ -104,8 +108,15 @@ class MachineRoom:
         image, wait, is_over = await self._image(tx, row, machine.course)
         volumes = await volume_store.of_machine(tx, key) if row.spec.get("volumes") else ()
         paths = tuple((one.id, one.path) for one in volumes)
-        refused = await _refused(tx, row) if row.phase in (Phase.WAITING, Phase.CREATING) and row.place else None
-        return Loaded(row, machine, image, wait, paths, wait if is_over else None, refused)
+        site = await site_store.get(tx, site_of(machine.place)) if machine.place is not None else None
+        is_new = row.phase in (Phase.WAITING, Phase.CREATING) and row.place and site is not None
+        refused = await _refused(tx, row, site) if is_new else None
+        machine = replace(machine, site_ends=site_end(site, machine.course))
+        place = machine.course.current.place if machine.course.current else row.place
+        sent_as = (
+            format_for(Format(image.format), await sync_places.formats(tx, place)) if place and image.path else None
+        )
+        return Loaded(row, machine, image, wait, paths, wait if is_over else None, refused, sent_as)
 
     async def observe(self, loaded: Loaded) -> Seen:
         """What is at its place. What shall be deleted is not looked at: to delete twice is easier than to look."""
@@ -148,7 +159,10 @@ class MachineRoom:
         row, image = loaded.row, loaded.image
         if loaded.refused is not None:  # it was banned, or the site drained, since its places were chosen
             raise Refused(Why.REFUSED, loaded.refused)
+        if row.spec.get("ports") and not _opens(driver.capabilities()):
+            raise Refused(Why.UNABLE, "It can open no ports of its machines besides SSH.")
         if image.provider_id is None and Can.IMAGES in driver.capabilities().can:
+            image = await self._as_taken(image, loaded.sent_as)
             found = await able(driver, Images).ensure_image(image, f"{row.image['name']}-{row.image['version']}")
             if found is None:
                 return Progress.PENDING
@@ -166,8 +180,15 @@ class MachineRoom:
         )
         return await driver.ensure(wanted, row.id)
 
+    async def _as_taken(self, image: Image, form: Format | None) -> Image:
+        """The content in the format that the site takes. Raises Permanent where it cannot be converted."""
+        if form is None or form == image.format:
+            return image
+        path = await self._depot.as_format(image.checksum.partition(":")[2], Format(image.format), form)
+        return replace(image, path=path, format=form)
+
     async def _open(self, driver: Machines, key: str, words: Any) -> None:
-        """SSH and what was asked for; where nothing is closed there is nothing to open."""
+        """SSH and what was asked for; where nothing is closed, or only SSH was asked for, there is nothing to open."""
         if Can.PORTS in driver.capabilities().can:
             await able(driver, Ports).open_ports(key, [Opening(22, 22), *map(opening_of, words)])
 
@@ -214,9 +235,11 @@ class MachineRoom:
             return Next(None)
         if isinstance(outcome, Failed):
             return await self._failed(tx, row, outcome, now)
+        if row.site_ends != loaded.machine.site_ends:
+            await store.update(tx, row.id, site_ends=loaded.machine.site_ends)
         await accounts.charge_now(tx, self._events, row, now, is_over=False)
         if isinstance(outcome, Acted):
-            return await self._acted(tx, row, outcome, now)
+            return await self._acted(tx, row, outcome, loaded.machine.site_ends, now)
         assert isinstance(outcome, Settled)  # noqa: S101 - the only one left, for the type checker
         if row.generation != loaded.row.generation:
             return Next(now)  # the wish has changed meanwhile: decide anew
@@ -254,7 +277,9 @@ class MachineRoom:
         await self._turn(tx, row, verdict, {"place": place, "ports_open": False, "seen": {}, "course": course}, now)
         return Next(now)
 
-    async def _acted(self, tx: Tx, row: Any, outcome: Acted[Seen, Result], now: datetime) -> Next:
+    async def _acted(
+        self, tx: Tx, row: Any, outcome: Acted[Seen, Result], site_ends: datetime | None, now: datetime
+    ) -> Next:
         operation, result = outcome.intent.operation, outcome.result
         soon = now + timedelta(seconds=min(SLOW_POLL_S, max(0.25, (now - row.since).total_seconds() / 10)))
         if operation == model.DELETE:
@@ -268,15 +293,24 @@ class MachineRoom:
             await store.update(tx, row.id, reboots=max(0, row.reboots - 1))
             await self._say(tx, row, "machines.rebooted", "It was rebooted.")
         elif operation == model.PORTS:
-            await store.update(tx, row.id, ports_open=True)
+            return await self._opened(tx, row, outcome.seen, site_ends, now)
         elif isinstance(result, Observed):
-            return await self._created(tx, row, result, now)
+            return await self._created(tx, row, result, site_ends, now)
         return Next(soon if result is Progress.PENDING else now)
 
-    async def _created(self, tx: Tx, row: Any, found: Observed, now: datetime) -> Next:
+    async def _opened(self, tx: Tx, row: Any, seen: Seen, site_ends: datetime | None, now: datetime) -> Next:
+        """Its ports are open. What was seen a moment before that says what comes next, if nothing is to be done."""
+        verdict = decide(replace(decided_of(row), wants_ports=False, site_ends=site_ends), seen, now)
+        if isinstance(verdict, Turn) and verdict.starts_at is None:
+            opened = replace(verdict, changes={**verdict.changes, "ports_open": True})
+            return await self._settled(tx, row, opened, seen, now)
+        await store.update(tx, row.id, ports_open=True)
+        return Next(now)
+
+    async def _created(self, tx: Tx, row: Any, found: Observed, site_ends: datetime | None, now: datetime) -> Next:
         """What a creation answers is an observation as good as any other: most machines need no further step."""
         seen = Seen(found)
-        verdict = decide(decided_of(row), seen, now)
+        verdict = decide(replace(decided_of(row), site_ends=site_ends), seen, now)
         if isinstance(verdict, Turn) and verdict.starts_at is None:
             return await self._settled(tx, row, verdict, seen, now)
         await store.update(tx, row.id, seen=seen_of(found))
@@ -377,12 +411,25 @@ class MachineRoom:
         await self._events.record(tx, event)
 
 
-async def _refused(tx: Tx, row: Any) -> str | None:
-    """What a machine's site says against new work of its owner."""
-    site = site_of(row.place)
-    word = (await site_views.words(tx, [(site, row.owner_id)])).get((site, row.owner_id))
-    found = site_refusals(word, row.vo, SiteWork.MACHINES) if word is not None else []
-    return found[0].message if found else None
+async def _refused(tx: Tx, row: Any, site: Any) -> str | None:
+    """What a machine's site says against new work of its owner, or against being sent what it is started of."""
+    words = await site_views.words(tx, [(site.name, row.owner_id)], [site])
+    found = site_refusals(words[site.name, row.owner_id], row.vo, SiteWork.MACHINES)
+    if found:
+        return found[0].message
+    return None if row.image.get("provider_id") else await sync_places.closed(tx, row.place, row.vo)
+
+
+def _opens(able_to: Capabilities) -> bool:
+    """Whether ports of a machine can be open there."""
+    return able_to.is_open or Can.PORTS in able_to.can
+
+
+def site_end(site: Any | None, course: Course) -> datetime | None:
+    """When the policy of the site where a machine is has it deleted; None: never, or it is nowhere."""
+    current = course.current
+    hours = site.policy.get("vm_lifetime_h") if site is not None else None
+    return current.since + timedelta(hours=hours) if current is not None and hours is not None else None
 
 
 def image_wait(name: str, version: Any, since: datetime, now: datetime) -> tuple[str, bool]:

@@ -35,5 +35,10 @@ def machine(row: Any, volumes: Sequence[Any], timeline: Sequence[StoredEvent], n
         left_h = (row.expires - now).total_seconds() / 3600
         word = f"in {left_h:,.0f} h" if left_h > 0 else "over"
         lines.append(f"Its time ends {row.expires:%Y-%m-%d %H:%M} UTC ({word}); then it is stopped.")
+    if row.site_ends is not None and row.place is not None:
+        site = site_of(row.place)
+        lines.append(
+            f"{site} lets no machine live longer than until {row.site_ends:%Y-%m-%d %H:%M} UTC: it deletes it."
+        )
     lines += [f"{event.time:%Y-%m-%d %H:%M:%S} {event.actor}: {event.message}" for event in timeline]
     return MachineExplanation(f"machine/{row.name}", status_of(row), lines)

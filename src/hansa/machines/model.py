@@ -95,6 +95,8 @@ class Machine:
     """How many are asked for and not done."""
     missing_since: datetime | None = None
     running_since: datetime | None = None
+    site_ends: datetime | None = None
+    """When its site's policy has it deleted, whatever its owner wants."""
 
     @property
     def place(self) -> str | None:
@@ -132,7 +134,7 @@ def decide(machine: Machine, seen: Seen, now: datetime) -> Act | Settle:
         return Settle("machines.deleted")
     if machine.wanted is Wanted.DELETED:
         return _remove(machine, now)
-    if (turn := _of_time(machine, now)) is not None:
+    if (turn := _of_site(machine, now) or _of_time(machine, now)) is not None:
         return turn
     current = machine.course.current
     if current is None:
@@ -155,6 +157,22 @@ def _remove(machine: Machine, now: datetime) -> Act | Settle:
     if due:
         return Act(DELETE, "machines.deleting", {"place": due[0].place})
     return Settle("machines.deleting", min(one.clean_after for one in dirty if one.clean_after is not None))
+
+
+def _of_site(machine: Machine, now: datetime) -> Turn | None:
+    """What the policy of its site asks for, which rules over its owner: a warning, and its deletion."""
+    current, ends = machine.course.current, machine.site_ends
+    if current is None or ends is None:
+        return None
+    site = site_of(current.place)
+    if now >= ends:
+        said = f"{site} lets no machine live longer than until {ends:%Y-%m-%d %H:%M} UTC: it is deleted."
+        return _turn("machines.site_ended", now, None, said, changes={"wanted": Wanted.DELETED.value})
+    is_first = machine.expires is None or ends < machine.expires
+    if is_first and not machine.warned and now >= _warn_at(current.since, ends):
+        said = f"{site} deletes it on {ends:%Y-%m-%d %H:%M} UTC: it lets no machine live longer."
+        return _turn("machines.site_ends_soon", now, None, said, Party.USER, {"warned": True})
+    return None
 
 
 def _of_time(machine: Machine, now: datetime) -> Turn | None:
@@ -405,9 +423,11 @@ def _soon(now: datetime, age_s: float) -> datetime:
 
 def _before_its_end(machine: Machine, again: datetime, now: datetime) -> datetime:
     """Not later than the next thing that its end asks for."""
-    if machine.expires is None:
-        return again
-    ends = (_warn_at(machine.created, machine.expires), machine.expires, machine.expires + KEEP_STOPPED)
+    ends: list[datetime] = []
+    if machine.expires is not None:
+        ends += [_warn_at(machine.created, machine.expires), machine.expires, machine.expires + KEEP_STOPPED]
+    if machine.site_ends is not None and machine.course.current is not None:
+        ends += [_warn_at(machine.course.current.since, machine.site_ends), machine.site_ends]
     return min([again, *(end for end in ends if now < end < again)])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from hansa.kernel.database import Tx
 from hansa.kernel.errors import Fault
 from hansa.kernel.status import Party
-from hansa.machines import errors, store
+from hansa.machines import errors, store, sync_places
 from hansa.machines.wire import NewMachine
 from hansa.placement import choose as placement
 from hansa.placement import filter as fits
@@ -18,7 +18,7 @@ from hansa.placement import views
 from hansa.placement.model import Candidate, Choice, Measured, Refusal, Request, Work, data_needs
 from hansa.sites import capacity
 from hansa.sites.capacity_model import Left, NoGrant
-from hansa.sites.model import SiteView, allows_image
+from hansa.sites.model import EndpointView, SiteView, allows_image
 from hansa.sites.model import Work as SiteWork
 from hansa.sites.service import LOCAL
 
@@ -69,17 +69,20 @@ def says_memory(new: NewMachine) -> bool:
     return new.memory_mib is not None or new.flavour is not None
 
 
-def request_of(new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, arch: str | None) -> Request:
-    """The wish as placement understands it."""
+def request_of(
+    new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, image: Mapping[str, Any] | None
+) -> Request:
+    """The wish as placement understands it. ``image``: as a machine's row has it; None: it needs none, as a volume."""
     return Request(
         Work.MACHINE,
         cores=wish.cores,
         memory_mib=wish.memory_mib,
         disk_mib=wish.disk_gib * 1024,
+        image_disk_mib=(image or {}).get("disk_gib", 0) * 1024,
         wall_time_s=lifetime_s,
         gpus=wish.gpus,
         gpu_model=wish.gpu_model,
-        arch=arch,
+        arch=(image or {}).get("arch") or None,
         vm_image=new.image.removeprefix(SITE_IMAGE) if new.image.startswith(SITE_IMAGE) else None,
         flavour=wish.flavour,
         network=new.network,
@@ -102,15 +105,18 @@ class ImageNames:
     sure: tuple[str, ...]
     claimed: tuple[str, ...] = ()
     is_site_own: bool = False
+    is_there: bool = False
+    """At its site already, as the site's own are and snapshots that it keeps: nothing has to be sent."""
 
 
 def names_of(image: Mapping[str, Any]) -> ImageNames:
     """Of an image as a machine's row has it."""
     scope, ids = image.get("scope"), (image["checksum"], image.get("provider_id"))
     known = tuple(name for name in (f"{scope}/{image['name']}" if scope else "", *ids) if name)
+    is_there = bool(ids[1])
     if scope is not None and not image.get("is_for_all"):
-        return ImageNames(known, (image["name"],))
-    return ImageNames((image["name"], *known), is_site_own=bool(ids[1]) and not scope)
+        return ImageNames(known, (image["name"],), is_there=is_there)
+    return ImageNames((image["name"], *known), is_site_own=is_there and not scope, is_there=is_there)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ class Asking:
     image: ImageNames | None
     """None: it needs none, as a volume."""
     machine_id: str = ""
+    says_lifetime: bool = False
+    """Whether it was asked to live so long: else a site may cut it."""
 
 
 async def candidates(
@@ -144,8 +152,11 @@ async def candidates(
     }
     own = {site.name: await _by_policy(tx, site, asking) for site in sites}
     found: list[Candidate] = []
+    ends = {(site.name, end.name): end for site in sites for end in site.endpoints}
     for one in views.candidates(sites, asking.vo, SiteWork.MACHINES, now, grants=grants, measured=measured):
-        here = replace(one, refusals=(*one.refusals, *own[one.site]))
+        refused = (*own[one.site], *_takes_no_images(one.site, ends.get((one.site, one.endpoint)), asking))
+        lasts_s = one.wall_time_s if asking.says_lifetime else None
+        here = replace(one, refusals=(*one.refusals, *refused), wall_time_s=lasts_s)
         if one.site == LOCAL:
             found += _local(here, local)
         else:
@@ -165,6 +176,17 @@ async def _by_policy(tx: Tx, site: SiteView, asking: Asking) -> list[Refusal]:
             said = f"You have {has} machines at {site.name}; it lets each user have {most}."
             found.append(Refusal("sites.machine_limit", said, "Delete one there.", Party.USER))
     return found
+
+
+def _takes_no_images(site: str, end: EndpointView | None, asking: Asking) -> list[Refusal]:
+    """An endpoint to which nothing may be sent runs what is there already."""
+    if end is None or asking.image is None or asking.image.is_there:
+        return []
+    access = end.vos.get(asking.vo) if asking.vo else None
+    if not sync_places.is_closed(end.settings, access.settings if access else {}):
+        return []
+    remedy = "Start one of the site's own there, where your VO allows those: --image site:NAME."
+    return [Refusal("sites.takes_no_images", sync_places.closed_words(site, end.name, asking.vo), remedy)]
 
 
 def _allows(site: SiteView, image: ImageNames, vo: str | None) -> bool:

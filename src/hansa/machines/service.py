@@ -11,7 +11,7 @@ from typing import Any
 
 from hansa.identity import vo_store
 from hansa.identity.authority import AuthorityService
-from hansa.identity.model import Caller
+from hansa.identity.model import Caller, Membership
 from hansa.identity.vos import VoService
 from hansa.images.endorsing import read_policy
 from hansa.images.service import ImageService
@@ -25,14 +25,16 @@ from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party
 from hansa.kernel.wire import encode
 from hansa.machines import accounts, claims, errors, explain, placing, store, volume_store
-from hansa.machines.controller import subject_of
+from hansa.machines.controller import site_end, subject_of
 from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, able
 from hansa.machines.model import Phase, Wanted
 from hansa.machines.places import Drivers, Holder
 from hansa.machines.starts import Starts
+from hansa.machines.sync_model import disk_gib
 from hansa.machines.views import machine_view, opening_of, plan_view
 from hansa.machines.wire import (
     DEFAULT_LIFETIME_S,
+    USER_DATA_LETTERS,
     ConsoleText,
     Machine,
     MachineChange,
@@ -46,6 +48,7 @@ from hansa.machines.wire import (
 from hansa.placement import failover
 from hansa.placement.failover import Course
 from hansa.placement.model import Candidate, Choice, Request
+from hansa.sites import store as site_store
 from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService
 
@@ -107,40 +110,50 @@ class MachineService:
             before = await idempotency.recall(tx, caller.user_id, key, request)
             if before is not None:
                 return machine_view(await own_machine(tx, caller, before))
-            vo = await self._vos.check_may_start(tx, caller, new.vo)
-            image, version_id = await self._image(tx, caller, new.image, vo)
+            mine = await vo_store.memberships(tx, caller.user_id)
+            vo = await self._vos.check_may_start(tx, caller, new.vo, mine)
+            image, version_id = await self._image(tx, caller, new.image, vo, mine)
             machine_id = new_id("machine")
             lifetime_s = DEFAULT_LIFETIME_S if new.lifetime_s is None else new.lifetime_s
             expires = now + timedelta(seconds=lifetime_s) if lifetime_s else None
             # Of a pilot's machine its tasks are counted, not its life: the grant need not have room for that.
             asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
-            asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
+            asked = placing.request_of(new, wish, vo, asked_s, image)
             asking = placing.Asking(
-                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id
-            )
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id,
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
             says = placing.says_memory(new)
-            choice = await self._places(tx, asking, asked, now, says_memory=says)
+            choice = await self._places(tx, asking, asked, now, mine, says_memory=says)
             order, sizes = placing.order(choice, list(self._drivers.local)), placing.sizes(choice, wish)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
+            site = order[0].partition("/")[0]
+            started = failover.has_started(course, order[0], now)
+            ends = site_end(await site_store.get(tx, site), started)
             row = {
                 "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
                 "vo_group": new.vo_group, "name": await self._name(tx, caller, new, image["name"]),
                 "spec": encode(new), "image_version_id": version_id, "image": image, "sizes": sizes, "seen": {},
                 "wanted": Wanted.RUNNING.value, "created": now, "since": now, "expires": expires, "due_at": now,
-                "course": store.dump_course(course), "phase": Phase.WAITING.value, "reason": "machines.placed",
-                "message": f"It will be created at {order[0].partition('/')[0]}.", "waiting_on": Party.HANSA.value,
-                "pilot_id": pilot_id,
+                "course": store.dump_course(started), "place": order[0], "site_ends": ends,
+                "phase": Phase.CREATING.value, "reason": "machines.creating", "waiting_on": Party.SITE.value,
+                "message": f"It is being created at {site}.", "pilot_id": pilot_id,
             }  # fmt: skip
-            await store.insert(tx, **row)
-            await self._begin(tx, machine_id, course, order[0], expires, now)
-            made: Any = await store.get(tx, machine_id)
+            made = await store.insert(tx, **row)
+            # The first attempt, in the unit of work of the creation: what it lacks is told at once.
+            until = expires or now + timedelta(seconds=DEFAULT_LIFETIME_S)
+            await self._authority.require(tx, caller.user_id, until, vo=vo, site=site)
+            await accounts.reserve(tx, made, order[0], now)
             await claims.take(tx, made, new.volumes, now)
             whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
             actor = "hansa" if pilot_id else caller.actor
-            await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
-            await self._record(tx, caller, made, "machines.placed", placing.why(choice, order), "hansa")
+            await self._events.record(
+                tx,
+                _event(actor, made, "machines.created", f"{whose} {made.message}"),
+                _event("hansa", made, "machines.placed", placing.why(choice, order)),
+            )
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
@@ -154,42 +167,29 @@ class MachineService:
         _check(new)
         now = self._clock.now()
         async with self._database.read() as tx:
-            vo = await self._vos.check_may_start(tx, caller, new.vo)
-            image, _ = await self._chosen(tx, caller, new.image, vo)
-            asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
+            mine = await vo_store.memberships(tx, caller.user_id)
+            vo = await self._vos.check_may_start(tx, caller, new.vo, mine)
+            image, _ = await self._chosen(tx, caller, new.image, vo, mine)
+            asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             fixed |= {place for place in (image.get("place"),) if place}
-            asking = placing.Asking(caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image))
-            vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
-            sites = await self._sites.serving(tx, caller.user_id, vos)
+            asking = placing.Asking(
+                caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image),
+                says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
+            )  # fmt: skip
+            sites = await self._sites.serving(tx, caller.user_id, [one.vo for one in mine])
             local = list(self._drivers.local)
             found = await self._candidates(tx, sites, asking, now)
             choice = placing.choose(asked, found, says_memory=placing.says_memory(new))
         order = placing.only(placing.order(choice, local), fixed)
         return plan_view(image, vo, choice, order, placing.sizes(choice, wish))
 
-    async def _begin(
-        self, tx: Tx, machine_id: str, course: Course, place: str, expires: datetime | None, now: datetime
-    ) -> None:
-        """The first attempt, in the unit of work of the creation: what it lacks is told at once."""
-        row = await store.get(tx, machine_id)
-        assert row is not None  # noqa: S101 - inserted in this unit
-        site = place.partition("/")[0]
-        until = expires or now + timedelta(seconds=DEFAULT_LIFETIME_S)
-        await self._authority.require(tx, row.owner_id, until, vo=row.vo, site=site)
-        await accounts.reserve(tx, row, place, now)
-        values = {
-            "phase": Phase.CREATING.value, "reason": "machines.creating", "waiting_on": Party.SITE.value,
-            "message": f"It is being created at {site}.", "place": place,
-        }  # fmt: skip
-        started = failover.has_started(course, place, now)
-        await store.update(tx, machine_id, course=store.dump_course(started), **values)
-
     async def _places(
-        self, tx: Tx, asking: placing.Asking, asked: Request, now: datetime, *, says_memory: bool
-    ) -> Choice:
+        self, tx: Tx, asking: placing.Asking, asked: Request, now: datetime, mine: Sequence[Membership], *,
+        says_memory: bool,
+    ) -> Choice:  # fmt: skip
         """The places in their order. Raises Fault ``machines.no_site``."""
-        vos = [one.vo for one in await vo_store.memberships(tx, asking.user_id)]
+        vos = [one.vo for one in mine]
         sites = await self._sites.serving(tx, asking.user_id, vos)
         found = await self._candidates(tx, sites, asking, now)
         return placing.chosen(placing.choose(asked, found, says_memory=says_memory))
@@ -200,15 +200,18 @@ class MachineService:
         seen = await self._starts.seen(tx, [site.name for site in sites], now)
         return await placing.candidates(tx, sites, list(self._drivers.local), asking, now, seen)
 
-    async def _image(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
+    async def _image(
+        self, tx: Tx, caller: Caller, name: str, vo: str | None, mine: Sequence[Membership]
+    ) -> tuple[dict[str, Any], str | None]:
         """What it is started of; its content is asked for."""
-        image, version_id = await self._chosen(tx, caller, name, vo)
+        image, version_id = await self._chosen(tx, caller, name, vo, mine)
         if version_id is not None:
-            await self._images.ask_for(tx, version_id)
-            await self._images.hurry(tx, version_id)
+            await self._images.ask_for(tx, version_id, hurry=True)
         return image, version_id
 
-    async def _chosen(self, tx: Tx, caller: Caller, name: str, vo: str | None) -> tuple[dict[str, Any], str | None]:
+    async def _chosen(
+        self, tx: Tx, caller: Caller, name: str, vo: str | None, mine: Sequence[Membership]
+    ) -> tuple[dict[str, Any], str | None]:
         """A pinned version of the catalogue, or where the VO allows it an image of the site."""
         if name.startswith(placing.SITE_IMAGE):
             if not (await read_policy(tx, vo)).site_images:
@@ -222,12 +225,13 @@ class MachineService:
                 "name": own, "version": "", "checksum": "", "format": "", "arch": "", "login": "root",
                 "provider_id": own,
             }, None  # fmt: skip
-        pinned = await self._images.choose(tx, caller, name, vo)
+        pinned = await self._images.choose(tx, caller, name, vo, mine)
         return {
             "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
             "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",
             "format": pinned.format.value if pinned.format else "qcow2", "provider_id": pinned.provider_id,
-            "place": pinned.place, "scope": pinned.scope, "is_for_all": pinned.is_for_all,
+            "disk_gib": disk_gib(pinned.virtual_bytes), "place": pinned.place, "scope": pinned.scope,
+            "is_for_all": pinned.is_for_all,
         }, pinned.version_id  # fmt: skip
 
     async def _name(self, tx: Tx, caller: Caller, new: NewMachine, image: str) -> str:
@@ -304,12 +308,12 @@ class MachineService:
                 sites=[row.place.partition("/")[0]], network=row.spec.get("network"),
             )  # fmt: skip
             wish = placing.wish_of(new)
-            asked = replace(placing.request_of(new, wish, row.vo, 1, row.image["arch"] or None), vm_image=None)
-            asking = placing.Asking(
-                row.owner_id, row.owner_name, row.vo, row.vo_group or "", placing.names_of(row.image), row.id
-            )
+            asked = replace(placing.request_of(new, wish, row.vo, 1, row.image), vm_image=None)
+            names = replace(placing.names_of(row.image), is_there=True)
+            asking = placing.Asking(row.owner_id, row.owner_name, row.vo, row.vo_group or "", names, row.id)
             says = placing.says_memory(new)
-            sizes = placing.sizes(await self._places(tx, asking, asked, now, says_memory=says), wish)
+            mine = await vo_store.memberships(tx, row.owner_id)
+            sizes = placing.sizes(await self._places(tx, asking, asked, now, mine, says_memory=says), wish)
             size = sizes.get(row.place)
         if size is None:
             raise Fault(errors.NO_SITE, f"{row.place} cannot give it that size.", hint="hansa site show")
@@ -333,6 +337,7 @@ class MachineService:
                 said.append(f"renamed it from {row.name} to {change.name}")
             if change.lifetime_s is not None:
                 expires = now + timedelta(seconds=change.lifetime_s) if change.lifetime_s else None
+                _check_site_allows(row, expires)
                 values |= {"expires": expires, "warned": False}
                 said.append(f"keeps it until {expires:%Y-%m-%d %H:%M} UTC" if expires else "keeps it without an end")
             if change.restart is not None:
@@ -427,17 +432,11 @@ class MachineService:
     async def _record(
         self, tx: Tx, caller: Caller, row: Any, reason: str, message: str, actor: str | None = None
     ) -> None:
-        event = Event(
-            actor or caller.actor,
-            subject_of(row.id),
-            row.phase,
-            reason,
-            message,
-            row.owner_id,
-            row.vo,
-            {"name": row.name},
-        )
-        await self._events.record(tx, event)
+        await self._events.record(tx, _event(actor or caller.actor, row, reason, message))
+
+
+def _event(actor: str, row: Any, reason: str, message: str) -> Event:
+    return Event(actor, subject_of(row.id), row.phase, reason, message, row.owner_id, row.vo, {"name": row.name})
 
 
 async def own_machine(tx: Tx, caller: Caller, name: str, *, lock: bool = False) -> Any:
@@ -462,5 +461,19 @@ def _check(new: NewMachine) -> None:
         if not _KEY.fullmatch(key.strip()):
             hint = "A line as in ~/.ssh/id_ed25519.pub."
             raise Fault(errors.BAD_SPEC, f"{key[:40]!r} is no public SSH key.", hint=hint)
+    if len(new.user_data) > USER_DATA_LETTERS:
+        said = f"User data for cloud-init has {USER_DATA_LETTERS:,} letters at most, not {len(new.user_data):,}."
+        raise Fault(errors.BAD_SPEC, said, hint="Let it fetch what is larger: #include, or a script with curl.")
     if "\0" in new.user_data:
         raise Fault(errors.BAD_SPEC, "User data for cloud-init is text.", hint="#cloud-config, or a script.")
+
+
+def _check_site_allows(row: Any, expires: datetime | None) -> None:
+    """Raises Fault ``machines.bad_spec`` where its site deletes it before."""
+    ends = row.site_ends
+    if ends is not None and (expires is None or expires > ends):
+        said = (
+            f"{row.place.partition('/')[0]} lets it live until {ends:%Y-%m-%d %H:%M} UTC at most, then it is deleted."
+        )
+        hint = "What is to stay longer belongs on a volume, or on a machine at another site."
+        raise Fault(errors.BAD_SPEC, said, hint=hint)

@@ -59,6 +59,7 @@ machines = sa.Table(
     sa.Column("charged_until", Moment),
     sa.Column("missing_since", Moment),
     sa.Column("expires", Moment),
+    sa.Column("site_ends", Moment),  # when its site's policy has it deleted; null: never
     sa.Column("warned", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("ended", Moment, index=True),
     sa.Column("pilot_id", sa.Text, index=True),  # for whose tasks it was made; null: for its owner to use
@@ -98,8 +99,12 @@ def dump_course(course: Course) -> dict[str, Any]:
     return found
 
 
-async def insert(tx: Tx, **values: Any) -> None:
-    await tx.execute(sa.insert(machines), [values])
+_INSERT = sa.insert(machines).returning(*machines.c)
+
+
+async def insert(tx: Tx, **values: Any) -> Any:
+    """The new row."""
+    return (await tx.execute(_INSERT, values)).one()
 
 
 async def get(tx: Tx, machine_id: str, *, lock: bool = False) -> Any | None:

@@ -16,7 +16,32 @@ from hansa.sites.service import LOCAL
 from hansa.sites.wire import SitePolicy
 
 SETTING = "image_sync"
-"""Of an endpoint, or of a VO at it. Default: yes, where the site is a VO's; no at what somebody keeps for himself."""
+"""Of an endpoint, or of a VO at it. Default: yes, where the site is a VO's. At what somebody keeps for himself nothing
+is sent ahead, only what a machine there is started of. No: nothing is sent there, ahead or on demand."""
+
+
+def is_closed(settings: Mapping[str, Any], vo_settings: Mapping[str, Any]) -> bool:
+    """Whether an endpoint takes no VM images from here, for one VO."""
+    return {**settings, **vo_settings}.get(SETTING) is False
+
+
+def closed_words(site: str, endpoint: str, vo: str | None) -> str:
+    """That it takes none, for people."""
+    for_vo = f" for {vo}" if vo else ""
+    return f"{site} takes no VM images from here{for_vo} (image_sync: false of its endpoint {endpoint})."
+
+
+async def closed(tx: Tx, place: str, vo: str | None) -> str | None:
+    """Why nothing may be sent to a place for this VO; None: it may."""
+    site, _, endpoint = place.partition("/")
+    if site == LOCAL:
+        return None
+    row = next((one for one in await site_store.endpoints_of(tx, [site]) if one.name == endpoint), None)
+    if row is None:
+        return None
+    access = next((one for one in await site_store.vos_of(tx, [row.id]) if one.vo == vo), None)
+    no = is_closed(row.settings, access.settings if access is not None else {})
+    return closed_words(site, endpoint, vo) if no else None
 
 
 async def places(tx: Tx, local: Mapping[str, Machines]) -> list[Place]:
@@ -29,6 +54,13 @@ async def places(tx: Tx, local: Mapping[str, Machines]) -> list[Place]:
     found = [Place(name, frozenset(members)) for name, members in vos.items()]
     able = [name for name, driver in local.items() if Can.IMAGES in driver.capabilities().can]
     return found + [Place(f"{LOCAL}/{name}", None, on_demand=True) for name in able]
+
+
+async def formats(tx: Tx, place: str) -> Sequence[str]:
+    """The formats of VM images that a place takes; none: whatever."""
+    site, _, endpoint = place.partition("/")
+    found = () if site == LOCAL else await site_store.endpoints_of(tx, [site])
+    return next((one.settings.get("image_formats") or () for one in found if one.name == endpoint), ())
 
 
 async def refusals(tx: Tx, want: Iterable[Key], versions: Mapping[str, Any]) -> dict[Key, tuple[str, str]]:

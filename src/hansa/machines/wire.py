@@ -20,6 +20,9 @@ DAY_S = 86_400
 DEFAULT_LIFETIME_S = 7 * DAY_S
 
 
+USER_DATA_LETTERS = 512 * 1024
+
+
 @dataclass(frozen=True)
 class NewMachine:
     """A machine to start. Its size is a ``flavour`` (``small``, or one of a site's own), or a wish."""
@@ -45,8 +48,8 @@ class NewMachine:
     """Rather there, the most wanted first."""
     near_data: Annotated[list[Word], MaxLen(100)] = field(default_factory=list)
     """Data sets that it is better to be near to: at the site (its tag ``data:NAME``), or else in its country."""
-    user_data: Annotated[str, MaxLen(65_535)] = ""
-    """For cloud-init: ``#cloud-config``, a script."""
+    user_data: Annotated[str, MaxLen(USER_DATA_LETTERS)] = ""
+    """For cloud-init: ``#cloud-config``, a script. How much of it a site takes differs: 15 to 512 KiB."""
     ssh_keys: Annotated[list[SshKey], MaxLen(50)] = field(default_factory=list)
     network: Word | None = None
     public: bool = False
@@ -58,7 +61,8 @@ class NewMachine:
     volumes: Annotated[list[MachineVolume], MaxLen(20)] = field(default_factory=list)
     """Disks of their own, which outlive it."""
     lifetime_s: Annotated[int, Ge(0), Le(10 * 366 * DAY_S)] | None = None
-    """Seconds until it is stopped; a week later it is deleted. 0: never. Default: seven days."""
+    """Seconds until it is stopped; a week later it is deleted. 0: never. Default: seven days, or less where the policy
+    of its site has it deleted sooner. A site that deletes machines sooner than is asked for is not chosen."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Machine:
     ports: list[str] = field(default_factory=list)
     running_since: datetime | None = None
     expires: datetime | None = None
-    """When it is stopped; None: never."""
+    """When it is stopped, or where that is sooner deleted by its site's policy; None: never."""
     ended: datetime | None = None
     provider_id: str | None = None
     version: int = 1

@@ -56,6 +56,8 @@ DEATHS = 10
 DEATHS_S = 60.0
 """A spawner that dies DEATHS times in DEATHS_S seconds is not started again."""
 PRUNE_S = 30.0
+LEAVE_S = 5.0
+"""So long before its end a pilot waits for no answer any more: what it has to say is left in the spool."""
 _NOW_DEADLINE_S = 10.0
 _END_DEADLINE_S = 60.0
 _NO_MEMORY = (11, 12)  # EAGAIN, ENOMEM from starting a process
@@ -113,6 +115,7 @@ class Agent:
         self._ending: Optional[str] = None
         self._deadline: Optional[float] = None
         self._is_over = False
+        self._leaves = False
         self.talker = Talker(
             config, self.core, self._endpoint, places.journal, self._post, clock, self._rng,
             on_reply=self._apply, live=self._live_speakers, remove=self._remove,
@@ -265,6 +268,10 @@ class Agent:
             self._signal(self.core.stop(task, PREEMPTED, STOPPED, now).signals)
 
     def _go_on_ending(self, now: float) -> None:
+        is_away = self.talker.away_s(now) is not None or (
+            self._deadline is not None and now >= self._deadline - LEAVE_S
+        )
+        self._leaves = self._leaves or is_away
         is_refused = self.talker.refusal is not None
         is_quiet = not self.core.active and not self.core.ending and (is_refused or self.talker.is_empty)
         if is_quiet or (self._deadline is not None and now >= self._deadline):
@@ -524,7 +531,7 @@ class Agent:
     def _upload(self, work: str, output: OutputFile) -> None:
         path = self._endpoint.path(f"files/{output.digest}")
         with contextlib.closing(open_transport(self._endpoint)) as transport:
-            upload_file(transport, path, work, output, Backoff(self._rng), self._pause)
+            upload_file(transport, path, work, output, Backoff(self._rng), self._pause, lambda: self._leaves)
 
     def _deliver(self, task: Task, result: TaskResult, when: float) -> None:
         """A result is complete: to the outbox, and away with the directory."""
@@ -553,7 +560,8 @@ class Agent:
     def _pause(self, seconds: float) -> bool:
         """In a worker thread: wait; False if the pilot is over."""
         until = self._clock() + seconds
-        while self._clock() < until and not self._is_over:
+        could_leave = self._leaves
+        while self._clock() < until and not self._is_over and could_leave == self._leaves:
             time.sleep(min(0.1, seconds))
         return not self._is_over
 

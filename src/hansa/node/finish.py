@@ -155,17 +155,21 @@ def upload_file(
     output: OutputFile,
     backoff: Backoff,
     pause: Callable[[float], bool],
+    leaves: Callable[[], bool] = bool,
 ) -> None:
     """PUT one output, again and again while the server is away and ``pause`` says True.
+
+    Once ``leaves`` says so, it is left where it can be, for whoever comes.
 
     A large one goes on where an upload of it broke off.
     """
     while True:
         try:
-            offset = _received(transport, path, output.size) if output.size > RESUME_BYTES else 0
+            is_resumed = output.size > RESUME_BYTES and not (transport.can_leave and leaves())
+            offset = _received(transport, path, output.size, leaves) if is_resumed else 0
             with open_output(work, output.path) as stream:
                 stream.seek(offset)
-                transport.put_file(f"{path}?offset={offset}" if offset else path, stream, output.size - offset)
+                transport.put_file(f"{path}?offset={offset}" if offset else path, stream, output.size - offset, leaves)
             return
         except Refused as error:
             if error.status != CONFLICT:  # what had come is there no more: it is asked for anew
@@ -177,11 +181,11 @@ def upload_file(
                 raise UploadRefused(f"output {output.path} was not sent before the pilot ended: {error}") from error
 
 
-def _received(transport: AnyTransport, path: str, size: int) -> int:
+def _received(transport: AnyTransport, path: str, size: int, leaves: Callable[[], bool] = bool) -> int:
     """How many bytes of it the server has; 0 where it does not know that question."""
     answer: List[bytes] = []
     try:
-        transport.get(f"{path}/received?size={size}", answer.append)
+        transport.get(f"{path}/received?size={size}", answer.append, leaves)
         received = int(json.loads(b"".join(answer))["received"])
     except Refused as error:
         if error.status not in (404, 405):

@@ -14,10 +14,10 @@ import select
 import struct
 import sys
 import time
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 from .protocol import RESUME_BYTES
-from .spool import HEARTBEAT, HEARTBEAT_S, write_whole
+from .spool import HEARTBEAT, HEARTBEAT_S, LEFT, write_whole
 
 LENGTHS = struct.Struct("!II")
 PIECE_BYTES = 256 * 1024
@@ -25,6 +25,7 @@ FIRST_LOOK_S = 0.005
 LONGEST_LOOK_S = 0.25
 SILENCE_S = 60.0
 """Without a word from the server for so long it ends: somebody else will be started."""
+_FAULTS = 500
 Head = Dict[str, Any]
 
 
@@ -60,6 +61,18 @@ class Unframer:
         return found
 
 
+def is_its_turn(name: str, names: Iterable[str]) -> bool:
+    """What a pilot left when it ended is carried in its order, after all else of that pilot: the goodbye comes last.
+
+    >>> is_its_turn("p-left-000002-x", ["p-left-000001-y", "p-left-000002-x"])
+    False
+    """
+    pilot, left, _ = name.partition(LEFT)
+    if not left:
+        return True
+    return not any(other < name or LEFT not in other for other in names if other.startswith(pilot + "-"))
+
+
 class Relay:
     """The far end. ``send`` may block: the server always reads."""
 
@@ -79,7 +92,8 @@ class Relay:
             if name not in names:  # withdrawn
                 self._forget(name)
         for name in sorted(names - set(self._known)):
-            self._begin(name)
+            if is_its_turn(name, names):
+                self._begin(name)
         moved = False
         for upload in list(self._uploads):
             try:
@@ -117,6 +131,8 @@ class Relay:
             pass
         if head.get("last"):
             self._forget(name)
+            if LEFT in name and int(head["status"]) >= _FAULTS:
+                return  # nobody else will say it again: it is carried once more
             for end in (".json", ".body"):
                 try:
                     os.unlink(os.path.join(self._out, name + end))

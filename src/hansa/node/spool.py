@@ -2,7 +2,8 @@
 
 A request is two files in ``SPOOL/out``: ``ID.body``, then ``ID.json`` (renamed into place, so it is whole when seen).
 A relay on the login node (``relay.py``) carries it to the server and puts the answer into ``SPOOL/in/PILOT``, the same
-way. Requests of a pilot that dies stay until somebody carries them: nothing is lost while nobody listens.
+way. Requests of a pilot that dies stay until somebody carries them: nothing is lost while nobody listens. One that ends
+leaves what it still has to say; that is carried in its order, after all else of this pilot.
 
 To look for a file, the directory is opened and listed: on NFS that asks the server, where looking for a name would be
 answered from a cache for half a minute.
@@ -24,10 +25,16 @@ HEARTBEAT_S = 2.0
 SILENCE_S = 60.0
 """A transfer fails when the relay has shown no life for so long; it may take longer as a whole."""
 SCHEME = "spool:"
+LEFT = "-left-"
+"""In the names of requests that an ended pilot left: PILOT-left-NUMBER-…"""
 
 
 class NoAnswer(Exception):
     """Nobody answered in time. The request is withdrawn."""
+
+
+class Left(Exception):
+    """Nobody answers, and this pilot ends: the request stays, for whoever comes."""
 
 
 class Answer:
@@ -62,22 +69,41 @@ class Spool:
         self._clock = clock
         self._pause = pause
         self._interrupted = False
+        self._left = 0
         for path in (self._out, self._in):
             os.makedirs(path, mode=0o700, exist_ok=True)
 
     def ask(
-        self, method: str, path: str, token: str, body: Union[bytes, BinaryIO, None], timeout_s: Optional[float]
+        self,
+        method: str,
+        path: str,
+        token: str,
+        body: Union[bytes, BinaryIO, None],
+        timeout_s: Optional[float],
+        leaves: Callable[[], bool] = bool,
     ) -> Answer:
-        """Send a request and wait for its answer; without ``timeout_s``, as long as the relay lives."""
-        name = self.leave(method, path, token, body)
+        """Send a request and wait for its answer; without ``timeout_s``, as long as the relay lives.
+
+        Left is raised, and the request stays, once ``leaves`` says that nobody waits any longer.
+        """
+        name = self._write(f"{self._pilot}-{uuid.uuid4().hex}", method, path, token, body)
         try:
-            return self._await(name, timeout_s)
-        finally:
+            answer = self._await(name, timeout_s, leaves)
+        except Left:
+            raise
+        except BaseException:
             self._withdraw(name)
+            raise
+        self._withdraw(name)
+        return answer
 
     def leave(self, method: str, path: str, token: str, body: Union[bytes, BinaryIO, None]) -> str:
-        """Write a request and do not wait: it is carried when somebody comes."""
-        name = f"{self._pilot}-{uuid.uuid4().hex}"
+        """Write a request and do not wait: it is carried when somebody comes, after all that was left before."""
+        self._left += 1
+        name = f"{self._pilot}{LEFT}{self._left:06d}-{uuid.uuid4().hex[:8]}"
+        return self._write(name, method, path, token, body)
+
+    def _write(self, name: str, method: str, path: str, token: str, body: Union[bytes, BinaryIO, None]) -> str:
         place = os.path.join(self._out, name)
         with open(os.open(place + ".body", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             if isinstance(body, bytes):
@@ -95,13 +121,15 @@ class Spool:
         """Make a request that waits fail, and all that come."""
         self._interrupted = True
 
-    def _await(self, name: str, timeout_s: Optional[float]) -> Answer:
+    def _await(self, name: str, timeout_s: Optional[float], leaves: Callable[[], bool]) -> Answer:
         began = seen_at = self._clock()
         heartbeat = self._beat()
         look_s = FIRST_LOOK_S
         while not self._interrupted:
             if name + ".json" in os.listdir(self._in):
                 return self._take(name)
+            if leaves():
+                raise Left
             now = self._clock()
             beat = self._beat()
             if beat != heartbeat:

@@ -17,7 +17,7 @@ from .journal import Journal
 from .outbox import Content, Item, Outbox, Parcel, Speaker
 from .protocol import PROTOCOL_VERSION, PilotConfig, TaskResult
 from .series import is_due
-from .transport import Endpoint, Refused, Unreachable, open_transport
+from .transport import AnyTransport, Endpoint, Refused, Unreachable, open_transport
 from .wire import encode, result_json, series_json
 
 _log = logging.getLogger("hansa.node")
@@ -361,28 +361,61 @@ class Talker:
             self._spill(rest, False)
 
     def _last_exchange(self, reason: str, deadline: float) -> None:
-        self._core.owed.clear()
-        parcel = self._compose(self._clock(), 0.0)
-        parcel.body.update(want=0, held=[], ending=reason)
-        parcel.body.pop("running", None)
+        path = self._endpoint.path("exchange")
+        parcel = self._rest()
+        goodbye = {**parcel.body, "held": [], "ending": reason}
         transport = open_transport(self._endpoint)
         backoff = Backoff(self._rng)
-        while True:
+        while self._away_since is None or not transport.can_leave:
             try:
-                transport.post(self._endpoint.path("exchange"), encode(parcel.body), 10.0)
+                transport.post(path, encode(goodbye), 10.0)
             except Refused:
                 return
             except Unreachable:
                 wait_s = backoff.next_s()
                 if self._clock() + wait_s >= deadline or self._away_since is not None:
-                    transport.leave(self._endpoint.path("exchange"), encode(parcel.body))
-                    return
+                    break
                 _pause(wait_s)
                 continue
             self.outbox.answered(parcel)
             if self.is_empty:
                 self._journal.clear()
             return
+        self._leave_all(transport, parcel, reason)
+
+    def _rest(self) -> Parcel:
+        """What is left to say, as much as a request holds; no more tasks are asked for."""
+        parcel = self._compose(self._clock(), 0.0)
+        parcel.body["want"] = 0
+        parcel.body.pop("running", None)
+        return parcel
+
+    def _leave_all(self, transport: AnyTransport, parcel: Parcel, reason: str) -> None:
+        """Leave all that the server has not acknowledged, in as many requests as that takes; the last says goodbye.
+
+        What cannot be left stays on disk.
+        """
+        path = self._endpoint.path("exchange")
+        for flying in list(self._flying.values()):  # it may have arrived: then it counts once
+            if not transport.leave(path, encode({**flying.body, "want": 0, "wait_s": 0.0})):
+                return
+            self._is_left(flying)
+        while True:
+            self._is_left(parcel)
+            if self._journal.unread:
+                self._read_back()
+            following = self._rest()
+            if not (following.items or following.body.get("logs")):
+                break
+            if not transport.leave(path, encode(parcel.body)):
+                return
+            parcel = following
+        transport.leave(path, encode({**parcel.body, "held": [], "ending": reason}))
+
+    def _is_left(self, parcel: Parcel) -> None:
+        self.outbox.answered(parcel)
+        for item in parcel.items:
+            self._core.acknowledged(item.result["lease"])
 
 
 def _pause(seconds: float) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, Optional, Sequence, Union
 
 from .config import ConfigError, read_bearer
-from .spool import SCHEME, Answer, NoAnswer, Spool
+from .spool import SCHEME, Answer, Left, NoAnswer, Spool
 
 CONNECT_TIMEOUT_S = 15.0
 TRANSFER_TIMEOUT_S = 60.0
@@ -74,12 +74,12 @@ class Transport:
         response = self._send("POST", path, body, headers, timeout_s)
         return self._finish(response)
 
-    def put_file(self, path: str, stream: BinaryIO, size: int) -> None:
+    def put_file(self, path: str, stream: BinaryIO, size: int, leaves: Callable[[], bool] = bool) -> None:  # noqa: ARG002
         """PUT ``size`` bytes of a file, streamed."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         self._finish(self._send("PUT", path, stream, headers, TRANSFER_TIMEOUT_S))
 
-    def get(self, path: str, write: Callable[[bytes], object]) -> int:
+    def get(self, path: str, write: Callable[[bytes], object], leaves: Callable[[], bool] = bool) -> int:  # noqa: ARG002
         """GET, handing the body to ``write`` in pieces. Returns its length."""
         response = self._send("GET", path, None, {}, TRANSFER_TIMEOUT_S)
         if response.status != 200:
@@ -99,8 +99,11 @@ class Transport:
             self.close()
             raise Unreachable(f"{path}: {error}") from error
 
+    can_leave = False
+    """There is nobody with whom a request could be left."""
+
     def leave(self, path: str, body: bytes) -> bool:  # noqa: ARG002
-        """There is nobody with whom a request could be left."""
+        """It cannot."""
         return False
 
     def close(self) -> None:
@@ -207,6 +210,8 @@ class Transport:
 class SpoolTransport:
     """The same over files that a relay carries; see ``spool.py``. Not thread-safe, but for ``interrupt``."""
 
+    can_leave = True
+
     def __init__(self, endpoint: Endpoint, folder: str) -> None:
         self._endpoint = endpoint
         self._spool = Spool(folder, endpoint.pilot)
@@ -215,13 +220,19 @@ class SpoolTransport:
         """POST JSON and give back the body of a 200."""
         return self._finish(self._ask("POST", path, body, timeout_s))
 
-    def put_file(self, path: str, stream: BinaryIO, size: int) -> None:  # noqa: ARG002 - the spool counts itself
-        """PUT a file."""
-        self._finish(self._ask("PUT", path, stream, None))
+    def put_file(self, path: str, stream: BinaryIO, size: int, leaves: Callable[[], bool] = bool) -> None:  # noqa: ARG002 - the spool counts itself
+        """PUT a file. It lies there for whoever comes, once ``leaves`` says that nobody waits any longer."""
+        try:
+            self._finish(self._ask("PUT", path, stream, None, leaves))
+        except Left:
+            return
 
-    def get(self, path: str, write: Callable[[bytes], object]) -> int:
+    def get(self, path: str, write: Callable[[bytes], object], leaves: Callable[[], bool] = bool) -> int:
         """GET, handing the body to ``write`` in pieces. Returns its length."""
-        answer = self._ask("GET", path, None, None)
+        try:
+            answer = self._ask("GET", path, None, None, leaves)
+        except Left as error:
+            raise Unreachable("this pilot waits for no answer any more") from error
         if answer.status != 200:
             self._finish(answer)
         total = 0
@@ -251,9 +262,16 @@ class SpoolTransport:
         """From another thread: make a request that hangs fail."""
         self._spool.interrupt()
 
-    def _ask(self, method: str, path: str, body: Union[bytes, BinaryIO, None], timeout_s: Optional[float]) -> Answer:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Union[bytes, BinaryIO, None],
+        timeout_s: Optional[float],
+        leaves: Callable[[], bool] = bool,
+    ) -> Answer:
         try:
-            return self._spool.ask(method, path, self._endpoint.bearer(), body, timeout_s)
+            return self._spool.ask(method, path, self._endpoint.bearer(), body, timeout_s, leaves)
         except (NoAnswer, OSError, ValueError, ConfigError) as error:
             raise Unreachable(str(error) or type(error).__name__) from error
 

@@ -36,6 +36,8 @@ KINDS: Mapping[Work, frozenset[str]] = {
 """The kinds of endpoints at which each kind of work can start."""
 BATCH_OVERHEAD_S = 300
 """Of a batch job's time so much is not for tasks: its pilot starts, tidies up, and is given a moment to end."""
+MACHINE_OVERHEAD_S = 2 * 3600 + BATCH_OVERHEAD_S
+"""So much longer than its tasks may run a machine for jobs must be able to live."""
 PILOT_MEMORY_MIB = 128
 """Of a batch job's memory so much is the pilot's own."""
 GUEST_MEMORY_MIB = 256
@@ -152,23 +154,32 @@ def _granted(site: SiteView, grant: Left | NoGrant | None) -> dict[str, Any]:
 
 def _offer(site: SiteView, end: EndpointView, asked: _Asked, platform: Platform) -> dict[str, Any]:
     facts = end.facts_of(asked.vo)
+    hours = site.policy.vm_lifetime_h
     if asked.work is Work.MACHINES:
-        return _cloud(site, facts) if facts is not None else {}
+        offer: dict[str, Any] = {"wall_time_s": hours * 3600 if hours is not None else None}
+        offer |= _cloud(site, facts) if facts is not None else {}
+        return offer | ({"vm_images": None} if _has_unlisted_images(end) else {})
     settings = settings_of(end, asked.vo)
     tags = frozenset(getattr(settings, "tags", ()) or ())
-    offer: dict[str, Any] = {
+    offer = {
         "tags": tags,
         "required_tags": frozenset(getattr(settings, "required_tags", ()) or ()),
         "data": _data(tags),
         **vars(platform),
     }
     if end.kind == "machines":
-        return offer | _machines(site, end, settings, asked)
+        lasts_s = max(0, hours * 3600 - MACHINE_OVERHEAD_S) if hours is not None else None
+        return offer | _machines(site, end, settings, asked) | {"wall_time_s": lasts_s}
     if end.kind == "slurm":
         return offer | (_cluster(facts, settings, asked.partition) if facts is not None else {})
     capacity = facts.capacity if facts is not None else None
     offer["load"] = facts.load if facts is not None else None
     return (_computer(capacity) if capacity is not None else {"nodes": 1}) | offer
+
+
+def _has_unlisted_images(end: EndpointView) -> bool:
+    """EC2 has more public VM images than anybody lists: whether it has one that is named only it can say."""
+    return end.kind == "libcloud" and end.settings.get("provider") == "ec2"
 
 
 def _clouds(site: SiteView, asked: _Asked) -> list[EndpointView]:

@@ -55,7 +55,7 @@ def read(form: Mapping[str, str]) -> NewMachine:
         gpus=_whole(form, "gpus", 0, 1000) or 0,
         gpu_model=form.get("gpu_model", "").strip()[:200] or None,
         sites=[site[:200]] if site else [],
-        user_data=form.get("user_data", "").replace("\r\n", "\n")[:65_535],
+        user_data=form.get("user_data", "").replace("\r\n", "\n"),
         ssh_keys=[line.strip() for line in form.get("ssh_keys", "").splitlines() if line.strip()][:50],
         network=form.get("network", "").strip()[:200] or None,
         public=bool(form.get("public")),

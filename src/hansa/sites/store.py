@@ -132,13 +132,19 @@ canaries = sa.Table(
 )
 
 
+_GET = sa.select(sites).where(sites.c.name == sa.bindparam("this"))
+_GET_LOCKED = _GET.with_for_update()
+
+
 async def get(tx: Tx, name: str, *, lock: bool = False) -> Any | None:
-    query = sa.select(sites).where(sites.c.name == name)
-    return (await tx.execute(query.with_for_update() if lock else query)).first()
+    return (await tx.execute(_GET_LOCKED if lock else _GET, {"this": name})).first()
+
+
+_MANY = sa.select(sites).where(sites.c.name.in_(sa.bindparam("names", expanding=True)))
 
 
 async def get_many(tx: Tx, names: Sequence[str]) -> Sequence[Any]:
-    return (await tx.execute(sa.select(sites).where(sites.c.name.in_(names)))).all()
+    return (await tx.execute(_MANY, {"names": list(names)})).all()
 
 
 _POLICY = sa.select(sites.c.policy).where(sites.c.name == sa.bindparam("this"))
@@ -269,9 +275,16 @@ async def name_of_user(tx: Tx, user_id: str) -> str:
     return found or user_id
 
 
+_BANS = (
+    sa.select(site_bans, users.c.name.label("user_name"))
+    .outerjoin(users, users.c.id == site_bans.c.who)
+    .where(site_bans.c.site.in_(sa.bindparam("sites", expanding=True)))
+    .order_by(site_bans.c.since)
+)
+
+
 async def bans_of(tx: Tx, names: Iterable[str]) -> Sequence[Any]:
-    query = sa.select(site_bans, users.c.name.label("user_name")).outerjoin(users, users.c.id == site_bans.c.who)
-    return (await tx.execute(query.where(site_bans.c.site.in_(list(names))).order_by(site_bans.c.since))).all()
+    return (await tx.execute(_BANS, {"sites": list(names)})).all()
 
 
 async def vos_banned(tx: Tx, names: Iterable[str]) -> dict[str, frozenset[str]]:

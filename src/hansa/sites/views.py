@@ -95,9 +95,12 @@ def site_view(rows: Rows, row: Any, user_id: str, user_name: str, vos: Collectio
     )
 
 
-async def words(tx: Tx, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Word]:
-    """The word of sites on users, by (site, id of the user); without sites that are gone."""
-    rows = {row.name: row for row in await store.get_many(tx, sorted({site for site, _ in pairs}))}
+async def words(
+    tx: Tx, pairs: Collection[tuple[str, str]], known: Sequence[SiteRow] | None = None
+) -> dict[tuple[str, str], Word]:
+    """The word of sites on users, by (site, id of the user); without sites that are gone. ``known``: their rows."""
+    read = await store.get_many(tx, sorted({site for site, _ in pairs})) if known is None else known
+    rows = {row.name: row for row in read}
     bans = await store.bans_of(tx, rows)
     found: dict[tuple[str, str], Word] = {}
     for site, user_id in pairs:

@@ -61,7 +61,8 @@ class SitePolicy:
     vm_images_denied: Annotated[list[Pattern], MaxLen(1000)] = field(default_factory=list)
     """Patterns of VM images that may not run."""
     vm_lifetime_h: Annotated[int, Ge(1), Le(1_000_000)] | None = None
-    """Hours after which a machine is deleted. Default: no limit."""
+    """Hours after which a machine is deleted, whatever its owner wants, counted from its making here. Default: no
+    limit."""
     vms_per_user: Annotated[int, Ge(0), Le(1_000_000)] | None = None
     """Machines that one user may have here. Default: no limit but the quota."""
     demands_grant: bool = False

@@ -193,6 +193,28 @@ async def test_a_file_of_checksums_pins_an_image(world: World) -> None:
     await world.settle()
     found = (await world.images.get(MEMBER, "debian-12")).versions[0]
     assert (found.status.phase, found.checksum) == ("ready", f"sha512:{hashlib.sha512(DISK).hexdigest()}")
+    assert (await world.chosen(MEMBER, "debian-12", None)).is_ready, "nobody has to endorse it for his own machine"
+    with pytest.raises(Fault, match=r"vo\.a has not endorsed"):
+        await world.chosen(MEMBER, "debian-12", "vo.a")
+
+
+async def test_what_was_replaced_at_its_source_is_pinned_anew_until_it_was_here(world: World) -> None:
+    """As a distribution's ``latest`` is, between the reading of its checksums and the end of the download."""
+    url, stale = world.files.put("/d.qcow2", DISK), "sha256:" + "0" * 64
+    sums = world.files.put("/SHA256SUMS", f"{sha256(DISK).removeprefix('sha256:')}  d.qcow2\n".encode())
+    await world.images.ensure_presets()
+    async with world.database.begin() as tx:
+        rows = {name: await store.find_image(tx, "preset", name) for name in ("debian-12", "debian-13")}
+        for name, row in rows.items():
+            assert row is not None
+            version = (await store.versions_of(tx, [row.id]))[0]
+            was_here = {"sha256": "0" * 64} if name == "debian-13" else {}
+            await store.update_version(tx, version.id, source=url, sums=sums, checksum=stale, **was_here)
+            await world.images.ask_for(tx, version.id)
+    await world.settle()
+    one, other = [(await world.images.get(MEMBER, name)).versions[0] for name in rows]
+    assert (one.status.phase, one.checksum) == ("ready", sha256(DISK))
+    assert (other.status.phase, "is wanted" in other.status.message) == ("refused", True)
 
 
 def put_artefact(files: Files, disk: bytes, tag: str, *names: str) -> str:
@@ -278,6 +300,16 @@ async def test_an_upload_is_checked_before_it_counts(world: World) -> None:
     for bad, why in ((qcow2(backing=99), "backing"), (b"x" * 20_000_000, "larger")):
         with pytest.raises(Fault, match=why):
             await world.images.upload(MEMBER, "mine", "1", pieces(bad))
+    read: list[bytes] = []
+
+    async def sparse() -> AsyncIterator[bytes]:
+        read.append(DISK)
+        yield DISK
+
+    with pytest.raises(Fault, match="9,223,372,036,854,775,808 bytes") as fault:
+        await world.images.upload(MEMBER, "mine", "1", sparse(), 8 * 1024**6)
+    assert "qemu-img convert" in str(fault.value.hint)
+    assert read == [], "nothing of it is waited for"
     image = await world.images.upload(MEMBER, "mine", "1", pieces(DISK))
     assert (image.versions[0].status.phase, image.versions[0].checksum) == ("ready", sha256(DISK))
     with pytest.raises(Fault):
@@ -416,6 +448,23 @@ async def test_the_policy_of_a_vo(world: World) -> None:
         await world.endorsing.set_policy(MEMBER, "vo.a", ImagePolicy())
     with pytest.raises(Fault, match="who wrote this list"):
         await world.endorsing.subscribe(MANAGER, "vo.a", NewSubscription("https://example.org/l"))
+
+
+async def test_of_a_vo_that_is_not_there_operators_hear_so(world: World) -> None:
+    await world.images.ensure_presets()
+    calls = (
+        world.endorsing.endorse(OPERATOR, "debian-12", NewEndorsement("vo.none", follow=True)),
+        world.endorsing.revoke(OPERATOR, "debian-12", "vo.none"),
+        world.endorsing.subscribe(OPERATOR, "vo.none", NewSubscription("https://example.org/l", unsigned=True)),
+        world.endorsing.policy(OPERATOR, "vo.none"),
+        world.endorsing.set_policy(OPERATOR, "vo.none", ImagePolicy(site_images=True)),
+        world.endorsing.publish(OPERATOR, "vo.none"),
+        world.images.add(OPERATOR, NewImage("x", NewVersion("1", upload=True), "vo.none")),
+    )
+    for call in calls:
+        with pytest.raises(Fault, match=r"There is no VO vo\.none") as fault:
+            await call
+        assert code_of(fault) == "identity.no_such_vo"
 
 
 async def test_an_upload_has_the_checksum_that_was_said_and_a_withdrawn_version_stays_withdrawn(world: World) -> None:

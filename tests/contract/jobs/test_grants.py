@@ -170,6 +170,27 @@ async def test_cores_at_the_same_time_are_bounded(granted: Granted) -> None:
     assert await taken(two) == 2
 
 
+@pytest.mark.parametrize(
+    ("terms", "needs", "one_takes", "two_takes"),
+    [
+        ({"cores": 3}, {}, 2, 1),
+        ({"memory_mib": 300}, {"memory_mib": 100}, 2, 1),
+        ({"gpus": 1}, {"gpus": 1}, 1, 0),
+        ({"gpus": 3}, {"gpus": 1}, 2, 1),
+    ],
+)
+async def test_each_kind_of_capacity_is_bounded_at_the_same_time(
+    granted: Granted, terms: dict[str, Any], needs: dict[str, Any], one_takes: int, two_takes: int
+) -> None:
+    await granted.grant(**terms)
+    await granted.submit(50, **needs)
+    one, two = await granted.pilot(), await granted.pilot()
+    assert await taken(one, 2) == one_takes
+    assert await taken(two, 2) == two_takes
+    await one.report(*task_hours(one, 1))
+    assert await taken(two, 2) >= 1
+
+
 async def test_where_a_grant_is_not_demanded_it_counts_and_bounds_nothing(world: World) -> None:
     granted = Granted(world)
     await granted.submit(5, None)

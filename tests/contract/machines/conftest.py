@@ -27,6 +27,7 @@ from tests.support.nspawn import image, nspawn_place, qemu_folder
 from tests.support.occi import serve_occi
 from tests.support.openstack.cloud import Cloud
 from tests.support.openstack.contents import IMAGE as OS_IMAGE
+from tests.support.openstack.fixtures import fill_snapshots
 from tests.support.openstack.layout import PASSWORD
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OJRCZQcMvJ4Kt1VWb6zF0Qf3FT1cB6JbSrTBtsGyC test"
@@ -55,6 +56,8 @@ class Place:
     """What a guest writes on its console whose first boot fails; None: no guest of the place does what it is told."""
     lose: Callable[[str], Awaitable[None]] | None = None
     """From now on the next answer to the creation of a ``machine``, ``volume`` or ``address`` gets lost, once made."""
+    opened: Callable[[str], Awaitable[set[tuple[int, int]]]] | None = None
+    """What the provider itself says of a machine's key: the ports that are open from outside."""
     speaks: bool = True
     """Whether a console says something within seconds; where not, a test that boots a guest anyway reads it."""
 
@@ -94,12 +97,18 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
             one.floating_ip_address for one in api.network.ips()
         ]
 
-    def upload(api: Any) -> None:  # Nova's fake driver makes no snapshots: their images wait for content
-        for one in api.image.images(status="queued"):
-            if (one.properties or {}).get("hansa_key"):
-                api.image.update_image(one, container_format="bare", disk_format="raw")
-                one.data = b"\0" * 1024
-                one.upload(api.image)
+    def upload(api: Any) -> None:
+        fill_snapshots(api)
+
+    def opened(api: Any, key: str) -> set[tuple[int, int]]:
+        (server,) = [one for one in api.compute.servers(details=True) if (one.metadata or {}).get("hansa_key") == key]
+        groups = {group for port in api.network.ports(device_id=server.id) for group in port.security_group_ids}
+        rules = [one for group in groups for one in api.network.security_group_rules(security_group_id=group)]
+        return {
+            (one.port_range_min, one.port_range_max)
+            for one in rules
+            if one.direction == "ingress" and one.remote_ip_prefix and one.port_range_min
+        }
 
     spec = MachineSpec("contract", Image("sha256:", provider_id=OS_IMAGE), Size(1, 512, flavour="m1.tiny"))
     spec = replace(spec, ssh_keys=(SSH_KEY, SSH_KEY))
@@ -114,6 +123,7 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
         lambda: here.call(upload),
         _WORDS,
         lambda what: here.call(lambda api: _lose(api, what)),
+        lambda key: here.call(lambda api: opened(api, key)),
     )
     clouds.close()
 
@@ -144,7 +154,14 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         nodes = [one.id for one in api.list_nodes() if one.extra["status"] != "terminated"]
         pairs = [one.name for one in api.list_key_pairs()]
         volumes = [one.id for one in api.list_volumes(ex_filters={"tag-key": "hansa_volume"})]
-        return [*nodes, *pairs, *volumes, *(one.ip for one in api.ex_describe_all_addresses())]
+        groups = [one.name for one in api.ex_get_security_groups() if one.name != "default"]
+        return [*nodes, *pairs, *volumes, *groups, *(one.ip for one in api.ex_describe_all_addresses())]
+
+    def opened(api: Any, key: str) -> set[tuple[int, int]]:
+        (node,) = api.list_nodes(ex_filters={"tag:hansa_key": key})
+        groups = api.ex_get_security_groups(group_ids=[one["group_id"] for one in node.extra["groups"]])
+        rules = [rule for group in groups for rule in group.ingress_rules if rule["cidr_ips"]]
+        return {(int(one["from_port"]), int(one["to_port"])) for one in rules}
 
     actions = {"machine": "RunInstances", "volume": "CreateVolume", "address": "AllocateAddress"}
     lost: set[str] = set()
@@ -158,7 +175,10 @@ async def ec2_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         patch.setattr("moto.ec2.responses.general.SAMPLE_CONSOLE_OUTPUT", _WORDS)
         account = Account("ec2", "testing", "testing", region="us-east-1", url=url)
         first, second = Ec2Machines(account), Ec2Machines(account)
-        yield Place(first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), says=_WORDS, lose=lose)
+        yield Place(
+            first, second, spec, Size(2, 2048), 60.0, lambda: call(account, look), says=_WORDS, lose=lose,
+            opened=lambda key: call(account, lambda api: opened(api, key)),
+        )  # fmt: skip
 
 
 async def opennebula_place(_request: pytest.FixtureRequest) -> AsyncIterator[Place]:

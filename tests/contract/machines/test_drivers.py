@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -33,7 +35,7 @@ from hansa.machines.drivers.base import (
     Why,
     able,
 )
-from tests.contract.machines.conftest import Place
+from tests.contract.machines.conftest import SSH_KEY, Place
 
 T = TypeVar("T")
 
@@ -171,6 +173,17 @@ async def test_user_data_over_the_limit_is_refused_and_nothing_is_made(place: Pl
     assert await place.driver.observe(key) is None
 
 
+async def test_user_data_up_to_the_limit_is_taken_with_keys_beside(place: Place, key: str) -> None:
+    """Of letters that no packing makes less of."""
+    limit = place.driver.capabilities().user_data_bytes
+    head = b"#cloud-config\n#"
+    text = head + base64.b64encode(secrets.token_bytes(limit))[: limit - len(head)]
+    assert len(text) == limit
+    await place.driver.ensure(replace(place.spec, user_data=text, ssh_keys=(SSH_KEY,) * 3), key)
+    assert await place.driver.observe(key) is not None
+    await gone(place, key)
+
+
 async def test_power(place: Place, key: str) -> None:
     needs(place, Can.POWER)
     power = able(place.driver, Power)
@@ -263,8 +276,10 @@ async def test_ports_can_be_opened_and_asked_again(place: Place, key: str) -> No
     needs(place, Can.PORTS)
     driver = able(place.driver, Ports)
     await made(place, key)
-    await driver.open_ports(key, [Opening(22, 22), Opening(8000, 8010)])
-    await driver.open_ports(key, [Opening(22, 22)])
+    for openings in ([Opening(22, 22), Opening(8000, 8010)], [Opening(22, 22), Opening(8000, 8010)], [Opening(22, 22)]):
+        await driver.open_ports(key, openings)
+        if place.opened is not None:
+            assert await place.opened(key) == {(one.first, one.last) for one in openings}
     await gone(place, key)
     assert await place.leftovers() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ from hansa.accounting.store import usage
 from hansa.images import store as image_store
 from hansa.images.wire import ImagePolicy, NewEndorsement, NewImage, NewVersion
 from hansa.kernel.errors import Fault, Permanent
-from hansa.machines.drivers.base import Life
+from hansa.machines.drivers.base import Can, Capabilities, Life
+from hansa.machines.drivers.fake import FakeMachines
 from hansa.machines.drivers.fake import Fault as Wrong
 from hansa.machines.store import Search
 from hansa.machines.wire import MachineChange, NewMachine, Reboot, Resize
@@ -20,7 +22,7 @@ from hansa.sites.capacity import reservations
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, GrantTerms
 from hansa.sites.steering import SteeringService
-from hansa.sites.wire import NewBan
+from hansa.sites.wire import NewBan, SitePolicy
 from tests.support.machineworld import IMAGE, MachineWorld
 
 LOCAL = "local/fake"
@@ -263,6 +265,26 @@ async def test_a_ban_after_the_choice_of_places_holds_too(world: MachineWorld) -
     assert any("At beta it failed: beta has banned you: Mines coins" in line for line in said)
 
 
+async def test_ports_that_cannot_be_opened_there_are_refused_before_anything_is_made(world: MachineWorld) -> None:
+    class Closed(FakeMachines):
+        def capabilities(self) -> Capabilities:
+            able_to = super().capabilities()
+            return replace(able_to, can=able_to.can - {Can.PORTS})
+
+    cloud = world.drivers.cloud(LOCAL)
+    calls: list[str] = []
+    world.drivers.real[LOCAL] = Closed(cloud, calls.append)
+    await world.create("web", ports=["443"])
+    await world.settle(60)
+    seen = await world.get("web")
+    assert seen.status.phase == "failed"
+    assert "It can open no ports of its machines besides SSH" in seen.status.message
+    assert "ensure" not in calls
+    await world.create("plain")
+    await world.settle()
+    assert (await world.get("plain")).status.phase == "running"
+
+
 async def test_a_site_that_never_answers_is_given_up_after_its_time(world: MachineWorld) -> None:
     await world.base.vo("vo.a", world.bob)
     await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
@@ -328,6 +350,15 @@ async def test_one_that_stops_by_itself_stays_stopped_unless_it_shall_restart(wo
     await world.settle(600)
     off, on = await world.get("off"), await world.get("on")
     assert (off.status.phase, off.wanted, on.status.phase) == ("stopped", "stopped", "running")
+    await world.service.start(world.ada, "off")
+    for name, restart in (("off", True), ("on", False)):  # the other way round, while they live
+        assert (await world.service.change(world.ada, name, MachineChange(restart=restart))).restart is restart
+    await world.settle(60)
+    for one in (off, on):
+        cloud.set_life(one.id, Life.STOPPED)
+    await world.settle(600)
+    off, on = await world.get("off"), await world.get("on")
+    assert (off.status.phase, on.status.phase, on.wanted) == ("running", "stopped", "stopped")
 
 
 async def test_a_first_boot_that_fails_is_told_in_the_guests_own_words(world: MachineWorld) -> None:
@@ -382,10 +413,54 @@ async def test_a_site_rules_over_its_images_and_numbers(world: MachineWorld) -> 
     await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
     await world.site("strict", "vo.a", vm_images_denied=["deb*"])
     await world.site("small", "vo.a", vms_per_user=1)
+    await world.site("picky", "vo.a", vm_images=["cirros*", "site-*"])
+    await world.site("closed", "vo.a", users=["ada"])
     assert (await world.create("one", world.bob)).site == "small"
     with pytest.raises(Fault, match="does not let this VM image run") as fault:
         await world.create("two", world.bob)
-    assert "it lets each user have 1" in fault.value.detail
+    assert "small: You have 1 machines at small; it lets each user have 1." in fault.value.detail
+    assert "picky: picky does not let this VM image run." in fault.value.detail
+    assert "closed: closed serves named users only, and you are not one." in fault.value.detail
+
+
+async def test_a_site_rules_over_how_long_a_machine_lives(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    await world.site("short", "vo.a", vm_lifetime_h=12)
+    with pytest.raises(Fault, match="172,800 s asked, 43,200 there") as fault:
+        await world.create(who=world.bob, lifetime_s=2 * 86_400)
+    assert "Ask for at most 43,200 s." in str(fault.value.hint)
+    made = await world.create(who=world.bob)  # who says nothing gets what there is
+    ends = world.clock.now() + timedelta(hours=12)
+    assert made.expires == ends
+    await world.settle()
+    with pytest.raises(Fault, match="short lets it live until"):
+        await world.service.change(world.bob, "web", MachineChange(lifetime_s=86_400))
+    world.clock.advance(9 * 3600)
+    await world.settle(400)
+    assert "machines.site_ends_soon" in [one.reason for one in await world.said(made)]
+    assert (await world.get(who=world.bob)).status.phase == "running"
+    world.clock.advance((ends - world.clock.now()).total_seconds() + 1)
+    await world.settle(30)
+    assert not world.drivers.cloud("short/cloud").machines
+    said = [one.message for one in await world.said(made) if one.reason == "machines.site_ended"]
+    assert said == [f"short lets no machine live longer than until {ends:%Y-%m-%d %H:%M} UTC: it is deleted."]
+    assert (await world.service.get(world.bob, made.id)).status.phase == "deleted"
+
+
+async def test_a_policy_that_comes_later_holds_for_machines_that_run(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    await world.site("alpha", "vo.a")
+    made = await world.create(who=world.bob, lifetime_s=0)
+    await world.settle(400)
+    assert (await world.get(who=world.bob)).expires is None
+    steering = SteeringService(world.database, world.events, world.clock)
+    await steering.set_policy(world.olga, "alpha", SitePolicy(vm_lifetime_h=1))
+    await world.settle(400)
+    assert (await world.get(who=world.bob)).expires == made.created + timedelta(hours=1)
+    await world.settle(3600)
+    assert not world.drivers.cloud("alpha/cloud").machines
 
 
 async def test_a_grant_is_reserved_used_and_given_back(world: MachineWorld) -> None:

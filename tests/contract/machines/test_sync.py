@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hansa.images.wire import NewEndorsement, NewVersion
-from hansa.kernel.errors import Permanent, Temporary
+from hansa.images.wire import ImagePolicy, NewEndorsement, NewVersion
+from hansa.kernel.errors import Fault, Permanent, Temporary
 from hansa.kernel.reconcile import Engine
 from hansa.machines.drivers.base import Can, Capabilities, Image, Machines, Progress, Refused, Why
 from hansa.machines.drivers.fake import FakeMachines
@@ -17,6 +20,8 @@ from hansa.machines.places import Holder
 from hansa.machines.sync import SyncRoom
 from hansa.machines.sync_service import SyncService
 from hansa.machines.sync_wire import ImagePlace
+from hansa.machines.wire import NewMachine, Resize
+from hansa.sites import store as site_store
 from hansa.sites.steering import SteeringService
 from hansa.sites.wire import NewAccess, NewBan, NewEndpoint, NewSite, SitePolicy
 from tests.support.machineworld import IMAGE, MachineWorld, _content
@@ -294,3 +299,69 @@ async def test_this_computer_keeps_nothing_that_nobody_may_start(sync: SyncWorld
         await sync.room.tidy()
         assert len(here.there) == left
     assert set(here.there) == good
+
+
+async def test_who_takes_no_images_is_sent_none_on_demand_either(sync: SyncWorld) -> None:
+    """Not for a machine that is asked for there, nor for one that was asked for before the site said no."""
+    world, shy, cern = sync.world, Site(), Site()
+    world.drivers.real |= {"shy/cloud": shy, "cern/cloud": cern}
+    wish = NewMachine(IMAGE, "web", vo="vo.a", sites=["shy"])
+    with pytest.raises(Fault, match=r"shy takes no VM images from here for vo\.a") as fault:
+        await world.service.create(world.ada, wish)
+    assert "site:NAME" in str(fault.value.hint)
+    (judged,) = [one for one in (await world.service.plan(world.ada, wish)).refused if one.site == "shy"]
+    assert "(image_sync: false of its endpoint cloud)" in judged.reasons[0]
+    await world.create("here", vo="vo.a", sites=["cern"])
+    await world.settle()
+    assert (await world.get("here")).status.phase == "running"
+    assert cern.sent == 1
+    await world.create("late", vo="vo.a", sites=["cern"])
+    async with world.database.begin() as tx:
+        (end,) = await site_store.endpoints_of(tx, ["cern"])
+        await site_store.set_vos(tx, end.id, [access_row("vo.a", {"image_sync": False})])
+    cern.there.clear()
+    await world.settle(60)
+    late = await world.get("late")
+    assert (late.status.phase, "takes no VM images" in late.status.message) == ("failed", True), late.status
+    assert (shy.sent, cern.sent) == (0, 1)
+    await world.service.resize(world.ada, "here", Resize(flavour="medium"))
+    await world.settle(30)
+    assert (await world.get("here")).size.memory_mib == 4096, "what runs goes on, and needs no image"
+    await world.endorsing.set_policy(world.olga, "vo.a", ImagePolicy(site_images=True))
+    await world.create("own", image="site:cirros", vo="vo.a", sites=["shy"])
+    await world.settle()
+    assert (await world.get("own")).status.phase == "running"
+    assert shy.sent == 0
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
+async def test_a_site_gets_the_format_that_it_takes_ahead_and_on_demand(sync: SyncWorld, tmp_path: Path) -> None:
+    world = sync.world
+    disk = tmp_path / "real.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1M"], check=True)
+
+    async def content() -> Any:
+        yield disk.read_bytes()
+
+    await world.images.add_version(world.olga, IMAGE, NewVersion("2", upload=True))
+    await world.images.upload(world.olga, IMAGE, "2", content())
+    end = NewEndpoint("openstack", name="cloud", url=KEYSTONE, vos={"vo.a": None}, settings={"image_formats": ["raw"]})
+    await world.base.registry.add(world.olga, NewSite("ceph", [end]))
+    await sync.settle()
+    (ahead,) = sync.sites.site("ceph/cloud").there.values()
+    (as_it_is,) = sync.sites.site("cern/cloud").there.values()
+    world.drivers.real["ceph/cloud"] = ceph = Site()
+    await world.create("web", vo="vo.a", sites=["ceph"])
+    await world.settle(5)
+    assert (await world.get("web")).status.phase == "running"
+    (on_demand,) = ceph.there.values()
+    assert as_it_is.format == "qcow2"
+    for image in (ahead, on_demand):
+        assert image.format == "raw"
+        assert image.path is not None
+        assert image.path.stat().st_size == 1024**2
+        assert image.checksum == as_it_is.checksum, "found again by what the catalogue pins"
+
+
+def access_row(vo: str, settings: dict[str, Any]) -> dict[str, Any]:
+    return {"vo": vo, "project": None, "settings": settings}

@@ -98,11 +98,15 @@ async def test_a_failing_endpoint_gets_no_new_work_and_says_so(probing: Probing)
 async def test_whatever_it_does_harms_only_itself(probing: Probing, error: Exception | None) -> None:
     await probing.world.registry.add(probing.world.olga, cloud("OTHER"))
     probing.kind.error, probing.kind.takes_s = error, 0.0 if error else 60.0
+    probing.kind.only_at = "NEBULA"
     await probing.engine.run_once()
     await probing.go_on(330)
-    phases = {one.name: one.endpoints[0].health.phase for one in await probing.world.serving(probing.world.ada, "vo.a")}
-    assert phases["NEBULA"] == "down"
-    assert len(set(probing.kind.probes)) == 2
+    views = await probing.world.serving(probing.world.ada, "vo.a")
+    assert {one.name: one.endpoints[0].health.phase for one in views} == {"NEBULA": "down", "OTHER": "up"}
+    (other,) = [one.endpoints[0].facts_of("vo.a") for one in views if one.name == "OTHER"]
+    assert other is not None
+    assert other.quotas == {"cores": Quota(10, 2)}
+    assert probing.kind.probes.count("OTHER") >= 2, "it is looked at as ever"
 
 
 @pytest.mark.parametrize("facts", [Temporary("away"), ValueError("garbage"), Permanent("no")])

@@ -14,7 +14,7 @@ from hansa.kernel.secrets import Vault
 from hansa.sites import store
 from hansa.sites.model import Work, endpoint_refusals, site_refusals
 from hansa.sites.service import rewrap_credentials
-from hansa.sites.wire import Capacity, NewEndpoint, NewSite, SitePolicy
+from hansa.sites.wire import Capacity, Contact, NewEndpoint, NewSite, SitePolicy
 from tests.support.siteworld import KEYSTONE, SiteWorld, cloud
 
 
@@ -56,11 +56,13 @@ async def test_only_operators_add_sites_for_others(world: SiteWorld) -> None:
 async def test_its_administrators_change_it_and_others_do_not(world: SiteWorld) -> None:
     await world.vo("vo.a", world.ada, world.bob)
     await world.registry.add(world.olga, cloud())
-    changed = cloud(description="A cloud", policy=SitePolicy(vm_lifetime_h=24))
+    contacts = [Contact("Ops", "ops@nebula.example.org", "operations"), Contact("CSIRT", role="security")]
+    changed = cloud(description="A cloud", country="IT", policy=SitePolicy(vm_lifetime_h=24), contacts=contacts)
     assert await refused(world.registry.change(world.bob, "NEBULA", changed)) == "sites.forbidden"
     before = (await world.sites.get(world.ada, "NEBULA")).endpoints[0].id
     seen = await world.registry.change(world.ada, "NEBULA", changed)
     assert (seen.description, seen.policy.vm_lifetime_h, seen.my_roles) == ("A cloud", 24, ["admin"])
+    assert (seen.contacts, seen.country) == (contacts, "IT")
     assert seen.endpoints[0].id == before
     assert await refused(world.registry.remove(world.bob, "NEBULA")) == "sites.forbidden"
     await world.registry.remove(world.ada, "NEBULA")

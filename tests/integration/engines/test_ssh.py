@@ -45,6 +45,19 @@ async def shell(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await made.close()
 
 
+async def test_where_addresses_are_given_the_name_is_only_for_the_host_key(sshd: Sshd) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        assert (host, port) == ("cluster.example.org", sshd.port)
+        return ["127.0.0.2", "127.0.0.1"]  # nobody listens at the first
+
+    known = sshd.known_hosts.replace("[127.0.0.1]", "[cluster.example.org]")
+    assert known != sshd.known_hosts
+    there = replace(target(sshd), host="cluster.example.org", known_hosts=known, resolve=resolve)
+    made = SshShell(there)
+    assert (await made.run(["echo", "hansa"])).text == "hansa\n"
+    await made.close()
+
+
 async def test_words_stay_words(shell: Shell) -> None:
     words = ["a b", "", "$HOME", "`id`", "'", '"', "*", "\\", "ä\n€", "-n", "; exit 3"]
     done = await shell.run(["printf", "%s|", *words])

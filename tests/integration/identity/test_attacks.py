@@ -35,6 +35,7 @@ class Forge:
         self.id_token = id_token
         self.strange = RSAKey.generate_key(2048, private=True)
         self.own = _signing_key(server.home, self.header["kid"])
+        self.revoked = self.over = ""
 
     def sign(self, key: Any = None, head: dict[str, Any] | None = None, **change: Any) -> str:
         said = {name: value for name, value in (self.claims | change).items() if value is not None}
@@ -74,8 +75,14 @@ def _signing_key(home: Path, key_id: str) -> RSAKey:
 
 @pytest.fixture(scope="module")
 def forge(server: Server, ada: Browser) -> Forge:
-    tokens = ada.tokens()
-    return Forge(server, tokens["access_token"], tokens["id_token"])
+    tokens, revoked, over = ada.tokens(), ada.tokens()["access_token"], ada.tokens()
+    made = Forge(server, tokens["access_token"], tokens["id_token"])
+    made.revoked, made.over = revoked, over["access_token"]
+    for token in (revoked, over["access_token"]):
+        assert server.whoami(token) == 200  # so that they are in every cache
+    for token in (revoked, over["refresh_token"]):
+        assert server.post("revoke", client_id="hansa-cli", token=token).status_code == 200
+    return made
 
 
 NOW = time.time()
@@ -106,6 +113,9 @@ BAD: dict[str, Mint] = {
     "too long": lambda f: f.sign(name="x" * 20_000),
     "no JWT": lambda _: "a.b.c",
     "rubbish": lambda _: "hansa_user_rubbish",
+    "replayed after it was revoked": lambda f: f.revoked,
+    "replayed after its sign-in was over": lambda f: f.over,
+    "replayed at another server": lambda f: f.sign(iss=f.claims["iss"].replace("127.0.0.1", "localhost")),
 }
 
 

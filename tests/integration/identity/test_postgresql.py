@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from hansa.kernel.database import open_database
+from tests.support.clear import in_clear
 from tests.support.identity import Server
+
+
+async def content_of(url: str) -> bytes:
+    """Every row of every table, as text."""
+    database = await open_database(url)
+    try:
+        async with database.read() as tx:
+            tables = sa.text("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'")
+            rows = [
+                row
+                for name in (await tx.execute(tables)).scalars().all()
+                for row in (await tx.execute(sa.text(f"SELECT t::text FROM {name} t"))).scalars()
+            ]
+    finally:
+        await database.close()
+    assert len(rows) > 20
+    return "\n".join(rows).encode()
 
 
 def test_sign_in_on_postgresql(tmp_path: Path, postgres_database: str) -> None:
@@ -19,5 +41,8 @@ def test_sign_in_on_postgresql(tmp_path: Path, postgres_database: str) -> None:
         assert server.token(**fields).status_code == 200
         assert server.token(**fields).json()["error"] == "invalid_grant"
         assert server.whoami(tokens["access_token"]) == 401
+        content = asyncio.run(content_of(postgres_database))
+        assert b"ada" in content
+        assert not in_clear(content, server.secrets)
     finally:
         server.close()

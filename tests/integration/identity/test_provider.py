@@ -62,6 +62,7 @@ def test_code_with_pkce_from_the_login_page_to_the_api(server: Server, ada: Brow
     assert access.claims["iss"] == server.issuer
     assert access.claims["aud"] == [server.url]
     assert access.claims["client_id"] == "hansa-cli"
+    assert {"sub", "jti", "iat", "exp", "scope"} <= access.claims.keys()  # RFC 9068, 2.2
     assert access.claims["eduperson_entitlement"] == access.claims["entitlements"] == [MEMBER, MANAGER]
     identity = jwt.decode(found["id_token"], keys, algorithms=["RS256"]).claims
     assert (identity["aud"], identity["nonce"], identity["sub"]) == ("hansa-cli", "n0nce", access.claims["sub"])
@@ -277,6 +278,9 @@ def test_token_exchange_only_narrows(server: Server, ada: Browser, site: tuple[s
     narrow = claims(found["access_token"])
     assert narrow["exp"] <= claims(token)["exp"]
     assert "entitlements" not in narrow
+    known = claims(found["id_token"])
+    assert (known["aud"], known["sub"], known["exp"] <= narrow["exp"]) == ("hansa-cli", narrow["sub"], True)
+    assert "id_token" not in exchanged(server, token, scope="hansa.read").json()
     assert server.api(found["access_token"]).post("/jobs", json={"command": ["true"]}).status_code == 403
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"audience": "https://elsewhere.example.org"}, "invalid_target"),
@@ -309,7 +313,13 @@ def test_suspension_is_immediate(server: Server) -> None:
     tokens = browser.tokens(scope="openid offline_access hansa")
     assert server.whoami(tokens["access_token"]) == 200
     operator = server.operator()
-    assert operator.post("/users/eve/suspend").json()["suspended"] is True
+    lines: list[str] = []
+    with server.api(tokens["access_token"]).stream("GET", "/events") as stream:
+        for line in stream.iter_lines():
+            if not lines:
+                assert operator.post("/users/eve/suspend").json()["suspended"] is True
+            lines.append(line)
+            assert lines.count(": still here") < 3, "what is open then ends, too"
     assert server.whoami(tokens["access_token"]) == 403
     assert refreshed(server, tokens["refresh_token"]).json()["error"] == "invalid_grant"
     assert "Sign in" in browser.authorize(Pkce()).text

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from hansa.engines.shell import LocalShell
 from hansa.jobs.drivers.base import Life, PilotOrder
+from hansa.jobs.drivers.local import live_pilots
 from hansa.jobs.drivers.ssh import SshBatch
 from hansa.jobs.program import build_node_program
 from tests.support.node_server import TOKEN, FakeServer
@@ -56,3 +59,51 @@ async def test_tasks_files_and_a_closed_lid(tmp_path: Path) -> None:
         server.server_close()
     assert not (root / "spool" / "in" / "p-1").exists()
     assert not list((root / "spool" / "out").iterdir())
+
+
+async def test_what_a_pilot_has_when_its_time_is_over_is_left_for_whoever_comes(tmp_path: Path) -> None:
+    """More than one request holds, as the logs are long, with files of its own; nobody has listened since the start."""
+    server = FakeServer()
+    root = tmp_path / "hansa"
+
+    def driver() -> SshBatch:
+        return SshBatch(LocalShell(), build_node_program(), lambda: [server.url], str(root), python=sys.executable)
+
+    first, second = driver(), driver()
+    count, said, ended = 6, 1_200_000, tmp_path / "ended"
+    ended.mkdir()
+    script = f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; head -c {said} /dev/zero | tr '\\0' x; "
+    script += f"head -c 2000000 /dev/zero > big; touch {ended}/{{i}}"
+    server.add(1, ["/bin/sh", "-c", script], count, outputs=["big"], array=True)
+    try:
+        assert (await first.start(PilotOrder("p-1", TOKEN, count, 1024, [], idle_timeout_s=300))).life is Life.ALIVE
+        await until(lambda: server.leases)
+        await first.close()
+        (tmp_path / "go").touch()
+        await until(lambda: len(list(ended.iterdir())) == count)
+        (pilot,) = live_pilots(root / "pilots")
+        os.kill(pilot, signal.SIGTERM)
+        await until(lambda: not live_pilots(root / "pilots"))
+        assert server.results == {}
+        left = [path.name for path in (root / "spool/out").glob("*.json")]
+        assert len([name for name in left if "-left-" in name]) >= 2, left
+
+        async def is_carried() -> bool:
+            return (await second.observe("p-1")).life is Life.ENDED
+
+        async with asyncio.timeout(60):
+            while not await is_carried():
+                await asyncio.sleep(0.1)
+        assert len(server.results) == count
+        assert {result["exit_code"] for result in server.results.values()} == {0}
+        assert [result["outputs"][0]["size"] for result in server.results.values()] == [2_000_000] * count
+        assert {len(server.logs[1, index, "stdout"]) for index in range(count)} == {said}
+        assert [bool(one.get("ending")) for one in server.requests].index(True) == len(server.requests) - 1
+        assert server.faults == []
+    finally:
+        await second.cancel("p-1")
+        await second.clean("p-1")
+        await first.close()
+        await second.close()
+        server.shutdown()
+        server.server_close()

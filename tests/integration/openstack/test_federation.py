@@ -28,7 +28,7 @@ def project(federation: Federation, access: str) -> str:
 def test_a_member_lists_images_and_quotas(federation: Federation) -> None:
     access = token(federation.ada)
     with federation.connect(access, project_id=project(federation, access)) as cloud:
-        assert [image.name for image in cloud.image.images()] == [IMAGE]
+        assert IMAGE in [image.name for image in cloud.image.images()]  # others come by image synchronisation
         assert cloud.compute.get_limits().absolute.instances == 10
         assert {flavor.name for flavor in cloud.compute.flavors()} >= {"m1.small", "g1.large"}
 

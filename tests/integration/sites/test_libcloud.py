@@ -14,6 +14,9 @@ import pytest
 
 from hansa.engines.egress import EgressPolicy
 from hansa.kernel.errors import Permanent
+from hansa.machines.drivers.base import Image, Life, MachineSpec, Progress, Refused, Size, Why
+from hansa.machines.libcloud_site import build
+from hansa.machines.places import Holder
 from hansa.sites.kinds.base import Answer, Stage, Target, parse_settings
 from hansa.sites.kinds.libcloud import LibcloudKind, quotas
 from hansa.sites.model import VoAccess
@@ -55,11 +58,31 @@ async def test_what_is_there(ec2: str) -> None:
     sizes = {one.name: one for one in facts.flavours}
     assert (sizes["t2.micro"].vcpus, sizes["t2.micro"].memory_mib) == (1, 1024)
     assert sizes["g2.8xlarge"].gpus == 4
-    assert [one.name for one in facts.vm_images] == ["debian-of-ours"]
+    assert [(one.name, one.is_public) for one in facts.vm_images] == [("debian-of-ours", False)]
     assert facts.networks
     assert facts.notes == ["It does not say its limits as Libcloud reads them."]  # moto tells more than was asked
     theirs = await LibcloudKind().discover(target(ec2, settings={"image_owner": "amazon"}), VO)
-    assert len(theirs.vm_images) > 5
+    assert len([one for one in theirs.vm_images if one.is_public]) > 5
+
+
+async def test_of_the_clouds_images_only_public_ones_are_started_and_by_their_ids(ec2: str) -> None:
+    """Whoever names one: a private image of the account may be anything, as may one that has only the same name."""
+    cloud = await build(target(ec2), Holder("user", VO))
+    (ours,) = (await LibcloudKind().discover(target(ec2), VO)).vm_images
+    theirs = await LibcloudKind().discover(target(ec2, settings={"image_owner": "amazon"}), VO)
+    public = next(one for one in theirs.vm_images if one.is_public)
+    for name in (ours.id, ours.name, public.name, "ami-00000000", "/etc/shadow"):
+        spec = MachineSpec("thief", Image("", provider_id=name, is_public=True), Size(1, 1024, flavour="t3.micro"))
+        with pytest.raises(Refused) as refused:
+            await cloud.ensure(spec, "thief")
+        assert refused.value.why is Why.IMAGE, name
+        assert await cloud.observe("thief") is None
+    good = MachineSpec("good", Image("", provider_id=public.id, is_public=True), Size(1, 1024, flavour="t3.micro"))
+    assert (await cloud.ensure(good, "good")).life in (Life.BUILDING, Life.RUNNING)
+    own = MachineSpec("own", Image("", provider_id=ours.id), Size(1, 1024, flavour="t3.micro"))
+    assert (await cloud.ensure(own, "own")).life in (Life.BUILDING, Life.RUNNING), "its owner's own"
+    for key in ("good", "own"):
+        assert await cloud.delete(key) in (Progress.PENDING, Progress.DONE)
 
 
 def test_the_limits_of_an_account_and_what_counts_against_them() -> None:

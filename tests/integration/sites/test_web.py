@@ -6,12 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import asyncssh
 import pytest
 
 from hansa.engines.egress import EgressPolicy
 from hansa.engines.web import Web
 from hansa.kernel.errors import Permanent, Temporary
+from hansa.sites.kinds.base import Target, parse_settings
+from hansa.sites.kinds.ssh import make_shell
 
+KEY = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
+KNOWN = f"h.example.org {asyncssh.generate_private_key('ssh-ed25519').export_public_key().decode()}"
 Say = Callable[[asyncio.StreamWriter, str], Awaitable[None]]
 
 
@@ -131,3 +136,39 @@ async def test_a_name_that_points_elsewhere_a_moment_later() -> None:
             with pytest.raises(Permanent, match="must not connect"):
                 await web.ask("GET", f"http://rebound.example.org:{port}/v3")
     assert reached == []
+
+
+async def test_a_host_behind_ssh_is_reached_at_the_address_that_was_looked_at() -> None:
+    """The same by SSH, where the name leads to this very computer when the connection is made."""
+    reached: list[str] = []
+
+    async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.append("a connection")
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1") as started:
+        port = started.sockets[0].getsockname()[1]
+        settings = parse_settings("ssh", {"host": "h.example.org", "user": "ada", "port": port, "known_hosts": KNOWN})
+
+        async def answers(policy: EgressPolicy) -> None:
+            where = Target("e", "S", "ssh", None, settings, credential={"private_key": KEY}, egress=policy)
+            shell = await make_shell(where)
+            try:
+                await shell.run(["true"], deadline_s=30)
+            finally:
+                await shell.close()
+
+        async def here(_host: str, _port: int) -> Sequence[str]:
+            return ["127.0.0.1"]
+
+        with pytest.raises(Temporary, match="cannot be reached"):
+            await answers(EgressPolicy(allow_private=True, resolve=here))
+        assert reached == ["a connection"], "where it may, it goes there without asking for the name again"
+        turns = iter([["8.8.8.8"], ["127.0.0.1"]])
+
+        async def elsewhere(_host: str, _port: int) -> Sequence[str]:
+            return next(turns)
+
+        with pytest.raises(Permanent, match="must not connect"):
+            await answers(EgressPolicy(resolve=elsewhere))
+        assert reached == ["a connection"]

@@ -12,7 +12,7 @@ from hansa.identity.access import BadToken
 from hansa.identity.authority import is_good
 from hansa.identity.authority_room import REFRESH, Lapse, decide, next_refresh
 from hansa.identity.model import Role
-from hansa.identity.upstream.bearer import Held, is_believed
+from hansa.identity.upstream.bearer import Held, is_believed, is_fresh
 from hansa.identity.upstream.issuers import read_issuers
 from hansa.identity.upstream.model import (
     PRESETS,
@@ -30,7 +30,7 @@ from hansa.identity.upstream.remote import read_keys
 from hansa.identity.upstream.tokens import check_access, check_id_token
 from hansa.kernel.errors import Fault
 from hansa.kernel.reconcile import Act, Settle
-from hansa.kernel.settings import IssuerSettings
+from hansa.kernel.settings import IdentitySettings, IssuerSettings
 
 T0 = datetime(2026, 11, 25, 12, tzinfo=UTC)
 EGI = PRESETS["egi-check-in"].patterns
@@ -212,6 +212,28 @@ def test_while_the_issuer_is_away_a_token_is_believed_for_a_while_and_never_beyo
     assert is_believed(one, T0 + timedelta(minutes=9), 900)
     assert not is_believed(one, T0 + timedelta(minutes=10), 900)
     assert not is_believed(one, T0 + timedelta(minutes=9), 300)
+
+
+@pytest.mark.parametrize(
+    ("vouched_s", "asked_s", "now_s", "fresh"),
+    [
+        (0, 0, 59, True),
+        (0, 0, 60, False),
+        (0, 880, 899, True),  # asked in vain
+        (0, 880, 900, False),  # nor does the wait for the next question prolong it
+        (890, 890, 920, True),  # it answered
+    ],
+)
+def test_an_issuer_is_asked_every_minute_and_is_away_for_15_at_most(
+    vouched_s: int, asked_s: int, now_s: int, fresh: bool
+) -> None:
+    settings = IdentitySettings()
+    assert (settings.introspect_s, settings.away_s) == (60, 900)
+    with pytest.raises(ValueError, match="900"):
+        IdentitySettings(away_s=901)
+    vouched, asked, now = (T0 + timedelta(seconds=one) for one in (vouched_s, asked_s, now_s))
+    held = Held(issuer(), {}, (T0 + timedelta(hours=1)).timestamp(), vouched, asked, profile())
+    assert is_fresh(held, now, timedelta(seconds=settings.introspect_s), settings.away_s) is fresh
 
 
 def grant(**change: Any) -> Any:

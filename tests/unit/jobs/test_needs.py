@@ -180,6 +180,12 @@ FREE = Room(cores=8, memory_mib=8192, cores_free=8, memory_free_mib=8192, gpus_f
         (1, {"gpus": 1, "cores": 4}, {}, 1),
         (16, {"whole_node": True}, {}, 1),
         (3, {"whole_node": True}, {"cores_free": 7, "has_backlog": True}, 0),
+        (3, {"whole_node": True}, {"cores_free": 7}, 1),
+        (16, {"whole_node": True}, {"is_exact": True}, 1),
+        (16, {"whole_node": True}, {"is_exact": True, "cores_free": 0}, 0),
+        (16, {"whole_node": True}, {"is_exact": True, "has_backlog": True}, 0),
+        (16, {"cores": 8, "nodes": 2}, {"is_exact": True}, 1),
+        (16, {"cores": 8, "nodes": 2}, {"is_exact": True, "cores_free": 0}, 0),
     ],
 )
 def test_how_many_tasks_answer_a_wish(want: int, more: dict[str, Any], room: dict[str, Any], tasks: int) -> None:

@@ -146,7 +146,7 @@ def machines(draw: st.DrawFn) -> Machine:
     return Machine(
         "machine_1", phase, wanted, course, T0, draw(moments), draw(st.none() | moments), draw(st.booleans()),
         draw(st.booleans()), draw(st.booleans()), draw(st.booleans()), draw(st.none() | st.just("m1.large")),
-        draw(st.integers(0, 2)), draw(st.none() | moments), draw(st.none() | moments),
+        draw(st.integers(0, 2)), draw(st.none() | moments), draw(st.none() | moments), draw(st.none() | moments),
     )  # fmt: skip
 
 
@@ -159,6 +159,16 @@ def sights(draw: st.DrawFn) -> Seen:
         guest=draw(st.sampled_from(Guest)), surplus=draw(st.sampled_from([(), ("p-2",)])),
     )  # fmt: skip
     return Seen(found)
+
+
+@settings(max_examples=300, deadline=None)
+@given(machines(), sights(), moments)
+def test_nothing_lives_longer_than_its_site_lets_it(one: Machine, sight: Seen, now: datetime) -> None:
+    verdict = decide(one, sight, now)
+    if one.place is None or one.wanted is Wanted.DELETED or one.site_ends is None or now < one.site_ends:
+        return
+    assert isinstance(verdict, Turn)
+    assert (verdict.reason, verdict.changes) == ("machines.site_ended", {"wanted": "deleted"})
 
 
 @settings(max_examples=1500, deadline=None)

@@ -6,9 +6,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hansa.node.protocol import RESUME_BYTES
 from hansa.node.relay import Relay, Unframer
-from hansa.node.spool import Spool
+from hansa.node.spool import Left, Spool
 
 SIZE = RESUME_BYTES + 1000
 
@@ -62,3 +64,29 @@ def test_what_is_withdrawn_is_not_waited_for(tmp_path: Path) -> None:
     drain(relay)
     assert [relay.is_busy] == [False]
     assert len(wire.heads) == 1
+
+
+def test_what_an_ended_pilot_left_is_carried_in_its_order_after_all_else_of_it(tmp_path: Path) -> None:
+    spool, other = Spool(str(tmp_path / "spool"), "p"), Spool(str(tmp_path / "spool"), "q")
+    first, last = (spool.leave("POST", "/x", "t", b"{}") for _ in range(2))
+    elses = other.leave("POST", "/x", "t", b"{}")
+    with pytest.raises(Left):
+        spool.ask("PUT", "/file", "t", b"data", None, lambda: True)
+    wire = Wire()
+    relay = Relay(str(tmp_path / "spool"), wire.send)
+
+    def begun() -> list[str]:
+        drain(relay)
+        return [head["id"] for head in wire.heads if "method" in head]
+
+    asked, *more = sorted(begun(), key=lambda name: "-left-" in name)
+    assert asked.startswith("p-"), "what it waited for goes first"
+    assert more == [elses], "what others left waits for nobody"
+    relay.hear({"id": asked, "status": 201, "last": True}, b"")
+    assert begun()[2:] == [first]
+    relay.hear({"id": first, "status": 503, "last": True}, b"")
+    assert begun()[2:] == [first, first], "nobody else would say it again"
+    relay.hear({"id": first, "status": 200, "last": True}, b"{}")
+    assert begun()[4:] == [last]
+    relay.hear({"id": last, "status": 410, "last": True}, b"{}")
+    assert not [name for name in begun() if (tmp_path / "spool/out" / f"{name}.json").exists() and name != elses]

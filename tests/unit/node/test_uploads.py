@@ -15,7 +15,7 @@ from hansa.node.backoff import Backoff
 from hansa.node.files import Cache
 from hansa.node.finish import UploadRefused, upload_file
 from hansa.node.protocol import RESUME_BYTES, File, OutputFile
-from hansa.node.transport import Refused, Unreachable
+from hansa.node.transport import Endpoint, Refused, Unreachable, open_transport
 
 SIZE = RESUME_BYTES + 1000
 
@@ -23,20 +23,22 @@ SIZE = RESUME_BYTES + 1000
 class Server:
     """Breaks off now and then; keeps what came. ``knows``: whether it can say how much that is."""
 
+    can_leave = False
+
     def __init__(self, knows: bool = True) -> None:
         self.knows = knows
         self.kept = b""
         self.sent = 0
         self.breaks = [RESUME_BYTES // 2, RESUME_BYTES // 4]
 
-    def get(self, path: str, write: Callable[[bytes], object]) -> int:
+    def get(self, path: str, write: Callable[[bytes], object], _leaves: Callable[[], bool]) -> int:
         assert path == f"files/x/received?size={SIZE}"
         if not self.knows:
             raise Refused(404, "")
         write(json.dumps({"received": len(self.kept)}).encode())
         return 1
 
-    def put_file(self, path: str, stream: BinaryIO, size: int) -> None:
+    def put_file(self, path: str, stream: BinaryIO, size: int, _leaves: Callable[[], bool]) -> None:
         offset = int(path.partition("?offset=")[2] or 0)
         assert offset == (len(self.kept) if self.knows else 0)
         assert size == SIZE - offset
@@ -66,6 +68,30 @@ def test_it_is_given_up_when_the_pilot_ends(tmp_path: Path) -> None:
     output = OutputFile("out", "sha256:x", SIZE)
     with pytest.raises(UploadRefused, match="not sent before the pilot ended"):
         upload_file(Server(), "files/x", str(tmp_path), output, Backoff(random.Random(0)), lambda _: False)  # type: ignore[arg-type]
+
+
+def test_it_is_left_in_the_spool_when_nobody_answers_and_the_pilot_ends(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(bytes(SIZE))
+    (tmp_path / "token").write_text("t")
+    (tmp_path / "token").chmod(0o600)
+    transport = open_transport(Endpoint([f"spool:{tmp_path}/spool"], "p", str(tmp_path / "token")))
+    looks = iter([False, False])
+    output = OutputFile("out", "sha256:x", SIZE)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        return True
+
+    upload_file(
+        transport, "files/x", str(tmp_path), output, Backoff(random.Random(0)),
+        pause, lambda: next(looks, True),
+    )  # fmt: skip
+    found = [json.loads(path.read_text()) for path in (tmp_path / "spool/out").glob("*.json")]
+    (put,) = [head for head in found if head["method"] == "PUT"]
+    assert (put["path"], put["size"]) == ("files/x", SIZE), "all of it: how much is there nobody could say"
+    assert (tmp_path / "spool/out" / f"{put['id']}.body").stat().st_size == SIZE
+    assert len(pauses) == 1
 
 
 class Source:

@@ -82,6 +82,27 @@ MACHINE = Request(Work.MACHINE, cores=2, memory_mib=2_000)
             replace(MACHINE, vo="vo"),
             replace(CLOUD, demands_grant=True, grant=GrantLeft(cores=1)),
         ),
+        *(
+            (
+                "placement.grant_used_up",
+                replace(asks, vo="vo"),
+                replace(HERE, demands_grant=True, gpus=None, grant=left),
+            )
+            for asks, left in (
+                (Request(memory_mib=200), GrantLeft(memory_mib=199)),
+                (Request(gpus=2), GrantLeft(gpus=1)),
+                (Request(storage_gib=2), GrantLeft(storage_gib=1)),
+                (Request(cores=4, nodes=2), GrantLeft(cores=7)),
+                (Request(cores=4, nodes=2, wall_time_s=3600), GrantLeft(core_s=8 * 3600 - 1)),
+            )
+        ),
+        (
+            "placement.grant_used_up",
+            replace(MACHINE, vo="vo", gpus=1),
+            replace(
+                CLOUD, flavours=(replace(GPU, gpus=(Gpu("A100", 2),)),), demands_grant=True, grant=GrantLeft(gpus=1)
+            ),
+        ),
     ],
 )
 def test_each_reason_has_a_sentence_and_what_would_change_it(
@@ -127,6 +148,16 @@ def test_the_smallest_flavour_that_fits_is_named() -> None:
     assert explain_all(choose(replace(MACHINE, gpus=1), [CLOUD]))[0].flavour == "gpu"
     tight = replace(CLOUD, flavours=(GPU, Flavour("wide", 32, 64_000)), quota=Quota(cores=8))
     assert explain_all(choose(MACHINE, [tight]))[0].flavour == "gpu"
+
+
+def test_a_flavour_has_room_for_the_vm_image() -> None:
+    """Also where nobody asks for disk; only flavours are judged by it: elsewhere a disk grows with what is in it."""
+    disks = replace(CLOUD, flavours=(replace(SMALL, disk_mib=10_240), Flavour("wide", 4, 8_000, 40_960)))
+    assert explain_all(choose(MACHINE, [disks]))[0].flavour == "small"
+    assert explain_all(choose(replace(MACHINE, image_disk_mib=40_960), [disks]))[0].flavour == "wide"
+    (finding,) = explain(choose(replace(MACHINE, image_disk_mib=51_200), [disks]), disks).findings
+    assert "50 GiB of disk" in finding.message
+    assert choose(replace(MACHINE, image_disk_mib=51_200), [replace(CLOUD, flavours=None)]).order
 
 
 def test_the_words_for_a_cap_name_whose_it_is() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hansa.kernel.status import Party, Status
 from hansa.placement.choose import choose, explain_all
 from hansa.placement.model import Candidate, Gpu, GrantLeft, Measured, Request, data_needs
-from hansa.placement.views import BATCH_OVERHEAD_S, PILOT_MEMORY_MIB, Platform, candidates
+from hansa.placement.views import BATCH_OVERHEAD_S, MACHINE_OVERHEAD_S, PILOT_MEMORY_MIB, Platform, candidates
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import EndpointView, SiteView, Visibility, VoAccess, Work
 from hansa.sites.wire import Capacity, Facts, Flavour, Network, Partition, Quota, SitePolicy, VmImage
@@ -135,6 +135,14 @@ def test_a_cloud_offers_flavours_images_networks_and_what_is_free() -> None:
     assert (found.quota.cores, found.quota.machines, found.quota.memory_mib) == (6, None, None)
 
 
+def test_ec2_has_more_images_than_are_listed() -> None:
+    listed = Facts(vm_images=[VmImage("ami-1", "ours")])
+    assert one(site(endpoint("libcloud", listed, provider="ec2")), work=Work.MACHINES).vm_images is None
+    assert one(site(endpoint("libcloud", listed, provider="gce")), work=Work.MACHINES).vm_images == frozenset(
+        ("ami-1", "ours")
+    )
+
+
 def test_the_load_of_a_cloud_is_that_of_its_scarcest_quota_and_of_a_computer_its_own() -> None:
     facts = Facts(quotas={"cores": Quota(10, 4), "machines": Quota(10, 9), "memory_mib": Quota(None, 5)})
     assert one(site(endpoint("openstack", facts)), work=Work.MACHINES).load == 0.9
@@ -158,6 +166,14 @@ def test_data_is_near_in_the_same_country_and_better_at_the_site() -> None:
     assert said["y"] == "It has 0 of 1 data sets, 1 more is in its country."
     strict = choose(Request(data=data_needs(["k2"], ["k3"]), is_data_required=True), found)
     assert [candidate.site for candidate in strict.order] == ["z"]
+
+
+def test_machines_for_jobs_are_given_tasks_that_fit_into_the_life_that_the_site_allows() -> None:
+    policy = SitePolicy(vm_lifetime_h=12)
+    clouds = (endpoint("openstack", Facts()), replace(endpoint("machines", None, image="debian"), id="e2"))
+    assert one(site(clouds[0], policy=policy), work=Work.MACHINES).wall_time_s == 12 * 3600
+    assert one(site(*clouds, policy=policy)).wall_time_s == 12 * 3600 - MACHINE_OVERHEAD_S
+    assert one(site(*clouds)).wall_time_s is None
 
 
 def test_what_was_measured_goes_by_the_site() -> None:

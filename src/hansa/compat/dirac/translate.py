@@ -8,45 +8,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from hansa.compat.dirac.jdl import JdlError, Scalar, Value
+from hansa.compat.dirac import parametric
+from hansa.compat.dirac.jdl import JdlError, Value
+from hansa.compat.dirac.words import platform_words
 
 STDOUT, STDERR = "std.out", "std.err"
 OUT_LABEL, ERR_LABEL, DATA_LABEL = "dirac.stdout", "dirac.stderr", "dirac.outputdata"
 """Labels of a job: what its streams are called when they are fetched, and which outputs are data."""
-_PLACE = re.compile(r"%(?:\((\w+)\)s|([snj%]))")
 _NAME_LIMIT = 200
 _REMOTE = ("LFN:", "SB:", "lfn:", "sb:")
-UNDERSTOOD = frozenset(
-    [
-        "executable",
-        "arguments",
-        "stdoutput",
-        "stderror",
-        "jobname",
-        "jobgroup",
-        "jobtype",
-        "priority",
-        "cputime",
-        "site",
-        "bannedsites",
-        "bannedsite",
-        "platform",
-        "tags",
-        "tag",
-        "minnumberofprocessors",
-        "maxnumberofprocessors",
-        "numberofprocessors",
-        "inputsandbox",
-        "outputsandbox",
-        "inputdata",
-        "outputdata",
-        "outputse",
-        "outputpath",
-        "owner",
-        "ownergroup",
-        "vo",
-    ]
-)
+_EXPANDED = re.compile(r"[$`*?|<>;&~]")
+"""What a shell would do something with; DIRAC's wrapper has one on the worker."""
+_QUOTED = re.compile(r"'[^']*'|\\.")
+NAMES = (
+    "Executable", "Arguments", "StdOutput", "StdError", "JobName", "JobGroup", "JobType", "Priority", "CPUTime", "Site",
+    "BannedSites", "BannedSite", "Platform", "Tags", "Tag", "MinNumberOfProcessors", "MaxNumberOfProcessors",
+    "NumberOfProcessors", "InputSandbox", "OutputSandbox", "InputData", "OutputData", "OutputSE", "OutputPath", "Owner",
+    "OwnerGroup", "VO", "JobID", "Parametric",
+)  # fmt: skip
+"""Attributes that mean something here, or of which it is said why they do not."""
+UNDERSTOOD = frozenset(name.lower() for name in NAMES)
 
 
 @dataclass(frozen=True)
@@ -55,55 +36,113 @@ class Submission:
 
     command: list[str]
     inputs: list[str]
+    """Files here, as ``SRC=DEST``: all go to the top of the job's directory, as in a sandbox of DIRAC's."""
     outputs: list[str]
     stdout: str
     stderr: str
     options: dict[str, object]
     rows: list[dict[str, str]] | None = None
     notes: list[str] = field(default_factory=list)
+    program: str | None = None
+    """The file among the inputs that is run, whether it may be executed here or not."""
 
 
-def translate(attributes: Mapping[str, Value], is_file: Callable[[str], bool], *, uploads: bool = False) -> Submission:
+def translate(
+    attributes: Mapping[str, Value],
+    is_file: Callable[[str], bool],
+    *,
+    uploads: bool = False,
+    is_text: Callable[[str], bool] = lambda _path: False,
+) -> Submission:
     """The job of a description (names in lower case). Raises JdlError where it cannot be run as it is described.
 
-    An executable that is a file here and not an absolute path travels; ``uploads``: absolute ones as well.
+    An executable that is a file here and not an absolute path travels; ``uploads``: absolute ones as well. One for
+    which ``is_text`` holds has no ``#!`` line and is run by the shell.
     """
+    rows = parametric.parameters(attributes)
+    if rows is not None and len(rows) > 10 and "%n" in str(attributes):
+        rows = [row | {parametric.PADDED: parametric.padded(at, len(rows))} for at, row in enumerate(rows)]
+    inputs = _inputs(attributes)
+    command, program = _command(attributes, inputs, is_file, is_text, uploads=uploads)
+    stdout, stderr = _text(attributes, "stdoutput") or STDOUT, _text(attributes, "stderror") or STDERR
+    data = [_local(one) for one in _list(attributes, "outputdata")]
+    outputs = [one for one in map(_local, _list(attributes, "outputsandbox")) if one not in (stdout, stderr)]
+    options, notes = _options(attributes, program), _notes(attributes)
+    if labels := _labels(stdout, stderr, data):
+        options["labels"] = labels
+    outputs = [*outputs, *data] or [stdout]
+    if rows is not None:
+        names = frozenset(rows[0])
+        command, inputs, outputs = (
+            [parametric.expand(one, names) for one in many] for many in (command, inputs, outputs)
+        )
+        name = str(options.get("name", ""))
+        if parametric.PLACE.search(name):
+            options["name"] = parametric.PLACE.sub("", name).strip(" _-.") or "parametric"
+            notes.append(f"an array has one name: {options['name']}")
+    inputs = [f"{path}={path.rstrip('/').rpartition('/')[2]}" for path in inputs]
+    return Submission(command, inputs, outputs, stdout, stderr, options, rows, notes, program)
+
+
+def _command(
+    attributes: Mapping[str, Value],
+    inputs: list[str],
+    is_file: Callable[[str], bool],
+    is_text: Callable[[str], bool],
+    *,
+    uploads: bool,
+) -> tuple[list[str], str | None]:
+    """The words to run; the executable is added to the inputs where it travels."""
     executable = _text(attributes, "executable")
     if not executable:
         raise JdlError("there is no Executable")
-    rows = parameters(attributes)
-    names = frozenset(rows[0]) if rows else frozenset[str]()
-    inputs, notes = _inputs(attributes)
-    command = [executable]
+    words = shlex.split(_text(attributes, "arguments"))
     if executable.startswith("/") and not uploads:
-        pass  # it is on the worker
-    elif is_file(executable):
-        inputs.append(executable)
-        command = ["./" + executable.rpartition("/")[2]]
-    elif "/" in executable:
-        raise JdlError(f"the executable {executable} is not here")
-    command += shlex.split(_text(attributes, "arguments"))
-    if rows is not None:
-        command = [expand(word, names) for word in command]
-        inputs = [expand(path, names) for path in inputs]
-    stdout, stderr = _text(attributes, "stdoutput") or STDOUT, _text(attributes, "stderror") or STDERR
-    outputs = [*_list(attributes, "outputsandbox"), *_list(attributes, "outputdata")]
-    unknown = sorted(set(attributes) - UNDERSTOOD - {name for name in attributes if name.startswith("parameter")})
-    notes += [f"{name} is not known here and changes nothing" for name in unknown]
+        return [executable, *words], None
+    name = executable.rpartition("/")[2]
+    sent = executable
+    alike = [path for path in inputs if path.rpartition("/")[2] == name]
+    if is_file(executable):
+        inputs[:] = [*(path for path in inputs if path not in alike), executable]
+    elif alike:
+        sent = alike[0]
+    else:
+        raise JdlError(
+            f"the executable {executable} is not here; a relative one is sent with the job. "
+            f"For one that is on the worker write its path, as in /bin/{name}"
+        )
+    shell = ["/bin/sh"] if is_text(sent) else []
+    return [*shell, f"./{name}", *words], name
+
+
+def _local(output: str) -> str:
+    """An output is a file of the job's directory, whatever logical name it was to have."""
+    for prefix in ("LFN:", "lfn:"):
+        output = output.removeprefix(prefix)
+    return output.lstrip("/")
+
+
+def _notes(attributes: Mapping[str, Value]) -> list[str]:
+    """What changes nothing here, and why."""
+    known = UNDERSTOOD | {key for key in attributes if key.partition(".")[0] in _PARAMETERS}
+    notes = [f"{name} is not known here and changes nothing" for name in sorted(set(attributes) - known)]
     if attributes.get("outputdata") or attributes.get("outputse") or attributes.get("outputpath"):
         notes.append("output data comes back with the output sandbox: there is no storage element")
-    outputs = [one.removeprefix("LFN:") for one in outputs if one not in (stdout, stderr)] or [stdout]
-    options = _options(attributes)
-    data = [one.removeprefix("LFN:") for one in _list(attributes, "outputdata")]
-    if labels := _labels(stdout, stderr, data):
-        options["labels"] = labels
-    if rows is not None:
-        outputs = [expand(one, names) for one in outputs]
-        name = str(options.get("name", ""))
-        if _PLACE.search(name):
-            options["name"] = _PLACE.sub("", name).strip(" _-.") or "parametric"
-            notes.append(f"an array has one name: {options['name']}")
-    return Submission(command, inputs, outputs, stdout, stderr, options, rows, notes)
+    if _text(attributes, "jobtype").lower() not in ("", "user"):
+        notes.append("JobType changes nothing here; JobGroup and labels sort jobs")
+    if attributes.get("owner") or attributes.get("ownergroup"):
+        notes.append("Owner and OwnerGroup change nothing: you are who hansa whoami says; VO chooses the community")
+    cores = [_whole(attributes, key) for key in _CORES if attributes.get(key) is not None]
+    most = attributes.get("maxnumberofprocessors")
+    if most is not None and _whole(attributes, "maxnumberofprocessors") != (cores[-1] if cores else 1):
+        notes.append(f"MaxNumberOfProcessors changes nothing: cores of a task are {cores[-1] if cores else 1}")
+    if _EXPANDED.search(_QUOTED.sub("", _text(attributes, "arguments"))):
+        notes.append("Arguments are given as they are: no shell expands them; use a script for that")
+    return notes
+
+
+_PARAMETERS = (parametric.PARAMETERS, parametric.START, parametric.STEP, parametric.FACTOR)
+_CORES = ("numberofprocessors", "minnumberofprocessors")
 
 
 def _labels(stdout: str, stderr: str, data: list[str]) -> dict[str, str]:
@@ -125,111 +164,52 @@ def _labels(stdout: str, stderr: str, data: list[str]) -> dict[str, str]:
     return found
 
 
-def stream_names(labels: Mapping[str, str], index: int) -> dict[str, str]:
-    """What a task's streams are called: ``%n`` is its index."""
+def stream_names(labels: Mapping[str, str], job: int, index: str, values: Mapping[str, str]) -> dict[str, str]:
+    """What a task's streams are called. ``index`` is ``%n``, ``values`` are its parameters."""
     names = {"stdout": labels.get(OUT_LABEL, STDOUT), "stderr": labels.get(ERR_LABEL, STDERR)}
-    return {stream: _PLACE.sub(str(index), name) for stream, name in names.items()}
+    return {stream: parametric.fill(name, job, index, values).replace("/", "_") for stream, name in names.items()}
 
 
 def is_data(labels: Mapping[str, str], path: str) -> bool:
     """Whether an output is one of those that ``OutputData`` named."""
-    return any(fnmatchcase(path, _PLACE.sub("*", one)) for one in labels.get(DATA_LABEL, "").split(",") if one)
+    return any(
+        fnmatchcase(path, parametric.PLACE.sub("*", one)) for one in labels.get(DATA_LABEL, "").split(",") if one
+    )
 
 
-def _inputs(attributes: Mapping[str, Value]) -> tuple[list[str], list[str]]:
+def _inputs(attributes: Mapping[str, Value]) -> list[str]:
     if _list(attributes, "inputdata"):
         raise JdlError("InputData names logical files, and there is no data catalogue yet; send files by InputSandbox")
     inputs = _list(attributes, "inputsandbox")
     remote = [path for path in inputs if path.startswith(_REMOTE)]
     if remote:
         raise JdlError(f"InputSandbox has {remote[0]}, which is no file here; there is no data catalogue yet")
-    return inputs, []
+    names: dict[str, str] = {}
+    for path in inputs:
+        name = path.rstrip("/").rpartition("/")[2]
+        if names.setdefault(name, path) != path:
+            raise JdlError(f"InputSandbox has {names[name]} and {path}: both would be {name} in the job's directory")
+    return inputs
 
 
-def _options(attributes: Mapping[str, Value]) -> dict[str, object]:
+def _options(attributes: Mapping[str, Value], program: str | None) -> dict[str, object]:
     options: dict[str, object] = {
-        "name": _text(attributes, "jobname") or None,
+        "name": _text(attributes, "jobname") or program,
         "group": _text(attributes, "jobgroup") or None,
         "tags": _list(attributes, "tags") or _list(attributes, "tag"),
         "banned_sites": _list(attributes, "bannedsites") or _list(attributes, "bannedsite"),
         "sites": [site for site in _list(attributes, "site") if site.lower() != "any"],
-        "platform": [one for one in _list(attributes, "platform") if one.lower() != "any"],
+        "platform": [
+            word for one in _list(attributes, "platform") if one.lower() != "any" for word in platform_words(one)
+        ],
     }
     for name, key in (("priority", "priority"), ("wall_time", "cputime"), ("vo", "vo")):
         if attributes.get(key) not in (None, ""):
             options[name] = attributes[key] if name == "vo" else _whole(attributes, key)
-    for key in ("numberofprocessors", "minnumberofprocessors"):
+    for key in _CORES:
         if attributes.get(key) is not None:
             options["cores"] = _whole(attributes, key)
     return {name: value for name, value in options.items() if value not in (None, [])}
-
-
-def parameters(attributes: Mapping[str, Value]) -> list[dict[str, str]] | None:
-    """The parameters of each task: ``value`` for the one without a name. None for a single job."""
-    columns: dict[str, list[Scalar]] = {}
-    for key in attributes:
-        if key == "parameters" or key.startswith("parameters."):
-            name = key.partition(".")[2]
-            columns[name or "value"] = _column(attributes, f".{name}" if name else "")
-    if not columns:
-        return None
-    lengths = {len(column) for column in columns.values()}
-    if len(lengths) != 1:
-        raise JdlError(f"the parameters are of different lengths: {', '.join(map(str, sorted(lengths)))}")
-    count = lengths.pop()
-    if not count:
-        raise JdlError("Parameters is an empty list")
-    return [{name: str(column[index]) for name, column in columns.items()} for index in range(count)]
-
-
-def _column(attributes: Mapping[str, Value], suffix: str) -> list[Scalar]:
-    given = attributes["parameters" + suffix]
-    if isinstance(given, list):
-        return given
-    if isinstance(given, bool) or not str(given).isdigit():
-        raise JdlError(f"Parameters{suffix} is {given!r}, neither a list nor a count")
-    value = _number(attributes, "parameterstart" + suffix, 0)
-    step = _number(attributes, "parameterstep" + suffix, 0)
-    factor = _number(attributes, "parameterfactor" + suffix, 1)
-    column: list[Scalar] = []
-    for _ in range(int(given)):
-        column.append(value)
-        value = value * factor + step
-    return column
-
-
-def expand(text: str, names: frozenset[str]) -> str:
-    """``%s``, ``%(x)s``, ``%n``, ``%j`` and ``%%`` as ``{value}``, ``{x}``, ``{i}``, ``{job}`` and ``%``."""
-
-    def place(match: re.Match[str]) -> str:
-        name, letter = match.groups()
-        if name is not None:
-            return "{" + name.lower() + "}" if name.lower() in names else match.group()
-        return {"s": "{value}" if "value" in names else "%s", "n": "{i}", "j": "{job}", "%": "%"}[letter]
-
-    return _PLACE.sub(place, text)
-
-
-def parametric(text: str) -> dict[str, Value]:
-    """``dsub --Parametric``: ``a,b,c`` or ``start:stop[:step[:factor]]`` (stop included). Raises JdlError."""
-    if ":" not in text:
-        return {"parameters": [part.strip() for part in text.split(",")]}
-    try:
-        parts = [int(part) for part in text.split(":")]
-    except ValueError:
-        raise JdlError(f"--Parametric={text}: start:stop[:step[:factor]] are whole numbers") from None
-    if not 2 <= len(parts) <= 4:
-        raise JdlError(f"--Parametric={text}: it is start:stop[:step[:factor]]")
-    start, stop, step, factor = (*parts, *[1, 1][len(parts) - 2 :])
-    values: list[Scalar] = []
-    value = start
-    while value <= stop and len(values) <= 1_000_000:
-        values.append(value)
-        following = value * factor + step
-        if following <= value:
-            raise JdlError(f"--Parametric={text} never comes to its end")
-        value = following
-    return {"parameters": values}
 
 
 def _text(attributes: Mapping[str, Value], name: str) -> str:
@@ -239,21 +219,12 @@ def _text(attributes: Mapping[str, Value], name: str) -> str:
 
 def _list(attributes: Mapping[str, Value], name: str) -> list[str]:
     value = attributes.get(name, [])
-    items = value if isinstance(value, list) else str(value).split(",")
-    return [str(item).strip() for item in items if str(item).strip()]
-
-
-def _number(attributes: Mapping[str, Value], name: str, default: int) -> int | float:
-    value = attributes.get(name, default)
-    try:
-        return value if isinstance(value, int | float) else float(str(value))
-    except ValueError:
-        raise JdlError(f"{name} is {value!r}, no number") from None
+    items = value if isinstance(value, list) else str(value).strip().removeprefix("{").removesuffix("}").split(",")
+    return [word for item in items if (word := str(item).strip().strip('"').strip())]
 
 
 def _whole(attributes: Mapping[str, Value], name: str) -> int:
-    return int(_number(attributes, name, 0))
-
-
-STATUS = {"waiting": "Waiting", "running": "Running", "done": "Done", "failed": "Failed", "killed": "Killed"}
-"""DIRAC's words for Hansa's phases."""
+    found = parametric.number(attributes, name, 0)
+    if found != int(found):
+        raise JdlError(f"{name} is {found}; it is a whole number")
+    return int(found)

@@ -213,7 +213,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc, unused-ignore]
         return {"token_type": "Bearer", "access_token": sign(claims, signer, ACCESS_TYPE), "expires_in": lasts}
 
     def id_token(self, token: dict[str, Any], subject: Subject, nonce: str | None) -> str:
-        """The id_token that goes with an access token."""
+        """The id_token that goes with an access token, and ends with it."""
         desk, signer, grant = self.desk, self._ring.signer, self.grant
         if signer is None or grant is None:
             raise InvalidRequestError
@@ -225,7 +225,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc, unused-ignore]
             "aud": grant.client_id,
             "azp": grant.client_id,
             "iat": issued,
-            "exp": issued + int(desk.lifetimes.access.total_seconds()),
+            "exp": issued + token["expires_in"],
             "auth_time": int(grant.auth_time.timestamp()),
             "sid": grant.id,
             "at_hash": create_half_hash(token["access_token"], ALGORITHM).decode(),

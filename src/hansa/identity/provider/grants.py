@@ -283,11 +283,13 @@ class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc, unused
             list(token.audience), [*asked.datalist.get("audience", []), *asked.datalist.get("resource", [])]
         )
         scopes = narrow_scopes(token.scopes, asked.scope)
-        self.server.grant = replace(desk.access_grant, scope=scopes)
-        issued = self.server.access_token(
-            self.request.client, desk.subject, scopes, audience=audience, until=token.expires
-        )
-        return 200, {**issued, "issued_token_type": ACCESS_TOKEN, "scope": scopes}, self.TOKEN_RESPONSE_HEADER
+        client: Client = self.request.client
+        self.server.grant = replace(desk.access_grant, scope=scopes, client_id=client.id)
+        issued = self.server.access_token(client, desk.subject, scopes, audience=audience, until=token.expires)
+        answer = {**issued, "issued_token_type": ACCESS_TOKEN, "scope": scopes}
+        if "openid" in scopes.split():
+            answer["id_token"] = self.server.id_token(answer, desk.subject, None)
+        return 200, answer, self.TOKEN_RESPONSE_HEADER
 
 
 def narrow(audience: list[str], asked: list[str]) -> list[str]:

@@ -46,6 +46,16 @@ def is_believed(held: Held, now: datetime, away_s: int) -> bool:
     return now.timestamp() < held.expires and now < held.vouched + timedelta(seconds=away_s)
 
 
+def is_fresh(held: Held, now: datetime, every: timedelta, away_s: int) -> bool:
+    """Whether nobody need be asked about a token now. Pure.
+
+    After a question that nobody answered the next one waits as long, but no token is believed longer for that.
+    """
+    if held.asked is None or now - held.asked >= every:
+        return False
+    return held.asked == held.vouched or is_believed(held, now, away_s)
+
+
 class BearerService:
     """Callers behind tokens of other issuers."""
 
@@ -130,7 +140,7 @@ class BearerService:
             self._known.popitem(last=False)
 
     def _is_fresh(self, held: Held, now: datetime) -> bool:
-        return held.asked is not None and now - held.asked < self._every
+        return is_fresh(held, now, self._every, self._away_s)
 
     async def _check(self, token: str, issuer: Issuer, now: datetime) -> Held:
         head = read_part(token, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -16,6 +16,7 @@ from hansa.kernel.errors import Fault
 
 router = APIRouter(include_in_schema=False, dependencies=[public()])
 _ACCOUNT = f"{REALM}/account"
+_AS_IT_IS = ":/%#?=@[]!$&'()*+,;"
 _TEXTS = {
     Purpose.LINK: ("Link an identity", "From then on you may sign in to this account, {name}, with it, too."),
     Purpose.RENEW: ("While you are away", "Hansa will go on for you, {name}, until you take it back here or there."),
@@ -67,7 +68,8 @@ async def _depart_signed_in(
     except Fault as fault:
         return message_page(request, pages, fault, session)
     title, text = _TEXTS[purpose]
-    # A link, not a redirect: browsers hold redirects after a form against the page's form-action, too.
+    # Not a redirect: browsers hold those that follow a form against the page's form-action, too. This page goes on
+    # by itself, so one click is enough; its link is for browsers that do not.
     page = pages.page(
         request,
         "depart.html",
@@ -77,6 +79,7 @@ async def _depart_signed_in(
         url=leaving.url,
         issuer=leaving.title,
     )
+    page.headers["Refresh"] = f"0; url={quote(leaving.url, safe=_AS_IT_IS)}"
     return pages.depart(page, leaving.state, leaving.cookie)
 
 

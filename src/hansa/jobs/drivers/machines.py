@@ -35,7 +35,7 @@ from hansa.placement.views import GUEST_MEMORY_MIB
 from hansa.sites.kinds.machines import MachinesSettings
 from hansa.sites.service import LOCAL
 
-_LIVES_ON = timedelta(hours=2)
+_LIVES_ON = timedelta(hours=2)  # reckoned with by placement.views.MACHINE_OVERHEAD_S
 """A machine outlives its pilot's wall time by so much at most: what it takes to start at the third site tried."""
 _SPEECHLESS = timedelta(minutes=20)
 """A guest that runs for so long without giving its ticket for a token will not any more."""

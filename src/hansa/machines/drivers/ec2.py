@@ -7,14 +7,15 @@ pair is called by it, and the address carries it as a tag from the moment that i
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from hansa.engines.egress import EgressPolicy
 from hansa.engines.libcloud import Account
-from hansa.machines.drivers import ec2_volumes
+from hansa.machines.drivers import ec2_ports, ec2_volumes
 from hansa.machines.drivers.base import (
     Can,
     Capabilities,
@@ -22,16 +23,18 @@ from hansa.machines.drivers.base import (
     Life,
     MachineSpec,
     Observed,
+    Opening,
     Progress,
     Refused,
     Ssh,
     Volume,
     Why,
     check,
+    through,
 )
 from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.libcloud_base import SLOW_S, LibcloudBase
-from hansa.machines.drivers.userdata import with_keys
+from hansa.machines.drivers.userdata import fitting, with_keys
 
 TAG = "hansa_key"
 _LIVES = {
@@ -41,8 +44,11 @@ _LIVES = {
     "stopped": Life.STOPPED,
     "shutting-down": Life.DELETING,
 }
-USER_DATA_BYTES = 16_384 - 1024
-"""EC2 takes 16 KiB before base64; more SSH keys need some room beside."""
+_IMAGE_ID = re.compile(r"[a-z]+-[0-9a-f]+")
+_MOST_BYTES = 16_384
+"""Of user data, before base64."""
+USER_DATA_BYTES = _MOST_BYTES - 1024
+"""More SSH keys need some room beside."""
 
 
 class Ec2Machines(LibcloudBase):
@@ -67,13 +73,15 @@ class Ec2Machines(LibcloudBase):
         egress: EgressPolicy | None = None,
         subnet: str | None = None,
         zone: str | None = None,
+        jump: str | None = None,
     ) -> None:
         super().__init__(account, egress)
+        self._jump = jump
         self._subnet = subnet
         self._zone = zone
 
     def capabilities(self) -> Capabilities:
-        can = {Can.POWER, Can.ADDRESSES, Can.CONSOLE, Can.GPUS, Can.VOLUMES}
+        can = {Can.POWER, Can.ADDRESSES, Can.PORTS, Can.CONSOLE, Can.GPUS, Can.VOLUMES}
         return Capabilities(frozenset(can), USER_DATA_BYTES)
 
     async def observe(self, key: Key) -> Observed | None:
@@ -84,8 +92,9 @@ class Ec2Machines(LibcloudBase):
             if found is None:
                 return None
             node = nodes[found.provider_id]
+            noted = node.extra["tags"].get(NOTE, "")
             return first_boot(
-                found, node.extra["tags"].get(NOTE, ""), datetime.now(UTC), lambda: _console(api, node),
+                through(found, self._jump), noted, datetime.now(UTC), lambda: _console(api, node),
                 lambda note: _note(api, node, note),
             )  # fmt: skip
 
@@ -96,7 +105,7 @@ class Ec2Machines(LibcloudBase):
         if (found := await self.observe(key)) is not None:
             return found
         subnet = spec.network or self._subnet
-        return await self._ask(lambda api: self._create(api, spec, key, subnet), SLOW_S)
+        return through(await self._ask(lambda api: self._create(api, spec, key, subnet), SLOW_S), self._jump)
 
     async def console_log(self, key: Key, lines: int = 200) -> str:
         def work(api: Any) -> str:
@@ -109,6 +118,9 @@ class Ec2Machines(LibcloudBase):
 
     async def release_address(self, key: Key) -> Progress:
         return await self._ask(lambda api: _release(api, key))
+
+    async def open_ports(self, key: Key, openings: Sequence[Opening]) -> None:
+        await self._ask(lambda api: ec2_ports.open_ports(api, self._node(api, key), key, openings))
 
     def device(self, volume_key: Key) -> str:  # noqa: ARG002 - it depends on the kind of machine
         said = "EC2 says what a disk is called only in the machine that has it: no guest can be told to mount it."
@@ -154,6 +166,8 @@ class Ec2Machines(LibcloudBase):
             ec2_volumes.free(api, node)
         if super()._destroy(api, key) is Progress.PENDING:
             return Progress.PENDING
+        if ec2_ports.forget(api, key) is Progress.PENDING:
+            return Progress.PENDING
         if key in {one.name for one in api.list_key_pairs()}:
             api.delete_key_pair(SimpleNamespace(name=key))
         return Progress.DONE
@@ -188,10 +202,11 @@ def _observed(node: Any) -> Observed:
 
 
 def _image(api: Any, name: str) -> Any:
-    """One that the cloud offers to everybody. Raises Refused IMAGE."""
-    found = next((one for one in api.list_images(ex_image_ids=[name]) if one.id == name), None)
+    """One that the cloud offers to everybody, by its id: a name may be anybody's. Raises Refused IMAGE."""
+    known = api.list_images(ex_image_ids=[name]) if _IMAGE_ID.fullmatch(name) else ()
+    found = next((one for one in known if one.id == name), None)
     if found is None or str(found.extra.get("is_public")).lower() != "true":
-        raise Refused(Why.IMAGE, f"It has no VM image {name} that can be used.")
+        raise Refused(Why.IMAGE, f"It has no VM image {name} that it offers to everybody; name one by its id (ami-…).")
     return found
 
 
@@ -206,7 +221,7 @@ def _order(api: Any, spec: MachineSpec, key: Key, subnet: str | None, zone: str 
         more["location"] = SimpleNamespace(availability_zone=SimpleNamespace(name=zone, region_name=api.region_name))
     if subnet is not None:
         more["ex_subnet"] = SimpleNamespace(id=subnet)
-    user_data = with_keys(spec.user_data, spec.ssh_keys[1:])
+    user_data = fitting(with_keys(spec.user_data, spec.ssh_keys[1:]), _MOST_BYTES)
     if user_data:
         more["ex_userdata"] = user_data
     tags = {name: value for name, value in spec.tags.items() if value} | {TAG: key, "hansa_login": spec.image.login}

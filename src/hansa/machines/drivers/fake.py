@@ -74,6 +74,8 @@ class FakeCloud:
     faults: list[Fault] = field(default_factory=list)
     """For the next creations, one each."""
     machines: dict[str, _Machine] = field(default_factory=dict)
+    keyed: dict[Key, list[str]] = field(default_factory=dict)
+    """Ids of all that was ever made for a key."""
     volumes: dict[Key, Volume] = field(default_factory=dict)
     addresses: dict[Key, str] = field(default_factory=dict)
     snapshots: dict[Key, Snapshot] = field(default_factory=dict)
@@ -95,7 +97,8 @@ class FakeCloud:
             one.seen = replace(one.seen, life=life, message=message)
 
     def of(self, key: Key) -> list[_Machine]:
-        return [one for one in self.machines.values() if one.key == key]
+        known = [self.machines.get(provider_id) for provider_id in self.keyed.get(key, ())]
+        return [one for one in known if one is not None]
 
 
 class FakeMachines:
@@ -185,7 +188,9 @@ class FakeMachines:
         await self._call("snapshot")
         if snapshot_key not in self.cloud.snapshots:
             self._need(key)
-            self.cloud.snapshots[snapshot_key] = Snapshot(Progress.DONE, f"fake-image-{name}", size_bytes=1)
+            self.cloud.snapshots[snapshot_key] = Snapshot(
+                Progress.DONE, f"fake-image-{name}", size_bytes=1, min_disk_gib=3
+            )
             self._before("snapshot made")
         return self.cloud.snapshots[snapshot_key]
 
@@ -282,6 +287,7 @@ class FakeMachines:
         )
         machine = _Machine(key, spec, seen, asyncio.get_running_loop().time() + self.cloud.build_s)
         self.cloud.machines[seen.provider_id] = machine
+        self.cloud.keyed.setdefault(key, []).append(seen.provider_id)
         return machine
 
     def _adopted(self, key: Key) -> Observed | None:

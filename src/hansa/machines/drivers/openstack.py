@@ -37,9 +37,10 @@ from hansa.machines.drivers.base import (
     Why,
     adopt,
     check,
+    through,
 )
 from hansa.machines.drivers.guest import NOTE, first_boot
-from hansa.machines.drivers.userdata import with_keys
+from hansa.machines.drivers.userdata import fitting, with_keys
 
 T = TypeVar("T")
 OURS = "hansa"
@@ -64,9 +65,10 @@ _QUOTA = ("quota exceeded", "quota_exceeded", "overlimit", "exceeded for quota",
 """In what words Nova, Neutron and Cinder say so."""
 _CONSOLE_LINES = 500
 _CIDR = "10.90.0.0/16"
-_BASE64 = 3 / 4
-USER_DATA_BYTES = int(65_535 * _BASE64) - 4096
-"""Nova takes 65,535 bytes in base64; the SSH keys need some room beside."""
+_MOST_BYTES = 65_535 // 4 * 3
+"""Of user data: Nova takes 65,535 bytes in base64."""
+USER_DATA_BYTES = _MOST_BYTES - 4096
+"""The SSH keys need some room beside."""
 
 
 def tag_of(key: Key) -> str:
@@ -74,10 +76,16 @@ def tag_of(key: Key) -> str:
 
 
 class OpenstackMachines:
-    """A driver for one project. ``network``, ``external``: of the site's settings; None: found, or made."""
+    """A driver for one project. ``network``, ``external``: of the site's settings; None: found, or made.
 
-    def __init__(self, cloud: Cloud, network: str | None = None, external: str | None = None) -> None:
+    ``jump``: the site's jump host, for machines without a public address.
+    """
+
+    def __init__(
+        self, cloud: Cloud, network: str | None = None, external: str | None = None, jump: str | None = None
+    ) -> None:
         self.cloud = cloud
+        self._jump = jump
         self._network = network
         self._external = external
         self._making = asyncio.Lock()
@@ -95,7 +103,8 @@ class OpenstackMachines:
         return await self._ask(lambda api: _create(api, spec, key, network_id), CREATE_S)
 
     async def observe(self, key: Key) -> Observed | None:
-        return await self._ask(lambda api: _look(api, key))
+        found = await self._ask(lambda api: _look(api, key))
+        return through(found, self._jump) if found is not None else None
 
     async def trim(self, key: Key) -> Progress:
         def work(api: Any) -> Progress:
@@ -154,7 +163,8 @@ class OpenstackMachines:
             if image.status in ("killed", "deleted", "deactivated"):
                 raise Refused(Why.REFUSED, f"The snapshot {shown} is {image.status}.")
             done = Progress.DONE if image.status == "active" else Progress.PENDING
-            return Snapshot(done, image.id, format=image.disk_format or "qcow2", size_bytes=image.size or 0)
+            form, least = image.disk_format or "qcow2", image.min_disk or 0
+            return Snapshot(done, image.id, format=form, size_bytes=image.size or 0, min_disk_gib=least)
 
         return await self._ask(work)
 
@@ -334,7 +344,7 @@ def _create(api: Any, spec: MachineSpec, key: Key, network_id: str) -> Observed:
     more: dict[str, Any] = {}
     if spec.ssh_keys:
         more["key_name"] = _key_pair(api, key, spec.ssh_keys[0])
-    user_data = with_keys(spec.user_data, spec.ssh_keys[1:])
+    user_data = fitting(with_keys(spec.user_data, spec.ssh_keys[1:]), _MOST_BYTES)
     if user_data:
         more["user_data"] = base64.b64encode(user_data).decode()
     about = {name: value for name, value in spec.tags.items() if value} | {

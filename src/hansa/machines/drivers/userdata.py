@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import email
+import gzip
 import json
 from collections.abc import Sequence
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 
+from hansa.machines.drivers.base import Refused, Why
+
+_BOUNDARY = "=====hansa"
 _KINDS = (
     ("#cloud-config-archive", "cloud-config-archive"),
     ("#cloud-config", "cloud-config"),
@@ -26,7 +31,7 @@ def with_keys(user_data: bytes, keys: Sequence[str]) -> bytes:
     if not keys:
         return user_data
     config = json.dumps({"ssh_authorized_keys": list(keys)})  # JSON is YAML
-    return _beside(user_data, _part(f"#cloud-config\n{config}\n", "cloud-config"), "=====hansa=====")
+    return _beside(user_data, _part(f"#cloud-config\n{config}\n", "cloud-config"), f"{_BOUNDARY}=====")
 
 
 def with_mounts(user_data: bytes, mounts: Sequence[tuple[str, str]]) -> bytes:
@@ -43,12 +48,30 @@ def with_mounts(user_data: bytes, mounts: Sequence[tuple[str, str]]) -> bytes:
         lines += [f"mkdir -p {path}", f"echo '{device} {path} ext4 {options} 0 2' >> /etc/fstab"]
     lines.append("systemctl daemon-reload")
     lines += [f'systemctl start "$(systemd-escape --path --suffix=automount {path})"' for _, path in mounts]
-    return _beside(user_data, _part("\n".join([*lines, ""]), "x-shellscript"), "=====hansa-volumes=====")
+    return _beside(user_data, _part("\n".join([*lines, ""]), "x-shellscript"), f"{_BOUNDARY}-volumes=====")
+
+
+def fitting(user_data: bytes, most: int) -> bytes:
+    """What a provider that takes ``most`` bytes is given: as it is, or packed by gzip, which cloud-init unpacks.
+
+    Raises Refused USER_DATA where that is too much as well.
+    """
+    if len(user_data) <= most:
+        return user_data
+    packed = gzip.compress(user_data, mtime=0)
+    if len(packed) > most:
+        said = f"The user data and the SSH keys have {len(packed):,} bytes when packed; at most {most:,} go there."
+        raise Refused(Why.USER_DATA, said)
+    return packed
 
 
 def _beside(user_data: bytes, part: MIMEText, boundary: str) -> bytes:
     whole = MIMEMultipart(boundary=boundary)
-    if user_data:
+    given = email.message_from_bytes(user_data)
+    if given.is_multipart():
+        for one in given.get_payload():
+            whole.attach(one)
+    elif user_data:
         whole.attach(_part(user_data.decode(), _kind(user_data)))
     whole.attach(part)
     return whole.as_bytes()
@@ -60,6 +83,8 @@ def _kind(user_data: bytes) -> str:
 
 
 def _part(text: str, kind: str) -> MIMEText:
-    part = MIMEText(text, kind, "utf-8")
+    """Plain where it can be: in base64 it would be a third larger, and cloud-init reads other bytes in nothing else."""
+    is_plain = text.isascii() and _BOUNDARY not in text
+    part = MIMEText(text, kind, "us-ascii" if is_plain else "utf-8")
     part["Merge-Type"] = _MERGE
     return part

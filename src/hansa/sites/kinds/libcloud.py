@@ -10,7 +10,7 @@ from pydantic import Field
 from hansa.engines.libcloud import Account, RefusedSignInError, call
 from hansa.engines.web import Web
 from hansa.kernel.errors import Permanent, Temporary
-from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
+from hansa.sites.kinds.base import JUMP, Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
 from hansa.sites.wire import Facts, Flavour, Network, Quota, VmImage
 
 MOST_IMAGES = 2000
@@ -41,6 +41,8 @@ class LibcloudSettings(KindSettings):
     """Whose VM images are listed, where the cloud has millions. Default: the account's own."""
     subnet: str | None = Field(default=None, max_length=200)
     """Subnet for machines."""
+    ssh_jump: str | None = Field(default=None, max_length=200, pattern=JUMP)
+    """For ec2: the host before machines without a public address, ``USER@HOST:PORT``."""
     canary_image: str | None = Field(default=None, max_length=200)
     """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else that is listed here."""
     canary_flavour: str | None = Field(default=None, max_length=200)
@@ -133,7 +135,7 @@ def look(driver: Any, image_owner: str | None) -> Facts:
     takes = inspect.signature(driver.list_images).parameters
     owner = {"ex_owner": image_owner or "self"} if "ex_owner" in takes else {}
     found = _asked(driver, "list_images", notes, **owner)
-    images = [VmImage(str(one.id), one.name or str(one.id), is_public=True) for one in found[:MOST_IMAGES]]
+    images = [VmImage(str(one.id), one.name or str(one.id), is_public=_is_public(one)) for one in found[:MOST_IMAGES]]
     if len(found) > MOST_IMAGES:
         notes.append(f"It has more than {MOST_IMAGES} VM images; the others are left out.")
     where = "ex_list_subnets" if hasattr(driver, "ex_list_subnets") else "ex_list_networks"
@@ -149,6 +151,11 @@ def _asked(driver: Any, name: str, notes: list[str], **given: Any) -> list[Any]:
     except NotImplementedError:
         notes.append(f"The driver of Libcloud cannot {name.removeprefix('ex_').replace('_', ' ')}.")
         return []
+
+
+def _is_public(image: Any) -> bool:
+    """EC2 says so of each; other clouds say nothing. Pure."""
+    return str((image.extra or {}).get("is_public", True)).lower() == "true"
 
 
 def flavour(one: Any) -> Flavour:

@@ -10,7 +10,7 @@ from hansa.engines.openstack import ApplicationCredential, Cloud, Clouds, Creden
 from hansa.engines.web import Web
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.sites.kinds import openstack_look as look
-from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
+from hansa.sites.kinds.base import JUMP, Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
 from hansa.sites.wire import Facts
 
 
@@ -45,13 +45,17 @@ class OpenstackSettings(KindSettings):
     """Network for machines, by name or id. Default: found by looking."""
     external_network: str | None = Field(default=None, max_length=200)
     """Network from which floating addresses come. Default: found by looking."""
+    ssh_jump: str | None = Field(default=None, max_length=200, pattern=JUMP)
+    """Host before machines without a public address, ``USER@HOST:PORT``: ``hansa machine ssh`` goes through it. Without
+    USER everybody is there what he is called at home."""
     canary_image: str | None = Field(default=None, max_length=200)
     """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else a public one."""
     canary_flavour: str | None = Field(default=None, max_length=200)
     """Flavour of canaries, by name. Default: the smallest without GPUs that the VM image fits."""
     image_sync: bool | None = None
     """Whether the VM images that a VO endorses are brought here by themselves; also for one VO only, in its settings.
-    Default: yes; no at a site that somebody keeps for himself."""
+    Default: yes; at a site that somebody keeps for himself only when a machine is started of one. No: nothing is sent
+    here, not for a machine either, and machines start of the site's own images only."""
     image_formats: list[str] = Field(default_factory=lambda: ["qcow2", "raw"], max_length=20)
     """Formats of VM images that it takes."""
     entitlement: str | None = Field(default=None, max_length=500)

@@ -151,12 +151,18 @@ async def make_shell(target: Target, access: VoAccess | None = None) -> Shell:
     if settings.jump:
         name, _, rest = settings.jump.rpartition("@")
         gate_host, _, gate_port = rest.partition(":")
-        gate = SshTarget(gate_host, name or user, int(gate_port or 22), known, key, target.credential.get("passphrase"))
+        gate = SshTarget(
+            gate_host, name or user, int(gate_port or 22), known, key, target.credential.get("passphrase"),
+            resolve=target.egress.addresses,
+        )  # fmt: skip
     first = gate or SshTarget(settings.host, user, settings.port)
     await target.egress.addresses(first.host, first.port)
     return SshShell(
-        SshTarget(settings.host, user, settings.port, known, key, target.credential.get("passphrase"), gate)
-    )
+        SshTarget(
+            settings.host, user, settings.port, known, key, target.credential.get("passphrase"), gate,
+            target.egress.addresses,
+        )
+    )  # fmt: skip
 
 
 def own_options(settings: SshSettings) -> list[str]:

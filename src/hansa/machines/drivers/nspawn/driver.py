@@ -60,7 +60,7 @@ class Nspawn:
         note = _SHARED
         if not self._is_isolated:
             note = f"{_SHARED} Their root is root of this computer, as it has no user namespaces: for trusted users."
-        return Capabilities(_CAN, user_data_bytes=512 * 1024, is_isolated=self._is_isolated, note=note)
+        return Capabilities(_CAN, user_data_bytes=512 * 1024, is_open=True, is_isolated=self._is_isolated, note=note)
 
     async def ensure(self, spec: MachineSpec, key: Key) -> Observed:
         check(spec, self.capabilities())
