@@ -247,6 +247,16 @@ async def test_a_pilot_that_waits_for_nobody_is_given_up(world: World) -> None:
     assert sorted(one.reason for one in await started(world)) == ["pilots.not_needed", "pilots.starting"]
 
 
+async def test_what_nodes_are_like_is_asked_of_those_that_were_seen_and_explained(world: World) -> None:
+    pilot = await world.pilot()
+    await pilot.exchange(node={"os": ["linux", "debian12"], "machine": "x86_64", "glibc": "2.36"})
+    job = await world.submit(os="el9")
+    await world.demand.look()
+    said = (await world.jobs.explain(world.owner, job.number, None)).lines
+    assert "Not possible at local: System el9 asked, debian12, linux there." in said, said
+    assert "  What would change that: Ask for debian12, linux." in said
+
+
 async def test_nobody_elses_own_site_is_used(world: World) -> None:
     await cluster(world)
     eve = await world.user("eve")
