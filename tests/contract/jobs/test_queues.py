@@ -74,14 +74,19 @@ async def test_tags_and_platform(world: World) -> None:
 async def test_what_waits_for_a_suspended_vo_or_member_is_not_given_out(world: World) -> None:
     await world.vos.create(world.owner, NewVo("sky"))
     await world.vos.create(world.owner, NewVo("sea"))
-    job = await world.submit(3, vo="sky")
+    job = await world.submit(4, vo="sky")
     pilot = await world.pilot()
+    (runs,) = await pilot.take(1)
     await world.vos.suspend(world.owner, "sky", "quota", suspended=True)
     assert await pilot.take(1) == []
+    assert list(pilot.leases) == [runs.lease]
+    assert pilot.kills == [], "what runs goes on"
+    await pilot.finish()
+    assert (await world.get(job.number)).counts.done == 1
     async with world.database.read() as tx:
         assert await store.owners_with_work(tx) == []
     await world.vos.suspend(world.owner, "sky", "", suspended=False)
-    assert spans(await pilot.take(1)) == [(0, 0)]
+    assert spans(await pilot.take(1)) == [(1, 1)]
     await world.books(job)
 
 
