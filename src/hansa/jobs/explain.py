@@ -142,7 +142,9 @@ async def _failed_lines(logs: LogStore, job: Any, row: Any) -> list[str]:
     name = f"{job.number}.{row.index}" if job.spec["array"] else str(job.number)
     used = f"{duration(row.wall_s)} wall, {row.cpu_s:.1f} s CPU, {row.memory_mib:,.0f} MiB at most"
     how = how_it_ended(row.outcome, row.exit_code, row.signal, row.message)
-    lines = [f"Task {name} failed: {how}. Used: {used}."]
+    node = (row.node or {}).get("hostname")
+    where = f" at {row.site}{f' on {node}' if node else ''}" if row.site else ""
+    lines = [f"Task {name} failed{where}: {how}. Used: {used}."]
     for stream in ("setup", "stderr"):
         tail = (await logs.tail(job.number, row.index, stream, _TAIL_BYTES)).decode(errors="replace").splitlines()
         lines += [f"  {stream}: {line}" for line in tail[-5:]]

@@ -166,6 +166,17 @@ def gpu_of(text: str) -> Gpu:
     return Gpu(names[0] if names else "", memory)
 
 
+def gpus_for(needs: Needs, pilot: Any) -> list[str] | None:
+    """By their numbers, the GPUs of a pilot that are as asked. None: any, or nobody has said which is which."""
+    if not needs.gpus or not (needs.gpu_model or needs.gpu_memory_mib):
+        return None
+    has = {str(text).partition(",")[0].strip() for text in pilot.gpus}
+    told = [str(text) for text in (pilot.node or {}).get("gpu_names") or pilot.gpus]
+    like = [text.partition(",")[0].strip() for text in told if _is_like(gpu_of(text), needs, unknown=False)]
+    like = [number for number in like if number in has]
+    return like if len(like) >= needs.gpus else None
+
+
 def _data(tags: Iterable[str]) -> frozenset[str]:
     return frozenset(tag.removeprefix("data:") for tag in tags if tag.startswith("data:"))
 

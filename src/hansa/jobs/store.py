@@ -272,8 +272,7 @@ async def get_result(tx: Tx, number: int, index: int) -> Any | None:
 
 
 async def failed_results(tx: Tx, number: int, limit: int) -> Sequence[Any]:
-    query = sa.select(results).where(results.c.job == number, results.c.phase == Phase.FAILED.value)
-    return (await tx.execute(query.order_by(results.c.index).limit(limit))).all()
+    return await results_page(tx, number, phase=Phase.FAILED.value, after=None, limit=limit)
 
 
 async def task_files_page(

@@ -16,7 +16,12 @@ from hansa.kernel.database import Tx
 from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party, Status
 from hansa.kernel.wire import encode
+from hansa.sites import capacity
 from hansa.sites import store as site_store
+from hansa.sites.capacity import Who
+from hansa.sites.capacity_model import MS_PER_HOUR
+from hansa.sites.capacity_service import CapacityService
+from hansa.sites.capacity_wire import AgreeGrant, AskGrant, GrantTerms
 from hansa.sites.wire import Facts, Partition, SitePolicy
 from tests.support.jobworld import World, running
 
@@ -206,6 +211,31 @@ async def test_nothing_starts_at_a_site_of_others_without_a_grant_of_authority(w
     assert (await world.get(job.number)).status.reason == "jobs.queued"
 
 
+async def test_at_zero_hours_work_waits_for_the_vos_managers_and_starts_once_there_are_more(world: World) -> None:
+    await cluster(world, policy=SitePolicy(demands_grant=True))
+    await world.vos.create(world.owner, NewVo("vo.a.org"))
+    grants = CapacityService(world.database, world.events, world.clock)
+    who = Who("vo.a.org", "cluster", world.owner.user_id, "ada", "job/0")
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(site_store.sites).values(visibility="all"))
+    await grants.ask(world.owner, AskGrant("vo.a.org", "cluster", GrantTerms(core_hours=10)))
+    await grants.agree(world.owner, "vo.a.org", "cluster", AgreeGrant())
+    async with world.database.begin() as tx:
+        await capacity.spend(tx, world.events, who, 10 * MS_PER_HOUR)
+
+    job = await world.submit(site="cluster", vo="vo.a.org", wall_time_s=3600)
+    await world.demand.look()
+    assert await started(world) == []
+    status = (await world.get(job.number)).status
+    assert (status.reason, status.waiting_on) == ("jobs.no_grant", "vo_manager")
+    assert "1.0 core hours asked, 0.0 left" in status.message
+
+    await grants.agree(world.owner, "vo.a.org", "cluster", AgreeGrant(GrantTerms(core_hours=20)))
+    await world.demand.look()
+    assert len(await started(world)) == 1
+    assert (await world.get(job.number)).status.reason == "jobs.queued"
+
+
 async def test_a_credential_of_the_vo_at_a_site_is_a_grant_there(world: World) -> None:
     word = Word(world.clock)
     world.demand = Demand(world.database, world.events, world.clock, world.sites, 3600, word)
@@ -245,6 +275,16 @@ async def test_a_pilot_that_waits_for_nobody_is_given_up(world: World) -> None:
     world.manual.advance(31)
     await world.demand.look()
     assert sorted(one.reason for one in await started(world)) == ["pilots.not_needed", "pilots.starting"]
+
+
+async def test_what_nodes_are_like_is_asked_of_those_that_were_seen_and_explained(world: World) -> None:
+    pilot = await world.pilot()
+    await pilot.exchange(node={"os": ["linux", "debian12"], "machine": "x86_64", "glibc": "2.36"})
+    job = await world.submit(os="el9")
+    await world.demand.look()
+    said = (await world.jobs.explain(world.owner, job.number, None)).lines
+    assert "Not possible at local: System el9 asked, debian12, linux there." in said, said
+    assert "  What would change that: Ask for debian12, linux." in said
 
 
 async def test_nobody_elses_own_site_is_used(world: World) -> None:

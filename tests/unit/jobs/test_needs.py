@@ -17,6 +17,7 @@ from hansa.jobs.needs import (
     Room,
     fill_needs,
     gpu_of,
+    gpus_for,
     lacks,
     needs_from_text,
     needs_text,
@@ -134,6 +135,18 @@ def test_a_gpu_is_asked_for_by_its_model_alone() -> None:
 )
 def test_gpus_as_the_driver_lists_them(text: str, gpu: Gpu) -> None:
     assert gpu_of(text) == gpu
+
+
+def test_which_of_a_pilots_gpus_are_as_asked() -> None:
+    both = SimpleNamespace(gpus=["0, A100, 40960 MiB", "1, Tesla T4, 15360 MiB"], node=None)
+    told = SimpleNamespace(gpus=["0", "1"], node={"gpu_names": both.gpus})
+    for pilot in (both, told):
+        assert gpus_for(replace(ONE, gpus=1, gpu_model="t4"), pilot) == ["1"]
+        assert gpus_for(replace(ONE, gpus=1, gpu_memory_mib=20_000), pilot) == ["0"]
+        assert gpus_for(replace(ONE, gpus=1), pilot) is None
+        assert gpus_for(ONE, pilot) is None
+    by_slurm = SimpleNamespace(gpus=["a100", "a100"], node={"gpu_names": both.gpus})
+    assert gpus_for(replace(ONE, gpus=1, gpu_model="a100"), by_slurm) is None, "Slurm says which at the start"
 
 
 def test_a_pilot_is_what_it_was_given_and_what_it_found() -> None:

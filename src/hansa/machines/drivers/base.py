@@ -223,6 +223,8 @@ class Snapshot:
     path: Path | None = None
     format: str = "qcow2"
     size_bytes: int = 0
+    min_disk_gib: int = 0
+    """The smallest root disk that machines of it need; 0: not known."""
 
 
 @dataclass(frozen=True)

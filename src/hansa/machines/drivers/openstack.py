@@ -163,7 +163,8 @@ class OpenstackMachines:
             if image.status in ("killed", "deleted", "deactivated"):
                 raise Refused(Why.REFUSED, f"The snapshot {shown} is {image.status}.")
             done = Progress.DONE if image.status == "active" else Progress.PENDING
-            return Snapshot(done, image.id, format=image.disk_format or "qcow2", size_bytes=image.size or 0)
+            form, least = image.disk_format or "qcow2", image.min_disk or 0
+            return Snapshot(done, image.id, format=form, size_bytes=image.size or 0, min_disk_gib=least)
 
         return await self._ask(work)
 
