@@ -137,6 +137,7 @@ def _pilot(number: int) -> Any:
         tags=[],
         required_tags=[],
         nodes=1,
+        is_whole=False,
         batch=None,
         vo=None,
     )

@@ -90,6 +90,8 @@ def test_a_grant_from_the_question_to_the_caps(community: Community) -> None:
     assert f"{VO}@{SITE}" in adam.hansa("grant", "list", "-o", "id").out.split()
     wrong = vera.hansa("grant", "cap", SITE, "--vo", VO, "--user", "mia", code=2).err
     assert "NAME=HOURS" in wrong
+    assert "NAME=HOURS" in vera.hansa("grant", "cap", SITE, "--vo", VO, "--user", "mia=-1", code=2).err
+    assert "-5" in vera.hansa("grant", "ask", SITE, "--vo", VO, "--core-hours", "-5", code=2).err
 
 
 def test_a_plan_says_where_it_would_run_and_what_would_change_a_refusal(community: Community) -> None:
@@ -167,7 +169,9 @@ def test_usage_in_every_form(community: Community) -> None:
     assert (said.out, "nothing was used yet" in said.err) == ("", True)
     assert mia.hansa("usage", "--by", "site,month", "-o", "csv").out == ""
     assert mia.hansa("usage", "-o", "apel").out.startswith("APEL-summary-job-message: v0.2")
-    assert mia.hansa("usage", "--by", "colour", code=None).code != 0
+    assert "By one or some of: vo,group," in mia.hansa("usage", "--by", "site,colour", code=2).err
+    swapped = mia.hansa("usage", "--since", "2026-12-01", "--until", "2026-11-01", code=2)
+    assert "is after the last" in swapped.err
 
 
 def test_the_same_in_python(community: Community) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -233,7 +234,9 @@ def test_explain_says_what_failed_with_the_last_lines(desk: Desk) -> None:
     desk.hansa("run", "--", "sh", "-c", "echo about to fail >&2; exit 9", code=9)
     said = desk.hansa("job", "explain", "1")
     assert "exit code 9" in said.out
-    assert "about to fail" in said.out
+    assert "stderr: about to fail" in said.out
+    assert f"failed at local on {socket.gethostname()}: exit code 9. Used: " in said.out
+    assert "MiB at most." in said.out
 
 
 def test_completion_knows_live_names_and_starts_no_server(desk: Desk) -> None:

@@ -254,6 +254,21 @@ async def test_keys_are_sealed_rotated_and_rewrapped(world: World) -> None:
         await renewed.provider.authenticate(token)
 
 
+async def test_who_is_suspended_at_one_server_is_out_at_all_at_once(world: World) -> None:
+    ada = await world.user("ada")
+    token, cookie = (await world.signed_in(ada))["access_token"], await world.provider.open_session(ada.user_id)
+    other = World(world.database)
+    for server in (world, other):  # both know the token by now
+        assert (await server.provider.authenticate(token)).name == "ada"
+        assert await server.provider.find_session(cookie) is not None
+    await other.accounts.suspend_user(OPERATOR, "ada", suspended=True)
+    for server in (world, other):
+        with pytest.raises(Fault) as fault:
+            await server.provider.authenticate(token)
+        assert code_of(fault) == "identity.suspended"
+        assert await server.provider.find_session(cookie) is None
+
+
 async def test_two_servers_make_one_first_key(world: World) -> None:
     other = World(world.database)
     await asyncio.gather(world.keys.signing_ring(), other.keys.signing_ring())

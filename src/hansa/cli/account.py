@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hansa.accounting.wire import UsageRow
+from hansa.accounting.wire import WORDS, UsageRow
 from hansa.cli.jobs import examples
 from hansa.cli.output import emit, emit_one, output_option, write_csv, write_table
 from hansa.cli.session import note, open_session
@@ -81,6 +81,10 @@ def usage(
     form: str,
 ) -> None:
     """Show what was used: by you, or by all whom you may see."""
+    if unknown := sorted(set((by or "").split(",")) - {*WORDS, ""}):
+        raise click.UsageError(f"Usage is not summed up by {unknown[0]}. By one or some of: {','.join(WORDS)}.")
+    if since and until and since > until:
+        raise click.UsageError(f"The first day, {since:%Y-%m-%d}, is after the last, {until:%Y-%m-%d}.")
     first, last = (day.date().isoformat() if day else None for day in (since, until))
     session = open_session()
     if form == "apel":
@@ -98,4 +102,4 @@ def usage(
     else:
         emit(found, form, _usage_cells, _identify_usage)
     if not found:
-        note("nothing was used yet")
+        note("nothing was used, of what you ask for" if any(asked.values()) else "nothing was used yet")

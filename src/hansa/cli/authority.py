@@ -63,7 +63,10 @@ def revoke_authority(grant: str) -> None:
 @output_option()
 def list_identities(*, form: str) -> None:
     """List with what you sign in at other issuers. The account page links more."""
-    emit(open_session().run(collect(people_api.identities)), form, _identity_cells, lambda one: one.id)
+    found = open_session().run(collect(people_api.identities))
+    emit(found, form, _identity_cells, lambda one: one.id)
+    if not found:
+        note("there is none; the account page links one, where other issuers are trusted")
 
 
 @click.command(epilog=examples("hansa identity unlink identity_0192…"))
@@ -157,7 +160,11 @@ def set_credential(vo: str, site: str, expires: datetime | None, *, form: str) -
     except ValueError:
         fields = None
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
-        raise HansaError(USAGE, "The credential is a JSON object of texts, on the standard input.")
+        raise HansaError(
+            USAGE,
+            "The credential is a JSON object of texts, on the standard input.",
+            hint='For an OpenStack application credential: {"id": "…", "secret": "…"}',
+        )
     ends = expires.replace(tzinfo=UTC) if expires else None
     emit_one(
         open_session().run(people_api.set_site_credential(vo, site, fields, ends)), form, _cells, lambda one: one.id

@@ -17,6 +17,7 @@ from hansa.client.operations import collect
 from hansa.client.units import parse_memory
 from hansa.sites.capacity_wire import Grant, GrantCaps, GrantTerms
 
+AMOUNT, HOURS = click.IntRange(0), click.FloatRange(0)
 DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 vo_option = click.option("--vo", required=True, metavar="VO", help="The virtual organisation.")
 
@@ -65,11 +66,11 @@ def terms_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how much."""
     for option in (
         click.option("--until", type=DAY, metavar="DAY", help="The end, UTC. [default: none]"),
-        click.option("--storage", "storage_gib", type=int, metavar="GIB", help="Storage, in GiB."),
-        click.option("--gpus", type=int, metavar="N", help="GPUs at the same time."),
+        click.option("--storage", "storage_gib", type=AMOUNT, metavar="GIB", help="Storage, in GiB."),
+        click.option("--gpus", type=AMOUNT, metavar="N", help="GPUs at the same time."),
         click.option("--memory", metavar="SIZE", help="Memory at the same time: 500G."),
-        click.option("--cores", type=int, metavar="N", help="Cores at the same time."),
-        click.option("--core-hours", type=float, metavar="H", help="Core hours in all. [default: no limit]"),
+        click.option("--cores", type=AMOUNT, metavar="N", help="Cores at the same time."),
+        click.option("--core-hours", type=HOURS, metavar="H", help="Core hours in all. [default: no limit]"),
     ):
         function = option(function)
     return function
@@ -147,7 +148,7 @@ def refuse(site: str, vo: str, why: str, *, form: str) -> None:
 )
 @click.argument("site", shell_complete=completion.sites)
 @vo_option
-@click.option("--each", type=float, metavar="H", help="Core hours of each user.")
+@click.option("--each", type=HOURS, metavar="H", help="Core hours of each user.")
 @click.option("--user", "users", multiple=True, metavar="NAME=H", help="Core hours of one user.")
 @click.option("--group", "groups", multiple=True, metavar="GROUP=H", help="Core hours of a group.")
 @output_option()
@@ -165,6 +166,6 @@ def _pairs(words: tuple[str, ...]) -> dict[str, float]:
             found[name] = float(hours)
         except ValueError:
             name = ""
-        if not name:
+        if not name or not found[name] >= 0:
             raise click.UsageError(f"{word!r} is not NAME=HOURS, as maria=200.")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,14 +203,19 @@ def show(machine: str, *, form: str) -> None:
 
 
 @click.command(
-    epilog=examples("hansa machine ssh web", "hansa machine ssh web uname -a"),
+    epilog=examples(
+        "hansa machine ssh web", "hansa machine ssh web uname -a", "hansa machine ssh --jump gate.site.org db"
+    ),
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
+@click.option("--jump", metavar="USER@HOST:PORT", help="Through this host. [default: the one that its site names]")
 @name_argument
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def ssh(machine: str, command: tuple[str, ...]) -> None:
+def ssh(jump: str | None, machine: str, command: tuple[str, ...]) -> None:
     """Sign in at MACHINE, or run COMMAND there. Keys and jump hosts are taken care of."""
     found = open_session().run(ops.machine(machine))
+    if jump is not None and found.ssh is not None:
+        found = replace(found, ssh=replace(found.ssh, jump=jump))
     words = ssh_keys.ssh_command(found, command)
     ssh_keys.await_answer(found)
     try:

@@ -90,7 +90,7 @@ def ssh_command(machine: Machine, words: Sequence[str] = (), environ: Mapping[st
         known.write_text("".join(f"{machine.id} {key}\n" for key in access.host_keys), encoding="utf-8")
         strict = "yes"
     options = {
-        "UserKnownHostsFile": str(known),
+        "UserKnownHostsFile": f'"{known}"',
         "HostKeyAlias": machine.id,
         "StrictHostKeyChecking": strict,
         "LogLevel": "ERROR",
@@ -100,9 +100,24 @@ def ssh_command(machine: Machine, words: Sequence[str] = (), environ: Mapping[st
     for name, value in options.items():
         command += ["-o", f"{name}={value}"]
     if access.jump:
-        command += ["-J", access.jump]
+        command += ["-o", f"ProxyCommand={_through(access.jump, env)}"]
     given = list(words[1:] if words[:1] == ("--",) else words)
     return [*command, f"{access.user}@{access.host}", *([shlex.join(given)] if given else [])]
+
+
+def _through(jump: str, env: Mapping[str, str]) -> str:
+    """The command that leads through a jump host (``user@host:port``): with Hansa's key, the user's own, or an agent.
+
+    Of ``-J`` the jump host would hear of no key but those of ``~/.ssh/config``. It is a URL, which is no option.
+    """
+    own = own_key(env)
+    home = Path(env.get("HOME") or Path.home()) / ".ssh"
+    keys = [own, *(home / name.removesuffix(".pub") for name in _USUAL if (home / name.removesuffix(".pub")).exists())]
+    known = f'"{own.with_name("known_hosts")}" "{home / "known_hosts"}"'
+    words = ["ssh", "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=accept-new"]
+    words += [word for key in keys for word in ("-i", str(key))]
+    quoted = shlex.join([*words, "-o", "LogLevel=ERROR"]).replace("%", "%%")
+    return f"{quoted} -W %h:%p {shlex.quote(f'ssh://{jump}').replace('%', '%%')}"
 
 
 def await_answer(machine: Machine, patience_s: float = 30.0, pause_s: float = 0.05) -> None:

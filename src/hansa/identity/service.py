@@ -86,6 +86,12 @@ class IdentityService:
             hint="Whoever has a copy of the token alone is not the pilot.",
         )
 
+    async def is_let_in(self, user_id: str) -> bool:
+        """Whether a user may come in now: streams that are open when somebody is suspended ask, and end."""
+        async with self._database.read() as tx:
+            row = await store.get_user(tx, user_id)
+        return row is not None and not row.suspended
+
     async def whoami(self, caller: Caller) -> User:
         async with self._database.read() as tx:
             row = await store.get_user(tx, caller.user_id)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hansa.images import store
-from hansa.images.depot import Content, Depot
+from hansa.images.depot import Content, Depot, WrongChecksumError
 from hansa.images.formats import Format
 from hansa.images.model import DROP, PIN, Phase, Seen, Turn, decide
 from hansa.images.sources import Pinned, Sources
@@ -72,7 +72,23 @@ class VersionRoom:
         if intent.operation == DROP:
             self._depot.drop(None if loaded.is_shared else version.sha256, version.id)
             return None
-        return await self._fetch(version)
+        try:
+            return await self._fetch(version)
+        except WrongChecksumError:
+            pinned = await self._pinned_anew(version)
+            if pinned is None:
+                raise
+            return pinned
+
+    async def _pinned_anew(self, version: Any) -> Pinned | None:
+        """Where a file of checksums says something else by now: ``latest`` was replaced while it was fetched.
+
+        None where it says the same, and where the content was here before: a version never changes.
+        """
+        if version.sums is None or version.sha256 is not None:
+            return None
+        pinned = await self._sources.pin(version.source, version.sums)
+        return pinned if pinned.checksum != version.checksum else None
 
     async def _fetch(self, version: Any) -> Content:
         await self._note(version.id, Phase.FETCHING, "images.fetching", "It is being fetched.")

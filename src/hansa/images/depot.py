@@ -26,6 +26,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 4 * 1024**2
 
 
+class WrongChecksumError(Permanent):
+    """A content is not the one that was wanted."""
+
+
 @dataclass(frozen=True)
 class Content:
     """What was stored."""
@@ -105,7 +109,7 @@ class Depot:
             raise Permanent(str(error)) from error
         if wanted and sums[algorithm] != wanted:
             partial.unlink(missing_ok=True)
-            raise Permanent(
+            raise WrongChecksumError(
                 f"The content has the {algorithm} {sums[algorithm][:16]}…, and {wanted[:16]}… is wanted: "
                 "it was changed at its source, or on the way."
             )

@@ -209,15 +209,17 @@ class EndorsementService:
 
 async def check_container(tx: Tx, vo: str | None, image: str) -> None:
     """Raise Fault ``images.registry_refused`` unless a VO lets its jobs take this container image."""
-    places = (await read_policy(tx, vo)).registries
-    if is_allowed(places, image):
-        return
-    raise Fault(
-        errors.REGISTRY,
-        f"{vo} does not let its jobs use the container image {image}: only images of "
-        f"{', '.join(places or ()) or 'no registry at all'}.",
-        hint=f"Take an image from there, or ask a manager of the VO to allow it: hansa image policy {vo}",
-    )
+    if said := refusal(vo, await read_policy(tx, vo), image):
+        hint = f"Take an image from there, or ask a manager of the VO to allow it: hansa image policy {vo}"
+        raise Fault(errors.REGISTRY, said, hint=hint)
+
+
+def refusal(vo: str | None, policy: ImagePolicy, image: str) -> str:
+    """Why a VO with this policy does not let its jobs take a container image; empty: it does. Pure."""
+    if is_allowed(policy.registries, image):
+        return ""
+    places = ", ".join(policy.registries or ()) or "no registry at all"
+    return f"{vo} does not let its jobs use the container image {image}: only images of {places}."
 
 
 async def why_not(tx: Tx, vo: str, name: str, version: Any | None, now: datetime) -> str | None:

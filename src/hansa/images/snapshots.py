@@ -73,11 +73,19 @@ async def has_come(tx: Tx, events: EventLog, version_id: str, content: Content, 
 
 
 async def is_kept(
-    tx: Tx, events: EventLog, version_id: str, place: str, provider_id: str, size_bytes: int, now: datetime
+    tx: Tx,
+    events: EventLog,
+    version_id: str,
+    place: str,
+    provider_id: str,
+    size_bytes: int,
+    disk_bytes: int,
+    now: datetime,
 ) -> None:
-    """Its content stays at the machine's place."""
+    """Its content stays at the machine's place. ``disk_bytes``: that machines of it need; 0: not known."""
     site = place.partition("/")[0]
     values = {"place": place, "provider_id": provider_id, "size_bytes": size_bytes or None, "since": now}
+    values |= {"virtual_bytes": disk_bytes or None}
     await _ready(tx, events, version_id, values, f"It is kept at {site}: machines of it start there.")
 
 

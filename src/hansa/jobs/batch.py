@@ -19,6 +19,8 @@ TAKEN = frozenset(
     }
 )  # fmt: skip
 """By the long names that sbatch has for them."""
+EXCLUSIVE = "--exclusive"
+"""The word that gives a batch job its node to itself."""
 OURS = frozenset(
     {
         "nodes",

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from hansa.jobs import notices, store, store_checkpoints, store_pilots
+from hansa.jobs.image_rules import ImageRules
 from hansa.jobs.logs import LogStore
 from hansa.jobs.model import STOPPED_BY_SITE, duration, how_it_ended
 from hansa.jobs.needs import Needs, lacks, needs_of, place_of_pilot
@@ -68,6 +69,8 @@ async def _waiting_lines(tx: Any, job: Any, choice: Choice, now: datetime) -> li
     lines = [f"A task needs {asked}{nodes}."]
     if job.spec.get("image"):
         lines.append(f"It runs in the container image {job.spec['image']}.")
+        refused = "" if job.held else await ImageRules(now).refusal(tx, job)
+        lines += [f"{refused} When its turn comes, it will be held."] if refused else []
     sites = list(dict.fromkeys(one.site for one in (*choice.order, *choice.rejected)))
     pilots = {name: await store_pilots.live_at(tx, name, job.owner_id) for name in sites}
     for rank, candidate in enumerate(choice.order, 1):
@@ -139,7 +142,9 @@ async def _failed_lines(logs: LogStore, job: Any, row: Any) -> list[str]:
     name = f"{job.number}.{row.index}" if job.spec["array"] else str(job.number)
     used = f"{duration(row.wall_s)} wall, {row.cpu_s:.1f} s CPU, {row.memory_mib:,.0f} MiB at most"
     how = how_it_ended(row.outcome, row.exit_code, row.signal, row.message)
-    lines = [f"Task {name} failed: {how}. Used: {used}."]
+    node = (row.node or {}).get("hostname")
+    where = f" at {row.site}{f' on {node}' if node else ''}" if row.site else ""
+    lines = [f"Task {name} failed{where}: {how}. Used: {used}."]
     for stream in ("setup", "stderr"):
         tail = (await logs.tail(job.number, row.index, stream, _TAIL_BYTES)).decode(errors="replace").splitlines()
         lines += [f"  {stream}: {line}" for line in tail[-5:]]

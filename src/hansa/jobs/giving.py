@@ -9,6 +9,8 @@ from typing import Any
 
 from hansa.jobs import leases, links, notices, store, store_channels, store_checkpoints
 from hansa.jobs.budget import Budget
+from hansa.jobs.image_rules import ImageRules
+from hansa.jobs.needs import gpus_for, needs_of
 from hansa.jobs.registry_logins import RegistryKeys
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
@@ -83,7 +85,11 @@ class Giving:
         def marks(job: Any) -> dict[str, Any]:
             return _marks(job, pilot, now)
 
-        given = await leases.take(tx, pilot, request, now, has_backlog=has_backlog, budget=budget, marks=marks)
+        rules = ImageRules(now)
+        given = await leases.take(
+            tx, pilot, request, now, has_backlog=has_backlog, budget=budget, marks=marks, rules=rules
+        )
+        await rules.tell(tx, self._events)
         self._counters.leased += sum(lease["remaining"] for lease in given)
         jobs = {lease["row"].number: lease["row"] for lease in given}.values()
         new_there = [job.number for job in jobs if _is_new_at(job, pilot)]
@@ -112,6 +118,7 @@ class Giving:
             memory_mib=pilot.memory_mib if is_whole else needs["memory_mib"],
             wall_time_s=needs["wall_time_s"],
             gpus=len(pilot.gpus) if is_whole else needs["gpus"],
+            gpus_like=None if is_whole else gpus_for(needs_of(needs), pilot),
             env=spec["env"],
             names=spec["names"],
             inputs=[protocol.File(**file) for file in spec["inputs"]],

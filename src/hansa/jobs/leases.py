@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from hansa.jobs import bulk, store
 from hansa.jobs.budget import NO_LIMIT, Budget
+from hansa.jobs.image_rules import ImageRules
 from hansa.jobs.matching import candidates, eligible_queues
 from hansa.jobs.model import ranges, split_range
 from hansa.jobs.needs import Room, room_left, tasks_wanted, weight
@@ -24,6 +25,8 @@ from hansa.kernel.database.base import DialectName
 
 _MOST_IN_ONE_LEASE = 1024
 _HEADS_PER_QUEUE = 64
+_MOST_LOOKS = 16
+"""How often one exchange looks behind jobs that give nothing; the next one goes on from there."""
 
 # Built once: to build a statement costs as much as to execute it.
 _INSERT = sa.insert(leases).returning(leases.c.id, sort_by_parameter_order=True)
@@ -62,11 +65,12 @@ async def take(
     has_backlog: bool = False,
     budget: Budget | None = None,
     marks: Callable[[Any], dict[str, Any]] = lambda _job: {},
+    rules: ImageRules | None = None,
 ) -> list[dict[str, Any]]:
     """Lease up to ``request.want`` tasks to a pilot; the new lease rows (plain dicts, with the job's row before).
 
     ``has_backlog``: it holds tasks that it has not started. ``budget``: what the site's grants leave it. ``marks``:
-    what else changes of a job of which tasks are leased.
+    what else changes of a job of which tasks are leased. ``rules``: what VOs allow now; what they do not is held.
     """
     want = request.want
     taken: list[dict[str, Any]] = []
@@ -82,12 +86,17 @@ async def take(
         request.memory_free_mib,
         request.gpus_free,
         has_backlog=has_backlog,
+        is_exact=pilot.is_whole or pilot.nodes > 1,
     )
     are_fresh = True
-    while fit and want > 0:
+    for _ in range(_MOST_LOOKS if fit else 0):
+        if want <= 0:
+            break
         found = await candidates(tx, fit, limit, are_fresh=are_fresh)
-        is_stale = False
-        for job, needs in found:
+        may_run, held = await rules.sort(tx, found) if rules is not None else (found, [])
+        moves += held
+        is_stale = bool(held)
+        for job, needs in may_run:
             paid = NO_LIMIT if budget is None else budget.count(job.vo, job.vo_group, needs)
             if not paid:
                 continue  # the grant of its VO has come to its end: of others there may be more
@@ -108,7 +117,7 @@ async def take(
         if not is_stale or taken or len(found) < limit:
             break  # what had nothing due was closed until it has: look behind it
         await _write(tx, moves, [], pilot, request, now)
-        moves, are_fresh = [], False
+        moves, are_fresh, limit = [], False, _HEADS_PER_QUEUE
     await _write(tx, moves, taken, pilot, request, now)
     return taken
 

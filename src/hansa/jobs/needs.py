@@ -166,6 +166,17 @@ def gpu_of(text: str) -> Gpu:
     return Gpu(names[0] if names else "", memory)
 
 
+def gpus_for(needs: Needs, pilot: Any) -> list[str] | None:
+    """By their numbers, the GPUs of a pilot that are as asked. None: any, or nobody has said which is which."""
+    if not needs.gpus or not (needs.gpu_model or needs.gpu_memory_mib):
+        return None
+    has = {str(text).partition(",")[0].strip() for text in pilot.gpus}
+    told = [str(text) for text in (pilot.node or {}).get("gpu_names") or pilot.gpus]
+    like = [text.partition(",")[0].strip() for text in told if _is_like(gpu_of(text), needs, unknown=False)]
+    like = [number for number in like if number in has]
+    return like if len(like) >= needs.gpus else None
+
+
 def _data(tags: Iterable[str]) -> frozenset[str]:
     return frozenset(tag.removeprefix("data:") for tag in tags if tag.startswith("data:"))
 
@@ -301,6 +312,8 @@ class Room:
     gpus_free: int
     has_backlog: bool = False
     """Whether it holds tasks that it has not started."""
+    is_exact: bool = False
+    """Whether the pilot was made for just one task: the next one has another, which may start at once."""
 
 
 def weight(needs: Needs, room: Room) -> int:
@@ -324,8 +337,10 @@ def tasks_wanted(want: int, needs: Needs, room: Room) -> int:
     fits_now = room.cores_free >= (room.cores if needs.whole_node else needs.cores)
     fits_now = fits_now and room.memory_free_mib >= needs.memory_mib
     count = want // heavy if heavy > 1 else want
-    if needs.whole_node:
+    if needs.is_exact:
         count = min(1, count)
+    if room.is_exact and (room.has_backlog or not fits_now):
+        return 0
     if needs.gpus:
         return min(max(count, 1), room.gpus_free // needs.gpus) if fits_now else 0
     if count == 0:

@@ -55,6 +55,17 @@ FIELDS: dict[str, tuple[Kind, str]] = {
     "failed": (Kind.NUMBER, "how many of them failed"),
     "exit": (Kind.NUMBER, "exit code of a single job"),
     "priority": (Kind.NUMBER, "0 to 10"),
+    "done": (Kind.NUMBER, "how many of its tasks are done"),
+    "killed": (Kind.NUMBER, "how many of them were killed"),
+    "cores": (Kind.NUMBER, "cores of each task"),
+    "memory": (Kind.NUMBER, "memory of each task, in MiB"),
+    "gpus": (Kind.NUMBER, "GPUs of each task"),
+    "time": (Kind.NUMBER, "wall time of each task, in seconds"),
+    "image": (Kind.TEXT, "the container image of its tasks"),
+    "vo_group": (Kind.WORD, "the group of the VO for whose share it runs"),
+    "waiting_on": (Kind.WORD, "who must act: user, vo_manager, site, hansa, nobody"),
+    "message": (Kind.TEXT, "the sentence that says why it is where it is"),
+    "deadline": (Kind.TIME, "when it is killed if it has not ended"),
 }
 """Every field: what its values are, and its meaning."""
 STATES = ("waiting", "running", "done", "failed", "killed", "held", "active", "ended")

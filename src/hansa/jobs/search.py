@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from hansa.jobs import errors
 from hansa.jobs.query import QueryError, Term, parse
-from hansa.jobs.tables import job_marks, jobs
+from hansa.jobs.tables import job_marks, jobs, queues
 from hansa.jobs.wire import Phase
 from hansa.kernel.database import Tx
 from hansa.kernel.errors import Fault
@@ -37,7 +37,21 @@ _COLUMNS: dict[str, sa.ColumnElement[Any]] = {
     "failed": jobs.c.failed,
     "exit": jobs.c.exit_code,
     "priority": 10 - jobs.c.rank,
+    "done": jobs.c.done,
+    "killed": jobs.c.killed,
+    "image": jobs.c.spec["image"].as_string(),
+    "vo_group": jobs.c.vo_group,
+    "waiting_on": jobs.c.waiting_on,
+    "message": jobs.c.message,
+    "deadline": jobs.c.deadline,
 }
+_OF_QUEUE: dict[str, sa.ColumnElement[Any]] = {
+    "cores": queues.c.cores,
+    "memory": queues.c.memory_mib,
+    "gpus": queues.c.gpus,
+    "time": queues.c.wall_time_s,
+}
+"""What tasks need: jobs with the same needs share a queue, and of queues there are few."""
 _FINAL = [phase.value for phase in Phase if phase.is_final]
 _OPEN = [phase.value for phase in Phase if not phase.is_final]
 
@@ -85,7 +99,14 @@ def _positive(owner_id: str, term: Term) -> sa.ColumnElement[bool]:
         return _marked(owner_id, job_marks.c.kind == "site", job_marks.c.name.in_(values))
     if term.field == "label":
         return sa.or_(*(_has_label(owner_id, str(value)) for value in values))
-    column = _COLUMNS[term.field]
+    if term.field in _OF_QUEUE:
+        fit = sa.select(queues.c.id).where(queues.c.owner_id == owner_id, _compared(_OF_QUEUE[term.field], term))
+        return jobs.c.queue_id.in_(fit)
+    return _compared(_COLUMNS[term.field], term)
+
+
+def _compared(column: sa.ColumnElement[Any], term: Term) -> sa.ColumnElement[bool]:
+    values = list(term.values)
     if term.op == "~":
         return _contains(column, values[0])
     if term.op == ":":

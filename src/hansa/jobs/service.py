@@ -26,7 +26,7 @@ from hansa.jobs.measured import measured
 from hansa.jobs.model import has_more
 from hansa.jobs.needs import Needs, fill_needs, needs_of
 from hansa.jobs.notices import NoticePolicy
-from hansa.jobs.placing import Known, choice_for, offer_of, why_never
+from hansa.jobs.placing import Known, choice_for, offer_of, platforms_of, why_never
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
@@ -509,7 +509,7 @@ class JobService:
                 check_index(job, index)
             view = await self._view(tx, job)
             needs = needs_of(job.spec["requirements"])
-            choice = await self._choice(tx, caller, job.vo, needs, job.vo_group)
+            choice = await self._choice(tx, caller, job.vo, needs, job.vo_group, knows_nodes=True)
         return await explain_job(self._database, self._logs, self._events, job, view, index, choice, self._clock.now())
 
     async def pilots(self, caller: Caller, cursor: str | None, limit: int, *, live: bool) -> PilotPage:
@@ -535,13 +535,22 @@ class JobService:
         return job_view(row, running.get(row.number, 0), standings.get(row.queue_id))
 
     async def _choice(
-        self, tx: Tx, caller: Caller, vo: str | None, needs: Needs, vo_group: str | None = None
+        self,
+        tx: Tx,
+        caller: Caller,
+        vo: str | None,
+        needs: Needs,
+        vo_group: str | None = None,
+        *,
+        knows_nodes: bool = False,
     ) -> Choice:
-        """Where a task could run, and why not elsewhere, for a user in a VO."""
+        """Where a task could run, and why not elsewhere, for a user in a VO. ``knows_nodes``: by what pilots found on
+        nodes of late, too, as demand does; tomorrow's may be others, so that no job is refused for it."""
         now = self._clock.now()
         vos = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
         sites = await self._sites.serving(tx, caller.user_id, vos)
-        known = Known(await measured(tx, [site.name for site in sites], now), {})
+        names = [site.name for site in sites]
+        known = Known(await measured(tx, names, now), await platforms_of(tx, names) if knows_nodes else {})
         name = vo or (vos[0] if len(vos) == 1 else None)
         grants = await grants_left(tx, sites, caller.user_id, name or "", vo_group or "", caller.name, now)
         lapsed = await self._lapsed(tx, sites, caller.user_id, name, needs, now)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hansa.jobs.batch import EXCLUSIVE
 from hansa.jobs.needs import Needs, Place, lacks
 from hansa.jobs.placing import Offer, request_of
 from hansa.placement.filter import fitting_flavours
@@ -85,7 +86,10 @@ def uncovered(needs: Needs, vo: str, waiting: int, live: Sequence[Live]) -> int:
 
 
 def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
-    """A pilot for these tasks there. A computer is taken whole; of a batch system, what the tasks can use."""
+    """A pilot for these tasks there. A computer is taken whole; of a batch system, what the tasks can use.
+
+    The whole node, too, where nobody else would get the rest of it.
+    """
     candidate = offer.candidate
     if offer.is_machine:
         return _machine(needs, waiting, offer)
@@ -98,12 +102,25 @@ def size_for(needs: Needs, waiting: int, offer: Offer) -> Size:
     if needs.nodes > 1:
         return Size(needs.cores, needs.memory_mib, _gpus(needs, needs.gpus, offer), needs.nodes, needs.whole_node, wall)
     if needs.whole_node:
-        gpus = _gpus(needs, len(candidate.gpus or ()) or needs.gpus, offer)
+        gpus = _gpus(needs, _all_gpus(needs, needs.gpus, offer), offer)
         return Size(candidate.cores or needs.cores, candidate.memory_mib or needs.memory_mib, gpus, 1, True, wall)
     count = max(1, min(waiting, *_rooms(needs, offer)))
-    return Size(
-        count * needs.cores, count * needs.memory_mib, _gpus(needs, count * needs.gpus, offer), wall_time_s=wall
-    )
+    cores, memory, many = count * needs.cores, count * needs.memory_mib, count * needs.gpus
+    if _has_node_to_itself(needs, offer):  # what is not asked for would lie idle: there is room for more tasks
+        cores, memory = candidate.cores or cores, candidate.memory_mib or memory
+        many = _all_gpus(needs, many, offer)
+    return Size(cores, memory, _gpus(needs, many, offer), wall_time_s=wall)
+
+
+def _all_gpus(needs: Needs, asked: int, offer: Offer) -> int:
+    """The GPUs of a whole node. None where tasks ask for none: nodes without them must do, too."""
+    return len(offer.candidate.gpus or ()) or asked if needs.gpus else 0
+
+
+def _has_node_to_itself(needs: Needs, offer: Offer) -> bool:
+    """Whether the batch system gives the node to nobody else, by an option of the site or of the job."""
+    options = (*getattr(offer.settings, "extra", ()), *needs.batch)
+    return EXCLUSIVE in options and getattr(offer.settings, "pilot_cores", None) is None
 
 
 def _machine(needs: Needs, waiting: int, offer: Offer) -> Size:

@@ -272,8 +272,7 @@ async def get_result(tx: Tx, number: int, index: int) -> Any | None:
 
 
 async def failed_results(tx: Tx, number: int, limit: int) -> Sequence[Any]:
-    query = sa.select(results).where(results.c.job == number, results.c.phase == Phase.FAILED.value)
-    return (await tx.execute(query.order_by(results.c.index).limit(limit))).all()
+    return await results_page(tx, number, phase=Phase.FAILED.value, after=None, limit=limit)
 
 
 async def task_files_page(
@@ -389,13 +388,23 @@ _LEFT = (
     .correlate(queues)
     .subquery()
 )
+_RANK = (
+    sa.select(jobs.c.rank)
+    .where(jobs.c.queue_id == queues.c.id, OPEN)
+    .order_by(jobs.c.rank, jobs.c.number)
+    .limit(ONE)
+    .correlate(queues)
+    .scalar_subquery()
+)
 _WITH_WORK = sa.select(
-    queues, sa.select(sa.func.sum(_LEFT.c.tasks)).correlate(queues).scalar_subquery().label("waiting")
+    queues,
+    sa.select(sa.func.sum(_LEFT.c.tasks)).correlate(queues).scalar_subquery().label("waiting"),
+    _RANK.label("rank"),
 ).where(HAS_WORK, MAY_RUN)
 
 
 async def owners_with_work(tx: Tx) -> Sequence[Any]:
-    """Queues that have something to lease, with the number of waiting tasks.
+    """Queues that have something to lease, with the number of waiting tasks and the rank of what is next.
 
     Of each queue 2,000 jobs are counted: who starts pilots need not know of more, and its cost must not grow with
     what waits.

@@ -87,14 +87,17 @@ async def cores_in_use(tx: Tx) -> dict[Key, int]:
 
 
 async def in_fair_order(tx: Tx, waiting: Sequence[Any], now: datetime, half_life_s: float) -> list[Any]:
-    """Queues with work (``store.owners_with_work``), whose turn it is first: for whoever serves several owners."""
+    """Queues with work (``store.owners_with_work``), whose turn it is first: for whoever serves several owners.
+
+    Priority counts among the queues of one share: nobody gets more by asking for more of it.
+    """
     if len({(row.vo, row.vo_group, row.owner_id) for row in waiting}) <= 1:
-        return list(waiting)
+        return sorted(waiting, key=lambda row: (row.rank, row.id))
     running = await cores_in_use(tx)
     claims = claims_of(waiting, running)
     turns = shares.order(claims, await usage(tx, now, half_life_s), await weights(tx))
     place = {claim.key: number for number, claim in enumerate(turns)}
-    return sorted(waiting, key=lambda row: (place[row.vo, row.vo_group, row.owner_id], row.id))
+    return sorted(waiting, key=lambda row: (place[row.vo, row.vo_group, row.owner_id], row.rank, row.id))
 
 
 def claims_of(waiting: Sequence[Any], running: Mapping[Key, int]) -> list[Claim]:

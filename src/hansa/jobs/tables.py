@@ -82,7 +82,6 @@ jobs = sa.Table(
     sa.Column("logs_gone", Moment),
     sa.Column("attempts_gone", Moment),
     sa.Column("series_kept", sa.Integer, nullable=False, server_default="0"),  # rows of task_series of what ended
-    sa.Index("ix_jobs_owner", "owner_id", "number"),
     sa.Index("ix_jobs_phase", "owner_id", "phase", "number"),
     sa.Index("ix_jobs_group", "owner_id", "group_name", "number"),
     sa.Index("ix_jobs_search", "owner_id", "number", "phase", "created", "ended", "count", "exit_code", "vo"),

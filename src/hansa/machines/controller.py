@@ -10,6 +10,7 @@ from hansa.identity.authority import RENEW, AuthorityService
 from hansa.images import endorsing
 from hansa.images import store as image_store
 from hansa.images.depot import Depot
+from hansa.images.formats import Format
 from hansa.images.model import Phase as ImagePhase
 from hansa.kernel.clock import Clock
 from hansa.kernel.database import Tx
@@ -40,7 +41,7 @@ from hansa.machines.drivers.base import (
 from hansa.machines.drivers.userdata import with_mounts
 from hansa.machines.model import QUIET_S, SLOW_POLL_S, TRANSITIONS, Phase, Seen, Turn, Wanted, decide, site_of
 from hansa.machines.places import Drivers, Holder
-from hansa.machines.sync_model import described, disk_gib
+from hansa.machines.sync_model import described, disk_gib, format_for
 from hansa.machines.views import decided_of, opening_of, seen_of, size_of
 from hansa.placement import failover
 from hansa.placement.failover import Course, Try
@@ -77,6 +78,8 @@ class Loaded:
     image_over: str | None = None
     refused: str | None = None
     """What the site says now against new work of its owner, where it is not made yet."""
+    sent_as: Format | None = None
+    """The format in which its site takes the content that is here."""
 
     @property
     def holder(self) -> Holder:
@@ -109,7 +112,11 @@ class MachineRoom:
         is_new = row.phase in (Phase.WAITING, Phase.CREATING) and row.place and site is not None
         refused = await _refused(tx, row, site) if is_new else None
         machine = replace(machine, site_ends=site_end(site, machine.course))
-        return Loaded(row, machine, image, wait, paths, wait if is_over else None, refused)
+        place = machine.course.current.place if machine.course.current else row.place
+        sent_as = (
+            format_for(Format(image.format), await sync_places.formats(tx, place)) if place and image.path else None
+        )
+        return Loaded(row, machine, image, wait, paths, wait if is_over else None, refused, sent_as)
 
     async def observe(self, loaded: Loaded) -> Seen:
         """What is at its place. What shall be deleted is not looked at: to delete twice is easier than to look."""
@@ -155,6 +162,7 @@ class MachineRoom:
         if row.spec.get("ports") and not _opens(driver.capabilities()):
             raise Refused(Why.UNABLE, "It can open no ports of its machines besides SSH.")
         if image.provider_id is None and Can.IMAGES in driver.capabilities().can:
+            image = await self._as_taken(image, loaded.sent_as)
             found = await able(driver, Images).ensure_image(image, f"{row.image['name']}-{row.image['version']}")
             if found is None:
                 return Progress.PENDING
@@ -171,6 +179,13 @@ class MachineRoom:
             row.expires,
         )
         return await driver.ensure(wanted, row.id)
+
+    async def _as_taken(self, image: Image, form: Format | None) -> Image:
+        """The content in the format that the site takes. Raises Permanent where it cannot be converted."""
+        if form is None or form == image.format:
+            return image
+        path = await self._depot.as_format(image.checksum.partition(":")[2], Format(image.format), form)
+        return replace(image, path=path, format=form)
 
     async def _open(self, driver: Machines, key: str, words: Any) -> None:
         """SSH and what was asked for; where nothing is closed, or only SSH was asked for, there is nothing to open."""

@@ -16,5 +16,6 @@ async def build(target: Target, holder: Holder) -> Machines:
     if account is None:
         raise Refused(Why.SIGN_IN, f"There is nothing to sign in with at {target.site} for {holder.vo or 'you'}.")
     if target.settings.provider == "ec2":
-        return Ec2Machines(account, target.egress, target.settings.subnet, target.settings.zone)
+        settings = target.settings
+        return Ec2Machines(account, target.egress, settings.subnet, settings.zone, settings.ssh_jump)
     return LibcloudMachines(account, target.egress, target.settings.create)

@@ -34,7 +34,8 @@ class OpenstackSites:
         key = (target.id, cloud.place.project_id, credential.identity)
         driver = self._drivers.get(key)
         if driver is None or driver.cloud is not cloud:
-            driver = OpenstackMachines(cloud, target.settings.network, target.settings.external_network)
+            settings = target.settings
+            driver = OpenstackMachines(cloud, settings.network, settings.external_network, settings.ssh_jump)
             _remember(self._drivers, key, driver)
         return driver
 

@@ -69,17 +69,20 @@ def says_memory(new: NewMachine) -> bool:
     return new.memory_mib is not None or new.flavour is not None
 
 
-def request_of(new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, arch: str | None) -> Request:
-    """The wish as placement understands it."""
+def request_of(
+    new: NewMachine, wish: Wish, vo: str | None, lifetime_s: int, image: Mapping[str, Any] | None
+) -> Request:
+    """The wish as placement understands it. ``image``: as a machine's row has it; None: it needs none, as a volume."""
     return Request(
         Work.MACHINE,
         cores=wish.cores,
         memory_mib=wish.memory_mib,
         disk_mib=wish.disk_gib * 1024,
+        image_disk_mib=(image or {}).get("disk_gib", 0) * 1024,
         wall_time_s=lifetime_s,
         gpus=wish.gpus,
         gpu_model=wish.gpu_model,
-        arch=arch,
+        arch=(image or {}).get("arch") or None,
         vm_image=new.image.removeprefix(SITE_IMAGE) if new.image.startswith(SITE_IMAGE) else None,
         flavour=wish.flavour,
         network=new.network,

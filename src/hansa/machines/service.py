@@ -30,6 +30,7 @@ from hansa.machines.drivers.base import PROTOCOLS, Can, Capabilities, Consoles, 
 from hansa.machines.model import Phase, Wanted
 from hansa.machines.places import Drivers, Holder
 from hansa.machines.starts import Starts
+from hansa.machines.sync_model import disk_gib
 from hansa.machines.views import machine_view, opening_of, plan_view
 from hansa.machines.wire import (
     DEFAULT_LIFETIME_S,
@@ -117,7 +118,7 @@ class MachineService:
             expires = now + timedelta(seconds=lifetime_s) if lifetime_s else None
             # Of a pilot's machine its tasks are counted, not its life: the grant need not have room for that.
             asked_s = 0 if pilot_id else lifetime_s or DEFAULT_LIFETIME_S
-            asked = placing.request_of(new, wish, vo, asked_s, image["arch"] or None)
+            asked = placing.request_of(new, wish, vo, asked_s, image)
             asking = placing.Asking(
                 caller.user_id, caller.name, vo, new.vo_group or "", placing.names_of(image), machine_id,
                 says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
@@ -148,8 +149,11 @@ class MachineService:
             await claims.take(tx, made, new.volumes, now)
             whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
             actor = "hansa" if pilot_id else caller.actor
-            await self._record(tx, caller, made, "machines.created", f"{whose} {made.message}", actor)
-            await self._record(tx, caller, made, "machines.placed", placing.why(choice, order), "hansa")
+            await self._events.record(
+                tx,
+                _event(actor, made, "machines.created", f"{whose} {made.message}"),
+                _event("hansa", made, "machines.placed", placing.why(choice, order)),
+            )
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
@@ -166,7 +170,7 @@ class MachineService:
             mine = await vo_store.memberships(tx, caller.user_id)
             vo = await self._vos.check_may_start(tx, caller, new.vo, mine)
             image, _ = await self._chosen(tx, caller, new.image, vo, mine)
-            asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image["arch"] or None)
+            asked = placing.request_of(new, wish, vo, new.lifetime_s or DEFAULT_LIFETIME_S, image)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             fixed |= {place for place in (image.get("place"),) if place}
             asking = placing.Asking(
@@ -226,7 +230,8 @@ class MachineService:
             "name": pinned.name, "version": pinned.version, "arch": pinned.arch, "login": pinned.login or "root",
             "checksum": f"sha256:{pinned.sha256}" if pinned.sha256 else pinned.checksum or "",
             "format": pinned.format.value if pinned.format else "qcow2", "provider_id": pinned.provider_id,
-            "place": pinned.place, "scope": pinned.scope, "is_for_all": pinned.is_for_all,
+            "disk_gib": disk_gib(pinned.virtual_bytes), "place": pinned.place, "scope": pinned.scope,
+            "is_for_all": pinned.is_for_all,
         }, pinned.version_id  # fmt: skip
 
     async def _name(self, tx: Tx, caller: Caller, new: NewMachine, image: str) -> str:
@@ -303,7 +308,7 @@ class MachineService:
                 sites=[row.place.partition("/")[0]], network=row.spec.get("network"),
             )  # fmt: skip
             wish = placing.wish_of(new)
-            asked = replace(placing.request_of(new, wish, row.vo, 1, row.image["arch"] or None), vm_image=None)
+            asked = replace(placing.request_of(new, wish, row.vo, 1, row.image), vm_image=None)
             names = replace(placing.names_of(row.image), is_there=True)
             asking = placing.Asking(row.owner_id, row.owner_name, row.vo, row.vo_group or "", names, row.id)
             says = placing.says_memory(new)
@@ -427,17 +432,11 @@ class MachineService:
     async def _record(
         self, tx: Tx, caller: Caller, row: Any, reason: str, message: str, actor: str | None = None
     ) -> None:
-        event = Event(
-            actor or caller.actor,
-            subject_of(row.id),
-            row.phase,
-            reason,
-            message,
-            row.owner_id,
-            row.vo,
-            {"name": row.name},
-        )
-        await self._events.record(tx, event)
+        await self._events.record(tx, _event(actor or caller.actor, row, reason, message))
+
+
+def _event(actor: str, row: Any, reason: str, message: str) -> Event:
+    return Event(actor, subject_of(row.id), row.phase, reason, message, row.owner_id, row.vo, {"name": row.name})
 
 
 async def own_machine(tx: Tx, caller: Caller, name: str, *, lock: bool = False) -> Any:

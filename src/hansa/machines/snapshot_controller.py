@@ -100,8 +100,10 @@ class SnapshotRoom:
             await self._turn(tx, row, turn, {}, now)
             return Next(now)
         if isinstance(result, Snapshot) and result.progress is Progress.DONE:
-            provider_id = result.provider_id or ""
-            await catalogue.is_kept(tx, self._events, version_id, row.place, provider_id, result.size_bytes, now)
+            provider_id, disk_bytes = result.provider_id or "", result.min_disk_gib * 1024**3
+            await catalogue.is_kept(
+                tx, self._events, version_id, row.place, provider_id, result.size_bytes, disk_bytes, now
+            )
             turn = Turn("machines.snapshot_ready", now, Phase.READY, f"{ready}, at {site_of(row.place)}.")
             await self._turn(tx, row, turn, {"provider_id": provider_id}, now)
             return Next(now)

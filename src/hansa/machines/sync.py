@@ -32,6 +32,7 @@ from hansa.machines.sync_model import (
     decide,
     described,
     disk_gib,
+    format_for,
     wanted,
 )
 from hansa.sites.service import LOCAL
@@ -183,10 +184,9 @@ class SyncRoom:
 
     async def _content(self, place: str, version: Any, image: Any) -> Image:
         """The content in a format that the place takes."""
-        has, form = Format(version.format), Format(version.format)
-        formats = await self._formats(place)
-        if formats and has not in formats:
-            form = Format.RAW if "raw" in formats else Format.QCOW2
+        has = Format(version.format)
+        async with self._database.read() as tx:
+            form = format_for(has, await sync_places.formats(tx, place))
         path = await self._depot.as_format(version.sha256, has, form)
         about = image.about
         said = described(image.name, version.version, about)
@@ -194,12 +194,6 @@ class SyncRoom:
             f"sha256:{version.sha256}", path, None, form, about["arch"], about["login"] or "root", said,
             disk_gib(version.virtual_bytes),
         )  # fmt: skip
-
-    async def _formats(self, place: str) -> list[str]:
-        async with self._database.read() as tx:
-            rows = await store.endpoints(tx)
-        found = next((row for row in rows if f"{row.site}/{row.name}" == place), None)
-        return list(found.settings.get("image_formats") or ()) if found is not None else []
 
     async def _is_known(self, place: str) -> bool:
         """Whether the place is still registered; with a site go all its images."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from hansa.images.formats import Format
 from hansa.images.model import usable
 from hansa.kernel.reconcile import Act, Settle
 
@@ -116,6 +117,13 @@ def described(name: str, version: str, about: Mapping[str, Any]) -> dict[str, st
         "os_admin_user": str(about.get("login") or ""),
     }
     return {key: value for key, value in words.items() if value}
+
+
+def format_for(has: Format, takes: Sequence[str]) -> Format:
+    """In which format a place is sent a content that has another one. ``takes`` empty: whatever."""
+    if not takes or has in takes:
+        return has
+    return Format.RAW if Format.RAW in takes else Format.QCOW2
 
 
 def disk_gib(virtual_bytes: int | None) -> int:

@@ -56,6 +56,13 @@ async def places(tx: Tx, local: Mapping[str, Machines]) -> list[Place]:
     return found + [Place(f"{LOCAL}/{name}", None, on_demand=True) for name in able]
 
 
+async def formats(tx: Tx, place: str) -> Sequence[str]:
+    """The formats of VM images that a place takes; none: whatever."""
+    site, _, endpoint = place.partition("/")
+    found = () if site == LOCAL else await site_store.endpoints_of(tx, [site])
+    return next((one.settings.get("image_formats") or () for one in found if one.name == endpoint), ())
+
+
 async def refusals(tx: Tx, want: Iterable[Key], versions: Mapping[str, Any]) -> dict[Key, tuple[str, str]]:
     """What sites say against images that would belong there: a code, and a sentence."""
     wanted = [key for key in want if key[0] in versions]

@@ -317,7 +317,7 @@ class Core:
         for what, need, have in (
             ("cores", order.cores, self.slots),
             ("MiB of memory", order.memory_mib, self.memory_mib),
-            ("GPUs", order.gpus, self.gpu_count),
+            ("GPUs", order.gpus, self.gpu_count if order.gpus_like is None else len(order.gpus_like)),
         ):
             if need > have:
                 return f"this pilot has {have:,} {what}, the task needs {need:,}"
@@ -401,14 +401,20 @@ class Core:
         return (
             order.cores <= len(self.free_cores)
             and order.memory_mib <= self.free_memory_mib
-            and order.gpus <= len(self.free_gpus)
+            and (not order.gpus or order.gpus <= len(self._gpus_for(order)))
             and (self.ends_at is None or now + order.wall_time_s <= self.ends_at)
         )
+
+    def _gpus_for(self, order: JobOrder) -> List[str]:
+        """Free GPUs that a task of this job may have."""
+        return [gpu for gpu in self.free_gpus if order.gpus_like is None or gpu in order.gpus_like]
 
     def _give_room(self, task: Task) -> Task:
         order = task.job.order
         task.cores = tuple(self.free_cores.popleft() for _ in range(order.cores))
-        task.gpus = tuple(self.free_gpus.popleft() for _ in range(order.gpus))
+        task.gpus = tuple(self._gpus_for(order)[: order.gpus]) if order.gpus else ()
+        for gpu in task.gpus:
+            self.free_gpus.remove(gpu)
         self.free_memory_mib -= order.memory_mib
         task.has_room = True
         task.phase = Phase.STARTING

@@ -118,6 +118,7 @@ class JobOrder:
     """A folder in the task's directory that is kept across attempts: what it holds goes to the server, and comes back
     among the inputs of the next attempt. HANSA_CHECKPOINT is its path."""
     checkpoint_every_s: float = 300.0
+    gpus_like: Optional[List[str]] = None  # of the pilot's GPUs, those that will do; None: any
     registry_auth: Optional[Dict[str, str]] = field(default=None, repr=False)
     """``username`` and ``password`` for the image's registry. For the pilot alone: in no file of its own, no argument,
     no log. By way of a spool it lies in a file of the user's (0600) until it is read, as the pilot's token does."""

@@ -83,7 +83,7 @@ def _flavour_fits(request: Request, one: Flavour) -> bool:
         return False
     if one.cores < request.cores or one.memory_mib < request.memory_mib:
         return False
-    if one.disk_mib is not None and one.disk_mib < request.disk_mib:
+    if one.disk_mib is not None and one.disk_mib < max(request.disk_mib, request.image_disk_mib):
         return False
     return not request.gpus or has_gpus(request, one.gpus)
 
@@ -164,7 +164,9 @@ def _say_flavour(request: Request, candidate: Candidate) -> tuple[str, str, Part
         return "No flavour is open to you there.", "Ask the site for one.", Party.SITE
     gpus = f", {request.gpus} GPUs {request.gpu_model or ''}".rstrip() if request.gpus else ""
     memory = f", {request.memory_mib:,} MiB" if request.memory_mib else ""
-    size = f"{request.cores:,} cores{memory}{gpus}"
+    disk_gib = max(request.disk_mib, request.image_disk_mib) // 1024
+    disk = f", {disk_gib:,} GiB of disk" if disk_gib else ""
+    size = f"{request.cores:,} cores{memory}{gpus}{disk}"
     largest = max(flavours, key=lambda one: (one.cores, one.memory_mib))
     return (
         f"No flavour has {size}.",

@@ -43,6 +43,8 @@ class Request:
     cores: int = 1
     memory_mib: int = 0
     disk_mib: int = 0
+    image_disk_mib: int = 0
+    """That its VM image needs of a flavour's root disk."""
     wall_time_s: int = 0
     """Of a task; of a machine its lifetime. 0: it does not say."""
     gpus: int = 0

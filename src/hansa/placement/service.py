@@ -16,7 +16,7 @@ from hansa.placement.authority import lapsed_at, of_others, refused
 from hansa.placement.choose import choose, explain_all
 from hansa.placement.filter import OWN_CHOICE
 from hansa.placement.model import Candidate, Measured, Request, Verdict, Work, data_needs
-from hansa.placement.views import candidates
+from hansa.placement.views import Platform, candidates
 from hansa.placement.wire import Plan, PlanFactor, PlanFinding, PlanItem, PlanRequest
 from hansa.sites import capacity
 from hansa.sites.capacity_model import Left, NoGrant
@@ -26,6 +26,8 @@ from hansa.sites.service import SiteService
 
 Measure = Callable[[Tx, Sequence[str], datetime], Awaitable[Mapping[str, Measured]]]
 """How starts went of late, by site: what only the rooms that start things know."""
+Platforms = Callable[[Tx, Sequence[str]], Awaitable[Mapping[str, Platform]]]
+"""What nodes are like, by site."""
 
 
 class PlanService:
@@ -40,6 +42,7 @@ class PlanService:
         authority: AuthorityService,
         settings: JobSettings,
         seen: Mapping[str, Measure],
+        platforms: Platforms,
     ) -> None:
         """``seen``: by the kind of work."""
         self._database = database
@@ -49,6 +52,7 @@ class PlanService:
         self._authority = authority
         self._settings = settings
         self._seen = seen
+        self._platforms = platforms
 
     async def plan(self, caller: Caller, asked: PlanRequest) -> Plan:
         """Where it would run now, for this caller. Raises Fault for its VO, as a submission would."""
@@ -58,12 +62,14 @@ class PlanService:
             mine = [one.vo for one in await vo_store.memberships(tx, caller.user_id)]
             sites = await self._sites.serving(tx, caller.user_id, mine)
             grants = await grants_left(tx, sites, caller.user_id, vo or "", asked.vo_group, caller.name, now)
-            seen = await self._seen[asked.work](tx, [site.name for site in sites], now)
+            names = [site.name for site in sites]
+            seen = await self._seen[asked.work](tx, names, now)
+            platforms = await self._platforms(tx, names) if asked.work == "job" else {}
             until = now + timedelta(seconds=asked.wall_time_s or 0)
             there = sites if asked.work == "machine" else of_others(sites)
             lapsed = await lapsed_at(tx, self._authority, there, caller.user_id, vo, until)
         work = SiteWork.PILOTS if asked.work == "job" else SiteWork.MACHINES
-        found = refused(candidates(sites, vo, work, now, grants=grants, measured=seen), lapsed)
+        found = refused(candidates(sites, vo, work, now, grants=grants, measured=seen, platforms=platforms), lapsed)
         choice = choose(request_of(asked, vo, self._settings), found)
         pairs = list(zip((*choice.order, *choice.rejected), explain_all(choice), strict=True))
         pairs.sort(key=lambda one: _nearness(one[1]))

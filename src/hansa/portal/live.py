@@ -41,6 +41,8 @@ async def stream_changes(
                 continue
             position, subjects = changed
             yield f"id: {position}\nevent: changed\ndata: {json.dumps(subjects)}\n\n".encode()
+            if f"user/{visit.caller.user_id}" in subjects:
+                return  # the browser comes back, and is let in if it still may
             await asyncio.sleep(_PAUSE_S)
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from hansa.identity.http import allowed
 from hansa.identity.model import Caller
 from hansa.identity.policy import Permission
+from hansa.identity.service import IdentityService
 from hansa.kernel.events import EventLog, StoredEvent
 from hansa.kernel.http import API, MOST, provided
 
@@ -23,6 +24,7 @@ async def stream_events(
     request: Request,
     who: Annotated[Caller, allowed(Permission.EVENTS_READ)],
     log: Annotated[EventLog, Depends(provided(EventLog))],
+    identity: Annotated[IdentityService, Depends(provided(IdentityService))],
     after: Annotated[int | None, Query(ge=0, le=MOST)] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
@@ -36,6 +38,9 @@ async def stream_events(
             if await request.is_disconnected():
                 return
             yield _line(event)
+            is_of_caller = event is not None and event.subject == f"user/{who.user_id}"
+            if is_of_caller and not await identity.is_let_in(who.user_id):
+                return
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)

@@ -50,6 +50,7 @@ from hansa.jobs.measured import measured
 from hansa.jobs.measured import started_since as pilots_since
 from hansa.jobs.notices import NoticePolicy, NoticeRoom
 from hansa.jobs.notices import forget as forget_notices
+from hansa.jobs.placing import platforms_of
 from hansa.jobs.program import NodeProgram, build_node_program
 from hansa.jobs.registry_logins import RegistryKeys, RegistryLoginService
 from hansa.jobs.retention import Retention
@@ -87,7 +88,7 @@ from hansa.machines.volume_controller import VolumeRoom
 from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_store import forget_deleted as forget_volumes
 from hansa.machines.watch import MachineWatch
-from hansa.placement.service import PlanService
+from hansa.placement.service import Measure, PlanService
 from hansa.server.home import Home
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.checking import CheckService
@@ -315,6 +316,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         openstack_sites.close,
     )
     starts = Starts()
+    seen_by_work: dict[str, Measure] = {"job": measured, "machine": starts.seen}
     machines = MachineService(
         database,
         events,
@@ -381,9 +383,7 @@ def build_rooms(settings: Settings, home: Home, database: Database, clock: Clock
         steering=SteeringService(database, events, clock),
         reports=ReportService(database, clock, settings.sites.history_days),
         grants=CapacityService(database, events, clock),
-        plans=PlanService(
-            database, clock, sites, vos, authority, settings.job, {"job": measured, "machine": starts.seen}
-        ),
+        plans=PlanService(database, clock, sites, vos, authority, settings.job, seen_by_work, platforms_of),
         accounting=AccountingService(database, home.url),
         registry=registry,
         checks=CheckService(registry, kind_of, settings.sites, egress, sockets, tokens, canaries_of),

@@ -78,7 +78,8 @@ class SiteService:
         ``model.endpoint_refusals`` say why.
         """
         rows = await views.read_rows(tx, await store.serving(tx, user_id, vos), self._clock.now())
-        name = await store.name_of_user(tx, user_id)
+        is_named = any(row.policy.get("users") is not None for row in rows.sites)
+        name = await store.name_of_user(tx, user_id) if is_named else user_id
         return [views.site_view(rows, row, user_id, name, frozenset(vos)) for row in rows.sites]
 
     async def credential(self, endpoint_id: str) -> Mapping[str, str]:

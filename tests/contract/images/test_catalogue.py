@@ -193,6 +193,28 @@ async def test_a_file_of_checksums_pins_an_image(world: World) -> None:
     await world.settle()
     found = (await world.images.get(MEMBER, "debian-12")).versions[0]
     assert (found.status.phase, found.checksum) == ("ready", f"sha512:{hashlib.sha512(DISK).hexdigest()}")
+    assert (await world.chosen(MEMBER, "debian-12", None)).is_ready, "nobody has to endorse it for his own machine"
+    with pytest.raises(Fault, match=r"vo\.a has not endorsed"):
+        await world.chosen(MEMBER, "debian-12", "vo.a")
+
+
+async def test_what_was_replaced_at_its_source_is_pinned_anew_until_it_was_here(world: World) -> None:
+    """As a distribution's ``latest`` is, between the reading of its checksums and the end of the download."""
+    url, stale = world.files.put("/d.qcow2", DISK), "sha256:" + "0" * 64
+    sums = world.files.put("/SHA256SUMS", f"{sha256(DISK).removeprefix('sha256:')}  d.qcow2\n".encode())
+    await world.images.ensure_presets()
+    async with world.database.begin() as tx:
+        rows = {name: await store.find_image(tx, "preset", name) for name in ("debian-12", "debian-13")}
+        for name, row in rows.items():
+            assert row is not None
+            version = (await store.versions_of(tx, [row.id]))[0]
+            was_here = {"sha256": "0" * 64} if name == "debian-13" else {}
+            await store.update_version(tx, version.id, source=url, sums=sums, checksum=stale, **was_here)
+            await world.images.ask_for(tx, version.id)
+    await world.settle()
+    one, other = [(await world.images.get(MEMBER, name)).versions[0] for name in rows]
+    assert (one.status.phase, one.checksum) == ("ready", sha256(DISK))
+    assert (other.status.phase, "is wanted" in other.status.message) == ("refused", True)
 
 
 def put_artefact(files: Files, disk: bytes, tag: str, *names: str) -> str:

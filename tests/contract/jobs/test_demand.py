@@ -16,9 +16,14 @@ from hansa.kernel.database import Tx
 from hansa.kernel.ids import new_id
 from hansa.kernel.status import Party, Status
 from hansa.kernel.wire import encode
+from hansa.sites import capacity
 from hansa.sites import store as site_store
+from hansa.sites.capacity import Who
+from hansa.sites.capacity_model import MS_PER_HOUR
+from hansa.sites.capacity_service import CapacityService
+from hansa.sites.capacity_wire import AgreeGrant, AskGrant, GrantTerms
 from hansa.sites.wire import Facts, Partition, SitePolicy
-from tests.support.jobworld import World
+from tests.support.jobworld import World, running
 
 MAIN = Partition("main", 4, 128, 32, 64_128, ["a100", "a100"], None, True, 128)
 
@@ -120,6 +125,50 @@ async def test_a_task_of_many_nodes_is_one_pilot_of_just_its_size(world: World) 
     await world.demand.look()
     whole = (await started(world))[-1]
     assert (whole.nodes, whole.is_whole, whole.cores, whole.memory_mib) == (1, True, 32, 64_000)
+    assert whole.gpus == [], "nodes without GPUs will do, too"
+    await world.submit(whole_node=True, site="cluster", gpus=1)
+    await world.demand.look()
+    assert (await started(world))[-1].gpus == ["a100"] * 2, "all that the node has"
+
+
+async def test_what_is_more_urgent_has_its_pilot_first(world: World) -> None:
+    await cluster(world, max_waiting=1)
+    await world.submit(site="cluster")
+    await world.submit(site="cluster", cores=16, priority=9)
+    await world.demand.look()
+    assert [one.cores for one in await started(world)] == [16], "only one may wait there"
+
+
+async def test_a_pilot_that_has_its_node_to_itself_takes_all_of_it_to_pack_tasks(world: World) -> None:
+    await cluster(world, max_waiting=3)
+    await world.submit(3, site="cluster", cores=4, memory_mib=1000, batch={"exclusive": ""})
+    await world.demand.look()
+    (one,) = await started(world)
+    assert (one.cores, one.memory_mib, one.gpus, one.is_whole) == (32, 64_000, [], False)
+    assert one.wall_time_s == 4 * 3600, "not only for these tasks"
+    await world.submit(3, site="cluster", cores=4, batch={"exclusive": "user"})
+    await world.demand.look()
+    assert (await started(world))[-1].cores == 12, "others of the same user may share its node"
+    for name, most, cores in (("alone", None, 32), ("small", 8, 8)):
+        await cluster(world, name, extra=["--exclusive"], pilot_cores=most)
+        await world.submit(3, site=name, cores=4)
+        await world.demand.look()
+        assert (await started(world, name))[0].cores == cores
+
+
+async def test_a_pilot_for_one_task_takes_no_other_while_it_runs_one(world: World) -> None:
+    """The next one has a pilot of its own, which would have nothing to do; and this one's time is over by then."""
+    job = await world.submit(2, whole_node=True)
+    first, second = [await world.pilot(is_whole=True) for _ in range(2)]
+    (lease,) = await first.take(8)
+    busy = {"cores_free": 0, "memory_free_mib": 0}
+    assert (await first.exchange(4, running=running(lease, 0), **busy)).leases == []
+    assert [one.job for one in await second.take(8)] == [job.number]
+    await cluster(world)
+    await world.submit(2, nodes=2, cores=4, site="cluster")
+    wide = await world.pilot(site="cluster", nodes=2)
+    (lease,) = await wide.take(8)
+    assert (await wide.exchange(4, running=running(lease, 0), **busy)).leases == []
 
 
 async def test_a_lapsed_login_waits_for_its_user_and_says_how(world: World) -> None:
@@ -185,6 +234,31 @@ async def test_nothing_starts_at_a_site_of_others_without_a_grant_of_authority(w
     assert (await world.get(job.number)).status.reason == "jobs.queued"
 
 
+async def test_at_zero_hours_work_waits_for_the_vos_managers_and_starts_once_there_are_more(world: World) -> None:
+    await cluster(world, policy=SitePolicy(demands_grant=True))
+    await world.vos.create(world.owner, NewVo("vo.a.org"))
+    grants = CapacityService(world.database, world.events, world.clock)
+    who = Who("vo.a.org", "cluster", world.owner.user_id, "ada", "job/0")
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(site_store.sites).values(visibility="all"))
+    await grants.ask(world.owner, AskGrant("vo.a.org", "cluster", GrantTerms(core_hours=10)))
+    await grants.agree(world.owner, "vo.a.org", "cluster", AgreeGrant())
+    async with world.database.begin() as tx:
+        await capacity.spend(tx, world.events, who, 10 * MS_PER_HOUR)
+
+    job = await world.submit(site="cluster", vo="vo.a.org", wall_time_s=3600)
+    await world.demand.look()
+    assert await started(world) == []
+    status = (await world.get(job.number)).status
+    assert (status.reason, status.waiting_on) == ("jobs.no_grant", "vo_manager")
+    assert "1.0 core hours asked, 0.0 left" in status.message
+
+    await grants.agree(world.owner, "vo.a.org", "cluster", AgreeGrant(GrantTerms(core_hours=20)))
+    await world.demand.look()
+    assert len(await started(world)) == 1
+    assert (await world.get(job.number)).status.reason == "jobs.queued"
+
+
 async def test_a_credential_of_the_vo_at_a_site_is_a_grant_there(world: World) -> None:
     word = Word(world.clock)
     world.demand = Demand(world.database, world.events, world.clock, world.sites, 3600, word)
@@ -224,6 +298,16 @@ async def test_a_pilot_that_waits_for_nobody_is_given_up(world: World) -> None:
     world.manual.advance(31)
     await world.demand.look()
     assert sorted(one.reason for one in await started(world)) == ["pilots.not_needed", "pilots.starting"]
+
+
+async def test_what_nodes_are_like_is_asked_of_those_that_were_seen_and_explained(world: World) -> None:
+    pilot = await world.pilot()
+    await pilot.exchange(node={"os": ["linux", "debian12"], "machine": "x86_64", "glibc": "2.36"})
+    job = await world.submit(os="el9")
+    await world.demand.look()
+    said = (await world.jobs.explain(world.owner, job.number, None)).lines
+    assert "Not possible at local: System el9 asked, debian12, linux there." in said, said
+    assert "  What would change that: Ask for debian12, linux." in said
 
 
 async def test_nobody_elses_own_site_is_used(world: World) -> None:

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 
 from hansa.identity.wire import NewVo
 from hansa.images import store as image_store
+from hansa.jobs import store as job_store
 from hansa.jobs.registry_logins import rewrap_registry_logins
 from hansa.jobs.tables import registry_logins
 from hansa.jobs.wire import JobSpec, NewRegistryLogin
 from hansa.kernel.errors import Fault
 from hansa.kernel.secrets import Vault
-from tests.support.jobworld import World
+from tests.support.jobworld import World, done
 
 SPEC = JobSpec(["true"], image="docker://quay.io/biomed/tool:1", vo="sky")
 ADA, MARY = NewRegistryLogin("ada", "hush-hush"), NewRegistryLogin("mary", "psst")
@@ -93,3 +94,40 @@ async def test_logins_are_sealed_replaced_and_forgotten(world: World) -> None:
         with pytest.raises(Fault) as caught:
             await world.registry_logins.put(world.owner, nonsense, ADA)
         assert caught.value.code.code == "jobs.bad_registry"
+
+
+async def test_what_waits_is_held_when_its_turn_comes_and_its_registry_was_taken_off_meanwhile(world: World) -> None:
+    await world.vos.create(world.owner, NewVo("sky"))
+    refused = await world.jobs.submit(world.owner, replace(SPEC, count=3, array=True))
+    others = [await world.jobs.submit(world.owner, SPEC) for _ in range(40)]
+    kept = await world.jobs.submit(world.owner, replace(SPEC, image="ghcr.io/any/tool"))
+    pilot = await world.pilot(cores=1)
+    (first,) = await pilot.take(1)
+    await allow(world, "ghcr.io")
+    explained = (await world.jobs.explain(world.owner, refused.number, None)).lines
+    assert any("When its turn comes, it will be held." in line for line in explained)
+
+    # What waits behind it comes at once; what runs goes on, and what it leaves is not begun.
+    leases = await pilot.take(1)
+    assert [lease.job for lease in leases] == [kept.number]
+    job = await world.get(refused.number)
+    assert (job.status.phase, job.status.reason) == ("running", "images.registry_refused")
+    assert job.status.waiting_on == "vo_manager"
+    assert f"only images of ghcr.io. It is held; once that is allowed again: hansa job release {job.number}" in (
+        job.status.message
+    )
+    for other in others:
+        status = (await world.get(other.number)).status
+        assert (status.phase, status.reason) == ("waiting", "images.registry_refused")
+        said = [event.reason for event in await world.jobs.timeline(world.owner, other.number)]
+        assert said == ["jobs.queued", "images.registry_refused"]
+    async with world.database.read() as tx:
+        assert await job_store.owners_with_work(tx) == [], "no pilot is started for what is held"
+    await pilot.report(done(first, first.first))
+    assert await pilot.take(8) == []
+
+    with pytest.raises(Fault):
+        await world.jobs.release(world.owner, refused.number)
+    await allow(world, "quay.io", "ghcr.io")
+    await world.jobs.release(world.owner, refused.number)
+    assert [(lease.first, lease.last) for lease in await pilot.take(2)] == [(1, 2)]

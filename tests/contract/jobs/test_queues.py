@@ -32,6 +32,16 @@ async def test_tasks_for_gpus_are_not_hoarded(world: World) -> None:
     await world.books(job)
 
 
+async def test_a_task_is_told_which_of_several_gpus_it_asked_for(world: World) -> None:
+    mixed = ["0, A100, 40960 MiB", "1, Tesla T4, 15360 MiB"]
+    await world.sites.ensure_local(world.owner.user_id, "ada", Capacity(4, 8192, mixed))
+    await world.submit(gpus=1, gpu_model="T4")
+    await world.submit(gpus=1)
+    pilot = await world.pilot(gpus=mixed)
+    orders = (await pilot.exchange(8, gpus_free=2)).jobs
+    assert [order.gpus_like for order in orders] == [["1"], None]
+
+
 async def test_a_task_that_has_waited_is_not_passed_by_small_ones_for_ever(world: World) -> None:
     big = await world.submit(cores=4)
     small = await world.submit(10)
@@ -64,14 +74,19 @@ async def test_tags_and_platform(world: World) -> None:
 async def test_what_waits_for_a_suspended_vo_or_member_is_not_given_out(world: World) -> None:
     await world.vos.create(world.owner, NewVo("sky"))
     await world.vos.create(world.owner, NewVo("sea"))
-    job = await world.submit(3, vo="sky")
+    job = await world.submit(4, vo="sky")
     pilot = await world.pilot()
+    (runs,) = await pilot.take(1)
     await world.vos.suspend(world.owner, "sky", "quota", suspended=True)
     assert await pilot.take(1) == []
+    assert list(pilot.leases) == [runs.lease]
+    assert pilot.kills == [], "what runs goes on"
+    await pilot.finish()
+    assert (await world.get(job.number)).counts.done == 1
     async with world.database.read() as tx:
         assert await store.owners_with_work(tx) == []
     await world.vos.suspend(world.owner, "sky", "", suspended=False)
-    assert spans(await pilot.take(1)) == [(0, 0)]
+    assert spans(await pilot.take(1)) == [(1, 1)]
     await world.books(job)
 
 

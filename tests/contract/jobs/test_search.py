@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from hansa.kernel.errors import Fault
@@ -30,7 +33,9 @@ async def jobs(world: World) -> World:
     first, third = await pilot.take(2)
     await pilot.report(done(first, 0), done(third, 0, 3))
     world.manual.advance(86400)
-    await world.submit(10, labels={"campaign": "k2", "try": "1"}, name="simA1")
+    more: dict[str, Any] = {"cores": 2, "memory_mib": 3000, "gpus": 1, "wall_time_s": 60, "image": "ghcr.io/any/tool"}
+    soon = world.clock.now() + timedelta(days=1)
+    await world.submit(10, labels={"campaign": "k2", "try": "1"}, name="simA1", deadline=soon, **more)
     eve = await world.user("eve")
     await world.site(eve, "hers")
     await world.submit(caller=eve, name="sim")
@@ -67,6 +72,25 @@ async def jobs(world: World) -> World:
         ("created>1h state:waiting", [2]),
         ("priority>=8", [3, 1]),
         ("job<3", [2, 1]),
+        ("job:2,4", [4, 2]),
+        ("vo:sky", []),
+        ("-vo:sky", [4, 3, 2, 1]),
+        ("reason:jobs.queued", [4, 2]),
+        ("started<2d", [3, 1]),
+        ("ended>1h", [3, 1]),
+        ("done>0", [1]),
+        ("killed>0", []),
+        ("cores>1", [4]),
+        ("cores:1,2 memory<3000", [3, 2, 1]),
+        ("-memory:3000", [3, 2, 1]),
+        ("gpus:1", [4]),
+        ("time:60", [4]),
+        ("image~ghcr", [4]),
+        ("-image:ghcr.io/any/tool", [3, 2, 1]),
+        ("vo-group:x", []),
+        ("waiting_on:hansa", [4, 2]),
+        ('message~"exit code 3"', [3]),
+        ("deadline>2026-01-01", [4]),
     ],
 )
 async def test_jobs_by_a_query(jobs: World, query: str, numbers: list[int]) -> None:

@@ -106,7 +106,15 @@ class Histories(RuleBasedStateMachine):
     def repeat(self, data: st.DataObject) -> None:
         """An old request arrives again, even one of a session or a pilot that is gone."""
         pilot, request = data.draw(st.sampled_from(self.sent))
+        before = self.run(self._reported())
         self.run(self._exchange(pilot, request, is_heard=request is pilot.last))
+        assert self.run(self._reported()) == before, "what it reports was heard before, or came too late for ever"
+
+    async def _reported(self) -> set[tuple[int, int, str]]:
+        """How attempts ended, as pilots said: index, attempt, outcome."""
+        ends = [*(await self.world.result_rows(self.job.number)).values()]
+        ends += await self.world.attempt_rows(self.job.number)
+        return {(row.index, row.attempt, row.outcome) for row in ends if row.wall_s > 0}
 
     @rule(which=PILOTS)
     def start_anew(self, which: int) -> None:

@@ -27,6 +27,7 @@ from tests.support.nspawn import image, nspawn_place, qemu_folder
 from tests.support.occi import serve_occi
 from tests.support.openstack.cloud import Cloud
 from tests.support.openstack.contents import IMAGE as OS_IMAGE
+from tests.support.openstack.fixtures import fill_snapshots
 from tests.support.openstack.layout import PASSWORD
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OJRCZQcMvJ4Kt1VWb6zF0Qf3FT1cB6JbSrTBtsGyC test"
@@ -96,12 +97,8 @@ async def openstack_place(request: pytest.FixtureRequest) -> AsyncIterator[Place
             one.floating_ip_address for one in api.network.ips()
         ]
 
-    def upload(api: Any) -> None:  # Nova's fake driver makes no snapshots: their images wait for content
-        for one in api.image.images(status="queued"):
-            if (one.properties or {}).get("hansa_key"):
-                api.image.update_image(one, container_format="bare", disk_format="raw")
-                one.data = b"\0" * 1024
-                one.upload(api.image)
+    def upload(api: Any) -> None:
+        fill_snapshots(api)
 
     def opened(api: Any, key: str) -> set[tuple[int, int]]:
         (server,) = [one for one in api.compute.servers(details=True) if (one.metadata or {}).get("hansa_key") == key]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -329,6 +332,35 @@ async def test_who_takes_no_images_is_sent_none_on_demand_either(sync: SyncWorld
     await world.settle()
     assert (await world.get("own")).status.phase == "running"
     assert shy.sent == 0
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
+async def test_a_site_gets_the_format_that_it_takes_ahead_and_on_demand(sync: SyncWorld, tmp_path: Path) -> None:
+    world = sync.world
+    disk = tmp_path / "real.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1M"], check=True)
+
+    async def content() -> Any:
+        yield disk.read_bytes()
+
+    await world.images.add_version(world.olga, IMAGE, NewVersion("2", upload=True))
+    await world.images.upload(world.olga, IMAGE, "2", content())
+    end = NewEndpoint("openstack", name="cloud", url=KEYSTONE, vos={"vo.a": None}, settings={"image_formats": ["raw"]})
+    await world.base.registry.add(world.olga, NewSite("ceph", [end]))
+    await sync.settle()
+    (ahead,) = sync.sites.site("ceph/cloud").there.values()
+    (as_it_is,) = sync.sites.site("cern/cloud").there.values()
+    world.drivers.real["ceph/cloud"] = ceph = Site()
+    await world.create("web", vo="vo.a", sites=["ceph"])
+    await world.settle(5)
+    assert (await world.get("web")).status.phase == "running"
+    (on_demand,) = ceph.there.values()
+    assert as_it_is.format == "qcow2"
+    for image in (ahead, on_demand):
+        assert image.format == "raw"
+        assert image.path is not None
+        assert image.path.stat().st_size == 1024**2
+        assert image.checksum == as_it_is.checksum, "found again by what the catalogue pins"
 
 
 def access_row(vo: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -232,6 +232,7 @@ async def test_a_snapshot_is_an_image_that_machines_start_of(world: MachineWorld
     assert (await world.get("again")).status.phase == "running"
     started = next(one for one in cloud.machines.values() if one.spec.name == "again")
     assert started.spec.image.provider_id == "fake-image-web-1"
+    assert (await world.row("again")).image["disk_gib"] == 3, "as large as its place says that it must be"
     second = await world.snapshots.create(world.ada, "web", NewSnapshot())
     assert second.version == "2"
     with pytest.raises(Fault, match="already"):

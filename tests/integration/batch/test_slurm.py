@@ -82,6 +82,48 @@ def test_an_mpi_job_is_one_batch_job_of_just_its_nodes(cluster: Cluster) -> None
     assert "3 nodes asked, 2 there" in refused.err
 
 
+def test_a_task_that_asks_for_a_whole_node_has_one_to_itself(cluster: Cluster) -> None:
+    cluster.free()
+    meet = cluster.desk.folder / "whole"
+    meet.mkdir()
+    # Both run at the same time, so that neither can have had the other's node after it.
+    script = f"touch {meet}/{{i}}; while [ $(ls {meet} | wc -l) != 2 ]; do sleep 0.1; done; "
+    script += 'echo "$HANSA_CORES $SLURM_JOB_ID"'
+    job = cluster.job("--site", "here", "--whole-node", "--array", "0-1", "--time", "5m", "--", "/bin/sh", "-c", script)
+    assert cluster.end(job)["counts"]["done"] == 2
+    nodes = set()
+    for index in range(2):
+        cores, batch = cluster.hansa("job", "logs", f"{job}.{index}").out.split()
+        assert cores == "32"
+        shown = cluster.slurm.show(int(batch))
+        nodes.add(next(word for word in shown.split() if word.startswith("NodeList=")))
+        assert "NumNodes=1 NumCPUs=32 NumTasks=1 CPUs/Task=32" in shown
+        assert "OverSubscribe=NO" in shown
+        assert "MinMemoryNode=0" in shown, "all that the node has"
+    assert nodes == {"NodeList=n1", "NodeList=n2"}, "the one without GPUs, too"
+
+
+def test_one_batch_job_takes_a_node_and_packs_tasks_into_it(cluster: Cluster) -> None:
+    """Three tasks are there when it starts, five come later: it has room for all, and nobody else gets the node."""
+    cluster.free()
+    meet = cluster.desk.folder / "packed"
+    meet.mkdir()
+    script = f"echo $HANSA_PILOT > {meet}/{{job}}.{{i}}; while [ $(ls {meet} | wc -l) != 8 ]; do sleep 0.1; done"
+    words = ["--site", "here", "--cores", "4", "--memory", "500M", "--batch", "exclusive"]
+    first = cluster.job(*words, "--array", "0-2", "--", "/bin/sh", "-c", script)
+    eventually(lambda: cluster.server.job(first)["counts"]["running"] == 3, "three run")
+    second = cluster.job(*words, "--array", "0-4", "--", "/bin/sh", "-c", script)
+    assert cluster.end(first)["counts"]["done"] == 3
+    assert cluster.end(second)["counts"]["done"] == 5
+    (name,) = {path.read_text().strip() for path in meet.iterdir()}
+    pilot = next(one for one in cluster.pilots() if one["id"] == name)
+    assert (pilot["nodes"], pilot["cores"]) == (1, 32)
+    shown = cluster.slurm.show(int(pilot["batch_id"]))
+    assert "NumNodes=1 NumCPUs=32" in shown
+    assert "OverSubscribe=NO" in shown
+    asyncio.run(cluster.server.check_books())
+
+
 def test_a_task_that_wants_a_node_to_itself_is_one_batch_job_of_that_node(cluster: Cluster) -> None:
     cluster.free()
     script = "squeue -h -t running -o %N; echo $SLURM_CPUS_ON_NODE"

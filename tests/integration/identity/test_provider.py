@@ -313,7 +313,13 @@ def test_suspension_is_immediate(server: Server) -> None:
     tokens = browser.tokens(scope="openid offline_access hansa")
     assert server.whoami(tokens["access_token"]) == 200
     operator = server.operator()
-    assert operator.post("/users/eve/suspend").json()["suspended"] is True
+    lines: list[str] = []
+    with server.api(tokens["access_token"]).stream("GET", "/events") as stream:
+        for line in stream.iter_lines():
+            if not lines:
+                assert operator.post("/users/eve/suspend").json()["suspended"] is True
+            lines.append(line)
+            assert lines.count(": still here") < 3, "what is open then ends, too"
     assert server.whoami(tokens["access_token"]) == 403
     assert refreshed(server, tokens["refresh_token"]).json()["error"] == "invalid_grant"
     assert "Sign in" in browser.authorize(Pkce()).text

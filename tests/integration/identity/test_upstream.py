@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.support.identity import REALM, Browser, Server, claims, header
 from tests.support.upstream import SECRET, Upstream, entitled
 
 LOW = "https://aai.egi.eu/LoA#Low"
+OTHER = {"name": "other", "title": "Elsewhere", "url": "http://127.0.0.1:9/realms/x", "client_id": "hansa"}
+OTHER |= {"preset": "keycloak"}
+"""A second issuer, where nobody answers."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,9 @@ def server(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iter
     made = Server(tmp_path_factory.mktemp("identity") / "home")
     made.environ = {
         "HANSA_SERVER__PORT": str(port),
-        "HANSA_IDENTITY__ISSUERS": upstream.settings(audiences=[url], assurance=[LOW]),
+        "HANSA_IDENTITY__ISSUERS": json.dumps(
+            [*json.loads(upstream.settings(audiences=[url], assurance=[LOW])), OTHER | {"audiences": [url]}]
+        ),
         "HANSA_IDENTITY__INTROSPECT_S": "1",
         "HANSA_IDENTITY__AWAY_S": "12",
     }
@@ -334,6 +340,20 @@ def test_an_answer_of_another_issuer_is_refused(server: Server, upstream: Upstre
         del query["iss"]
     assert browser.get(f"{back.partition('?')[0]}?{urlencode(query)}").status_code == 400
     assert "hansa_session" not in browser.http.cookies
+
+
+def test_an_answer_is_good_at_the_door_of_its_issuer_only(server: Server, upstream: Upstream) -> None:
+    browser = Browser(server)
+    assert "Sign in with Elsewhere" in browser.get(f"{server.issuer}/login").text
+    url, _ = begun(server, browser)
+    person = upstream.person()
+    back = person.authorize(url, "maria")
+    person.close()
+    assert browser.get(back.replace("/broker/up/", "/broker/other/")).status_code == 400
+    assert "hansa_session" not in browser.http.cookies
+    away = browser.get(f"{server.issuer}/broker/other/login")
+    assert away.status_code == 503
+    assert "Elsewhere" in away.text
 
 
 @pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil", f"{REALM}/../../x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -63,6 +64,10 @@ async def test_a_life(driver: Qemu, key_file: Path) -> None:
     await driver.ensure(spec_of(key_file), "one")
     seen = await ready(driver, "one")
     assert "Cloud-init" in await driver.console_log("one")
+    folder = qemu_folder().with_name(f"{qemu_folder().name}-life")
+    is_fast = (folder / "kvm.json").exists() and json.loads((folder / "kvm.json").read_text())["works"]
+    run = json.loads((folder / "machines" / "one" / "run.json").read_text())
+    assert run["accelerator"] == ("kvm" if is_fast else "tcg")
     assert await inside(seen, key_file, "cat /etc/greeting; hostname") == (0, "hello from cloud-init" + "one\n")
     volume = await driver.attach("data", "one")
     assert (await inside(seen, key_file, f"udevadm wait -t 60 {volume.device} && sudo mkfs.ext4 -q {volume.device}"))[

@@ -111,8 +111,17 @@ def test_the_federations_own_client(federation: Federation, environ: dict[str, s
         f"    project_id: {project}\n"
     )
     mine = environ | {"FEDCLOUD_OIDC_ACCESS_TOKEN": token}
-    words = ["openstack", "image", "list", "--site", "NEBULA", "--vo", VO]
-    assert IMAGE in run(mine, "fedcloud", *words)
+    where = ["--site", "NEBULA", "--vo", VO]
+    assert IMAGE in run(mine, "fedcloud", "openstack", "image", "list", *where)
+    assert "Token is valid until" in run(mine, "fedcloud", "token", "check")
+    assert f'OS_PROJECT_ID="{project}"' in run(mine, "fedcloud", "site", "env", *where)
+    assert "m1.large" in run(mine, "fedcloud", "select", "flavor", "--vcpus", "4", *where)
+    stranger = environ | {"FEDCLOUD_OIDC_ACCESS_TOKEN": federation.bob.tokens()["access_token"]}
+    done = subprocess.run(
+        ["fedcloud", "openstack", "image", "list", *where], env=stranger, capture_output=True, text=True, check=False
+    )
+    assert IMAGE not in done.stdout
+    assert "401" in done.stdout + done.stderr
 
 
 def until(condition: Callable[[], Any], seconds: float = 120) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.identity import Server
 from tests.support.openstack import contents
-from tests.support.openstack.fixtures import VO, Federation
+from tests.support.openstack.fixtures import VO, Federation, fill_snapshots
 from tests.unit.images.test_formats import qcow2
 
 pytestmark = [pytest.mark.openstack, pytest.mark.timeout(900)]
@@ -87,7 +87,7 @@ def ada(federation: Federation) -> Iterator[Desk]:
         gpu = admin.compute.create_flavor(name=GPU_FLAVOUR, vcpus=2, ram=4096, disk=20)
         words = {"Accelerator:Type": "GPU", "Accelerator:Number": "1", "Accelerator:Model": "L40S"}
         admin.compute.create_flavor_extra_specs(gpu, words)
-    settings = {"issuer": federation.server.issuer}
+    settings = {"issuer": federation.server.issuer, "ssh_jump": "gate.example.org"}
     end = {"kind": "openstack", "name": "cloud", "url": federation.auth_url, "vos": {VO: None}, "settings": settings}
     operator.post("/sites", json={"name": SITE, "endpoints": [end]}).raise_for_status()
     eventually(
@@ -115,7 +115,7 @@ def test_from_a_wish_to_a_machine_with_an_address_and_back(ada: Desk, federation
     running = ada.until("web", "running", "failed")
     assert running["status"]["phase"] == "running", running["status"]
     assert running["public"][0].startswith("203.0.113.")
-    assert running["ssh"]["user"] == "debian"
+    assert (running["ssh"]["user"], running["ssh"]["jump"]) == ("debian", None)
     with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
         (image,) = [one for one in cloud.image.images() if one.name == "tools-1"]
         assert (image.disk_format, image.status, image.visibility) == ("qcow2", "active", "private")
@@ -129,12 +129,40 @@ def test_from_a_wish_to_a_machine_with_an_address_and_back(ada: Desk, federation
     eventually(lambda: ada.machine("web"), lambda one: one["size"]["flavour"] == "m1.large")
     ada.until("web", "running")
     assert ada.api.get("/machines/web/console").raise_for_status().json()["text"]
+    _snapshot(ada, federation)
     ada.delete("web")
     with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
         assert list(cloud.compute.servers()) == []
         assert list(cloud.network.ips()) == []
         assert [one.name for one in cloud.network.security_groups()] == ["default"]
         assert list(cloud.compute.keypairs()) == []
+
+
+def _snapshot(ada: Desk, federation: Federation) -> None:
+    """Of a machine of hers: kept at the cloud, started in the VO's name once that has endorsed it, and gone again."""
+    taken = ada.post("/machines/web/snapshots", {"name": "gold"})
+
+    def look() -> Any:
+        with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
+            fill_snapshots(cloud)
+        return ada.api.get(f"/snapshots/{taken['id']}").raise_for_status().json()
+
+    ready = eventually(look, lambda one: one["status"]["phase"] in ("ready", "failed"))
+    assert ready["status"]["phase"] == "ready", ready["status"]
+    refused = ada.api.post("/machines", json={"image": "gold", "name": "again", "vo": VO})
+    assert refused.json()["code"] == "images.not_endorsed"
+    ada.post("/vm-images/endorse/gold", {"vo": VO, "version": "1"}, 200)
+    assert "gold" in [one["name"] for one in ada.api.get("/vm-images").raise_for_status().json()["items"]]
+    ada.post("/machines", {"image": "gold", "name": "again", "vo": VO})
+    running = ada.until("again", "running", "failed")
+    assert running["status"]["phase"] == "running", running["status"]
+    with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
+        (image,) = [one for one in cloud.image.images() if one.name.startswith("gold")]
+        (server,) = [one for one in cloud.compute.servers() if one.metadata["hansa_key"] == running["id"]]
+        assert server.image["id"] == image.id
+        ada.delete("again")
+        ada.post("/vm-images/withdraw/1/gold", {}, 200)
+        eventually(lambda: [one.name for one in cloud.image.images()], lambda names: image.name not in names)
 
 
 def test_ten_at_once_and_the_eleventh_meets_the_quota(ada: Desk) -> None:
@@ -162,6 +190,7 @@ def test_a_wish_for_gpus_finds_the_flavour_that_has_them(ada: Desk, federation: 
     running = ada.until("trainer", "running", "failed")
     assert running["status"]["phase"] == "running", running["status"]
     assert (running["size"]["flavour"], running["size"]["gpus"], running["size"]["cores"]) == (GPU_FLAVOUR, 1, 2)
+    assert running["ssh"]["jump"] == "gate.example.org", "it has no public address"
     with federation.connect(federation.ada.tokens()["access_token"], project_id=_project(federation)) as cloud:
         (server,) = cloud.compute.servers()
         assert server.flavor["original_name"] == GPU_FLAVOUR

@@ -25,12 +25,13 @@ def test_a_key_of_its_own_a_host_key_by_its_id_and_the_way_through_a_jump_host(t
     environ = {"XDG_CONFIG_HOME": str(tmp_path)}
     words = ssh_command(machine_at(access), ["echo", "two words"], environ)
     assert words[:5] == ["ssh", "-i", str(tmp_path / "hansa/ssh/id_ed25519"), "-p", "2222"]
-    assert words[words.index("-J") + 1] == "ada@gate.example.org:22"
+    (through,) = [word for word in words if word.startswith("ProxyCommand=ssh ")]
+    assert through.endswith(" -W %h:%p ssh://ada@gate.example.org:22")
     assert words[-2:] == ["debian@10.0.0.7", "echo 'two words'"]
     assert "StrictHostKeyChecking=yes" in words
     assert (tmp_path / "hansa/ssh/known_hosts.machine_1").read_text() == "machine_1 ssh-ed25519 AAAA\n"
     plain = ssh_command(machine_at(replace(access, host_keys=[], jump=None)), [], environ)
-    assert "-J" not in plain
+    assert not [word for word in plain if "ProxyCommand" in word]
     assert "StrictHostKeyChecking=accept-new" in plain
     with pytest.raises(HansaError, match="no address"):
         ssh_command(machine_at(None), [], environ)

@@ -17,6 +17,7 @@ from hansa.jobs.needs import (
     Room,
     fill_needs,
     gpu_of,
+    gpus_for,
     lacks,
     needs_from_text,
     needs_text,
@@ -136,6 +137,18 @@ def test_gpus_as_the_driver_lists_them(text: str, gpu: Gpu) -> None:
     assert gpu_of(text) == gpu
 
 
+def test_which_of_a_pilots_gpus_are_as_asked() -> None:
+    both = SimpleNamespace(gpus=["0, A100, 40960 MiB", "1, Tesla T4, 15360 MiB"], node=None)
+    told = SimpleNamespace(gpus=["0", "1"], node={"gpu_names": both.gpus})
+    for pilot in (both, told):
+        assert gpus_for(replace(ONE, gpus=1, gpu_model="t4"), pilot) == ["1"]
+        assert gpus_for(replace(ONE, gpus=1, gpu_memory_mib=20_000), pilot) == ["0"]
+        assert gpus_for(replace(ONE, gpus=1), pilot) is None
+        assert gpus_for(ONE, pilot) is None
+    by_slurm = SimpleNamespace(gpus=["a100", "a100"], node={"gpu_names": both.gpus})
+    assert gpus_for(replace(ONE, gpus=1, gpu_model="a100"), by_slurm) is None, "Slurm says which at the start"
+
+
 def test_a_pilot_is_what_it_was_given_and_what_it_found() -> None:
     node = {"machine": "x86_64", "glibc": "2.36", "os": ["linux"], "cpu_features": ["avx"], "disk_mib": 7}
     row = SimpleNamespace(
@@ -180,6 +193,12 @@ FREE = Room(cores=8, memory_mib=8192, cores_free=8, memory_free_mib=8192, gpus_f
         (1, {"gpus": 1, "cores": 4}, {}, 1),
         (16, {"whole_node": True}, {}, 1),
         (3, {"whole_node": True}, {"cores_free": 7, "has_backlog": True}, 0),
+        (3, {"whole_node": True}, {"cores_free": 7}, 1),
+        (16, {"whole_node": True}, {"is_exact": True}, 1),
+        (16, {"whole_node": True}, {"is_exact": True, "cores_free": 0}, 0),
+        (16, {"whole_node": True}, {"is_exact": True, "has_backlog": True}, 0),
+        (16, {"cores": 8, "nodes": 2}, {"is_exact": True}, 1),
+        (16, {"cores": 8, "nodes": 2}, {"is_exact": True, "cores_free": 0}, 0),
     ],
 )
 def test_how_many_tasks_answer_a_wish(want: int, more: dict[str, Any], room: dict[str, Any], tasks: int) -> None:

@@ -37,6 +37,12 @@ def test_options_of_the_site_its_vo_and_the_job_come_in_this_order_and_ours_rule
     assert all_words.index("--nodes=9") < all_words.index("--nodes=1"), "Slurm takes the last one"
 
 
+def test_who_has_a_node_to_itself_has_its_memory_too() -> None:
+    assert "--mem=1128M" in options_of(order(), "/f")
+    assert "--mem=1128M" in options_of(order("--exclusive=user"), "/f")
+    assert "--mem=0" in options_of(order("--exclusive"), "/f")
+
+
 def test_what_vos_ask_for_differently_shares_a_connection() -> None:
     def target(**settings: object) -> Target:
         return Target("e", "cluster", "slurm", None, SlurmSettings(**{**SITE, **settings}))

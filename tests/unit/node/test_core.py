@@ -42,6 +42,16 @@ def test_tasks_start_while_there_is_room_and_get_cores_of_their_own() -> None:
     assert core.owed == {1: 3}
 
 
+def test_of_several_kinds_of_gpus_a_task_gets_the_one_that_it_asked_for() -> None:
+    core = make(cores=4, gpus=["0", "1", "2"])
+    core.accept(reply(order(1, gpus=1, gpus_like=["2"]), order(2, gpus=1, gpus_like=["2"]), order(3, gpus=1)), 0.0)
+    tasks = running(core)
+    assert [(task.job.order.number, task.gpus) for task in tasks] == [(1, ("2",)), (3, ("0",))]
+    core.ended(tasks[0], 1.0)
+    (second,) = core.startable(1.0)
+    assert (second.job.order.number, second.gpus) == (2, ("2",))
+
+
 def test_memory_and_gpus_bound_what_starts() -> None:
     core = Core(range(4), 1000, ["g0"])
     core.accept(reply(order(1, memory_mib=600), order(2, gpus=1), order(3, gpus=1), order(4)), 0.0)

@@ -150,6 +150,16 @@ def test_the_smallest_flavour_that_fits_is_named() -> None:
     assert explain_all(choose(MACHINE, [tight]))[0].flavour == "gpu"
 
 
+def test_a_flavour_has_room_for_the_vm_image() -> None:
+    """Also where nobody asks for disk; only flavours are judged by it: elsewhere a disk grows with what is in it."""
+    disks = replace(CLOUD, flavours=(replace(SMALL, disk_mib=10_240), Flavour("wide", 4, 8_000, 40_960)))
+    assert explain_all(choose(MACHINE, [disks]))[0].flavour == "small"
+    assert explain_all(choose(replace(MACHINE, image_disk_mib=40_960), [disks]))[0].flavour == "wide"
+    (finding,) = explain(choose(replace(MACHINE, image_disk_mib=51_200), [disks]), disks).findings
+    assert "50 GiB of disk" in finding.message
+    assert choose(replace(MACHINE, image_disk_mib=51_200), [replace(CLOUD, flavours=None)]).order
+
+
 def test_the_words_for_a_cap_name_whose_it_is() -> None:
     left = GrantLeft(core_s=0, limited_by="your cap")
     verdict = explain(choose(Request(vo="vo"), []), replace(HERE, demands_grant=True, grant=left))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hansa.jobs.batch import EXCLUSIVE
 from hansa.jobs.drivers.base import Life, PilotOrder, Seen
 from hansa.jobs.drivers.remote import BUSY, RemoteBatch
 from hansa.kernel.errors import Permanent, Temporary
@@ -105,7 +106,8 @@ def judge(entry: Entry) -> Seen:
 def options_of(order: PilotOrder, folder: str) -> list[str]:
     """The words after ``sbatch`` for a pilot. Slurm takes the last of several, so that ours rule over a site's."""
     labels = " ".join(f"{name}={value}" for name, value in sorted(order.labels.items()))
-    memory = 0 if order.is_whole else order.memory_mib + PILOT_MEMORY_MIB
+    has_all = order.is_whole or EXCLUSIVE in order.options
+    memory = 0 if has_all else order.memory_mib + PILOT_MEMORY_MIB
     words = [
         *order.options,
         f"--job-name={order.pilot_id}",
@@ -124,7 +126,7 @@ def options_of(order: PilotOrder, folder: str) -> list[str]:
         f"--mem={memory}M" if memory else "--mem=0",
     ]
     if order.is_whole:
-        words.append("--exclusive")
+        words.append(EXCLUSIVE)
     if order.wall_time_s is not None:
         words.append(f"--time={math.floor((order.wall_time_s + GRACE_S) / 60)}")
     if order.gpus:

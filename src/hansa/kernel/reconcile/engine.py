@@ -24,6 +24,8 @@ L = TypeVar("L")
 S = TypeVar("S")
 R = TypeVar("R")
 T = TypeVar("T")
+_TOGETHER = 3
+"""Turns of the event loop after which all steps have ended that one commit has ended: one lease takes their places."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class Engine(Generic[K, L, S, R]):
             try:
                 while not self._stopping.is_set():
                     await bell.wait(await self._fill())
+                    for _ in range(_TOGETHER):
+                        await asyncio.sleep(0)
                 if self._running:
                     await asyncio.wait(self._tasks(), timeout=grace_s)
             finally:

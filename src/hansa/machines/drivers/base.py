@@ -223,6 +223,8 @@ class Snapshot:
     path: Path | None = None
     format: str = "qcow2"
     size_bytes: int = 0
+    min_disk_gib: int = 0
+    """The smallest root disk that machines of it need; 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -464,6 +466,13 @@ def adopt(found: Sequence[Observed]) -> Observed | None:
         found, key=lambda one: (one.life in bad, one.created is None, str(one.created or ""), one.provider_id)
     )
     return replace(first, surplus=tuple(one.provider_id for one in others if one.life is not Life.DELETING))
+
+
+def through(found: Observed, jump: str | None) -> Observed:
+    """The same, reached through the site's jump host where it has no public address."""
+    if jump is None or found.public or found.ssh is None:
+        return found
+    return replace(found, ssh=replace(found.ssh, jump=jump))
 
 
 def check(spec: MachineSpec, capabilities: Capabilities) -> None:

@@ -30,6 +30,7 @@ from hansa.machines.drivers.base import (
     Volume,
     Why,
     check,
+    through,
 )
 from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.libcloud_base import SLOW_S, LibcloudBase
@@ -72,8 +73,10 @@ class Ec2Machines(LibcloudBase):
         egress: EgressPolicy | None = None,
         subnet: str | None = None,
         zone: str | None = None,
+        jump: str | None = None,
     ) -> None:
         super().__init__(account, egress)
+        self._jump = jump
         self._subnet = subnet
         self._zone = zone
 
@@ -89,8 +92,9 @@ class Ec2Machines(LibcloudBase):
             if found is None:
                 return None
             node = nodes[found.provider_id]
+            noted = node.extra["tags"].get(NOTE, "")
             return first_boot(
-                found, node.extra["tags"].get(NOTE, ""), datetime.now(UTC), lambda: _console(api, node),
+                through(found, self._jump), noted, datetime.now(UTC), lambda: _console(api, node),
                 lambda note: _note(api, node, note),
             )  # fmt: skip
 
@@ -101,7 +105,7 @@ class Ec2Machines(LibcloudBase):
         if (found := await self.observe(key)) is not None:
             return found
         subnet = spec.network or self._subnet
-        return await self._ask(lambda api: self._create(api, spec, key, subnet), SLOW_S)
+        return through(await self._ask(lambda api: self._create(api, spec, key, subnet), SLOW_S), self._jump)
 
     async def console_log(self, key: Key, lines: int = 200) -> str:
         def work(api: Any) -> str:

@@ -188,7 +188,9 @@ class FakeMachines:
         await self._call("snapshot")
         if snapshot_key not in self.cloud.snapshots:
             self._need(key)
-            self.cloud.snapshots[snapshot_key] = Snapshot(Progress.DONE, f"fake-image-{name}", size_bytes=1)
+            self.cloud.snapshots[snapshot_key] = Snapshot(
+                Progress.DONE, f"fake-image-{name}", size_bytes=1, min_disk_gib=3
+            )
             self._before("snapshot made")
         return self.cloud.snapshots[snapshot_key]
 

@@ -37,6 +37,7 @@ from hansa.machines.drivers.base import (
     Why,
     adopt,
     check,
+    through,
 )
 from hansa.machines.drivers.guest import NOTE, first_boot
 from hansa.machines.drivers.userdata import fitting, with_keys
@@ -75,10 +76,16 @@ def tag_of(key: Key) -> str:
 
 
 class OpenstackMachines:
-    """A driver for one project. ``network``, ``external``: of the site's settings; None: found, or made."""
+    """A driver for one project. ``network``, ``external``: of the site's settings; None: found, or made.
 
-    def __init__(self, cloud: Cloud, network: str | None = None, external: str | None = None) -> None:
+    ``jump``: the site's jump host, for machines without a public address.
+    """
+
+    def __init__(
+        self, cloud: Cloud, network: str | None = None, external: str | None = None, jump: str | None = None
+    ) -> None:
         self.cloud = cloud
+        self._jump = jump
         self._network = network
         self._external = external
         self._making = asyncio.Lock()
@@ -96,7 +103,8 @@ class OpenstackMachines:
         return await self._ask(lambda api: _create(api, spec, key, network_id), CREATE_S)
 
     async def observe(self, key: Key) -> Observed | None:
-        return await self._ask(lambda api: _look(api, key))
+        found = await self._ask(lambda api: _look(api, key))
+        return through(found, self._jump) if found is not None else None
 
     async def trim(self, key: Key) -> Progress:
         def work(api: Any) -> Progress:
@@ -155,7 +163,8 @@ class OpenstackMachines:
             if image.status in ("killed", "deleted", "deactivated"):
                 raise Refused(Why.REFUSED, f"The snapshot {shown} is {image.status}.")
             done = Progress.DONE if image.status == "active" else Progress.PENDING
-            return Snapshot(done, image.id, format=image.disk_format or "qcow2", size_bytes=image.size or 0)
+            form, least = image.disk_format or "qcow2", image.min_disk or 0
+            return Snapshot(done, image.id, format=form, size_bytes=image.size or 0, min_disk_gib=least)
 
         return await self._ask(work)
 

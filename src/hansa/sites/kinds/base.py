@@ -19,6 +19,8 @@ from hansa.sites.model import VoAccess
 from hansa.sites.wire import Facts
 
 GROUP = "hansa.endpoints"
+JUMP = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?$"
+"""A host to sign in through: ``USER@HOST:PORT``."""
 
 
 class KindSettings(BaseModel):

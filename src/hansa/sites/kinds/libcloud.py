@@ -10,7 +10,7 @@ from pydantic import Field
 from hansa.engines.libcloud import Account, RefusedSignInError, call
 from hansa.engines.web import Web
 from hansa.kernel.errors import Permanent, Temporary
-from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
+from hansa.sites.kinds.base import JUMP, Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
 from hansa.sites.wire import Facts, Flavour, Network, Quota, VmImage
 
 MOST_IMAGES = 2000
@@ -41,6 +41,8 @@ class LibcloudSettings(KindSettings):
     """Whose VM images are listed, where the cloud has millions. Default: the account's own."""
     subnet: str | None = Field(default=None, max_length=200)
     """Subnet for machines."""
+    ssh_jump: str | None = Field(default=None, max_length=200, pattern=JUMP)
+    """For ec2: the host before machines without a public address, ``USER@HOST:PORT``."""
     canary_image: str | None = Field(default=None, max_length=200)
     """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else that is listed here."""
     canary_flavour: str | None = Field(default=None, max_length=200)

@@ -10,7 +10,7 @@ from hansa.engines.openstack import ApplicationCredential, Cloud, Clouds, Creden
 from hansa.engines.web import Web
 from hansa.kernel.errors import Permanent, Temporary
 from hansa.sites.kinds import openstack_look as look
-from hansa.sites.kinds.base import Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
+from hansa.sites.kinds.base import JUMP, Answer, Finding, KindSettings, Needs, Requirement, Stage, Target
 from hansa.sites.wire import Facts
 
 
@@ -45,6 +45,9 @@ class OpenstackSettings(KindSettings):
     """Network for machines, by name or id. Default: found by looking."""
     external_network: str | None = Field(default=None, max_length=200)
     """Network from which floating addresses come. Default: found by looking."""
+    ssh_jump: str | None = Field(default=None, max_length=200, pattern=JUMP)
+    """Host before machines without a public address, ``USER@HOST:PORT``: ``hansa machine ssh`` goes through it. Without
+    USER everybody is there what he is called at home."""
     canary_image: str | None = Field(default=None, max_length=200)
     """VM image of canaries, by id or name. Default: a small one that the VO endorses, or else a public one."""
     canary_flavour: str | None = Field(default=None, max_length=200)
