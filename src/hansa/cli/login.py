@@ -11,7 +11,7 @@ import click
 from hansa.cli.jobs import examples
 from hansa.cli.session import note, open_session
 from hansa.client import logins, oidc, people_api
-from hansa.client.connect import Endpoint, configured
+from hansa.client.connect import Endpoint, configured, default_home, running
 from hansa.client.errors import NO_LOGIN, USAGE, HansaError
 from hansa.client.openstack import SCOPE as SITE_SCOPE
 from hansa.client.transport import Transport
@@ -88,14 +88,27 @@ def logout(server: str | None) -> None:
 @click.argument("server", required=False)
 @click.option("--for-sites", is_flag=True, help="One that says who you are, and is not good for Hansa itself.")
 def token(server: str | None, *, for_sites: bool) -> None:
-    """Print a fresh access token, and nothing else. Whoever has it may do what you may, for up to an hour."""
-    found = _login(server)
-    fresh = found.token()
-    if for_sites:
-        fresh = oidc.narrowed(found.token_endpoint, fresh, SITE_SCOPE, found.ca_file)
+    """Print a fresh access token, and nothing else. Whoever has it may do what you may, for up to an hour.
+
+    Where you signed in nowhere: the token of the server of this computer, which lasts.
+    """
+    fresh = None if server or for_sites else _token_at_hand()
+    if fresh is None:
+        found = _login(server)
+        fresh = found.token()
+        if for_sites:
+            fresh = oidc.narrowed(found.token_endpoint, fresh, SITE_SCOPE, found.ca_file)
     if sys.stdout.isatty():
         note("this is a secret")
     click.echo(fresh)
+
+
+def _token_at_hand() -> str | None:
+    """Of the server of this computer, where commands go to it."""
+    if configured(None, None, None, os.environ) is not None:
+        return None
+    found = running(default_home(os.environ))
+    return None if found is None else found.token
 
 
 def _login(server: str | None) -> logins.Login:

@@ -149,24 +149,21 @@ def timeline(spans: Iterable[Span], downtimes: Iterable[Downtime], start: dateti
         if one.is_planned and one.severity is Severity.OUTAGE
     ]
     pieces: list[Piece] = []
-    for begins, ends in _cuts([*seen, *down], start, end):
-        state = State.UNKNOWN
-        if any(_covers(one, begins, ends) for one in down):
-            state = State.DOWNTIME
-        else:
-            state = next((one.state for one in seen if _covers(one, begins, ends)), State.UNKNOWN)
-        pieces.append(Piece(begins, ends, state))
+    cuts = _cuts([*seen, *down], start, end)
+    for (begins, ends), state in zip(cuts, _along(seen, cuts), strict=True):
+        is_off = any(_covers(one, begins, ends) for one in down)
+        pieces.append(Piece(begins, ends, State.DOWNTIME if is_off else state))
     return _joined(pieces)
 
 
 def combine(of_kinds: Mapping[str, Sequence[Sequence[Piece]]], start: datetime, end: datetime) -> list[Piece]:
     """The states of a site: of endpoints of a kind either will do, of kinds all are needed."""
     everything = [piece for lines in of_kinds.values() for line in lines for piece in line]
+    cuts = _cuts(everything, start, end)
+    known = [[_along(line, cuts) for line in lines] for lines in of_kinds.values() if lines]
     pieces = []
-    for begins, ends in _cuts(everything, start, end):
-        states = [
-            _first(_EITHER, [_state_at(line, begins, ends) for line in lines]) for lines in of_kinds.values() if lines
-        ]
+    for at, (begins, ends) in enumerate(cuts):
+        states = [_first(_EITHER, [line[at] for line in lines]) for lines in known]
         pieces.append(Piece(begins, ends, _first(_ALL, states) if states else State.UNKNOWN))
     return _joined(pieces)
 
@@ -210,8 +207,14 @@ def _covers(piece: Piece, begins: datetime, ends: datetime) -> bool:
     return piece.begins <= begins and ends <= piece.ends
 
 
-def _state_at(line: Sequence[Piece], begins: datetime, ends: datetime) -> State:
-    return next((one.state for one in line if _covers(one, begins, ends)), State.UNKNOWN)
+def _along(line: Sequence[Piece], cuts: Sequence[tuple[datetime, datetime]]) -> list[State]:
+    """The state in each of these stretches. The pieces do not overlap; both are the oldest first."""
+    found, at = [], 0
+    for begins, ends in cuts:
+        while at < len(line) and line[at].ends <= begins:
+            at += 1
+        found.append(line[at].state if at < len(line) and _covers(line[at], begins, ends) else State.UNKNOWN)
+    return found
 
 
 def _first(order: Sequence[State], states: Sequence[State]) -> State:

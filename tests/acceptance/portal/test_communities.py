@@ -109,8 +109,15 @@ def test_an_image_list_is_followed_and_left(world: World, open_page: Open) -> No
     assert world.api.get(f"/vos/{vo}/image-subscriptions").json()["items"] == []
     page.uncheck("[name=any_registry]")
     page.fill("#registries", "docker.io ghcr.io")
+    page.check("[name=public_list]")
     page.click("main button >> text='Set'")
     expect(page.locator("#notices")).to_contain_text("is set")
+    assert world.api.get(f"/vos/{vo}/image-policy").json()["public_list"] is True
+    page.goto(f"{world.url}/vos/{vo}/images")
+    page.uncheck("[name=public_list]")
+    page.click("main button >> text='Set'")
+    expect(page.locator("#notices")).to_contain_text("is set")
+    assert world.api.get(f"/vos/{vo}/image-policy").json()["public_list"] is False
     assert sorted(world.api.get(f"/vos/{vo}/image-policy").json()["registries"]) == ["docker.io", "ghcr.io"]
 
 
@@ -170,8 +177,8 @@ def test_images_by_site_say_how_they_are_there(world: World, open_page: Open) ->
     try:  # no cloud is here: as if it had been brought there, and nobody looks again
         world.write(
             "UPDATE vm_image_places SET phase = 'there', reason = 'images.there', message = 'It is there.',"
-            f" checked = ?, due_at = '2099-01-01 00:00:00.000000', lease_token = NULL WHERE {known}",
-            datetime.now(UTC).isoformat(" "),
+            f" checked = ?, due_at = ?, lease_token = NULL WHERE {known}",
+            *(int(moment.timestamp() * 1e6) for moment in (datetime.now(UTC), datetime(2099, 1, 1, tzinfo=UTC))),
         )
         page.goto(f"{world.url}/images/places?q=tiny")
         row = page.locator("#places tbody tr", has_text="tiny")
@@ -182,9 +189,7 @@ def test_images_by_site_say_how_they_are_there(world: World, open_page: Open) ->
         page.click("main button >> text=Show")
         expect(page.locator("#places")).to_contain_text("No image at a site matches this")
     finally:
-        world.write(
-            f"UPDATE vm_image_places SET phase = 'waiting', due_at = '2020-01-01 00:00:00.000000' WHERE {known}"
-        )
+        world.write(f"UPDATE vm_image_places SET phase = 'waiting', due_at = 0 WHERE {known}")
 
 
 def test_a_version_is_withdrawn_with_its_reason(world: World, open_page: Open) -> None:

@@ -64,6 +64,26 @@ def test_a_server_that_is_started_again_is_heard_without_a_reload(browser: Brows
         server.end()
 
 
+def test_two_tabs_of_a_browser_share_one_stream(world: World, open_page: Open) -> None:
+    first = open_page()
+    with first.expect_request("**/live"):
+        first.goto(f"{world.url}/jobs")
+    second = first.context.new_page()
+    asked: list[str] = []
+    second.on("request", lambda request: asked.append(request.url))
+    second.goto(f"{world.url}/")
+    job = world.submit(command=["true"], hold=True, name="told to both", vo="vo.example.org")
+    expect(second.locator("#home")).to_contain_text("told to both")
+    expect(first.locator("#jobs")).to_contain_text("told to both")
+    assert [url for url in asked if url.endswith("/live")] == []
+    first.close()  # the other takes over
+    later = world.submit(command=["true"], hold=True, name="told to the last", vo="vo.example.org")
+    expect(second.locator("#home")).to_contain_text("told to the last")
+    assert [url for url in asked if url.endswith("/live")]
+    for one in (job, later):
+        world.api.post(f"/jobs/{one}/kill", json={})
+
+
 def test_a_hidden_page_asks_for_nothing_and_catches_up(world: World, open_page: Open) -> None:
     page = open_page()
     asked: list[str] = []

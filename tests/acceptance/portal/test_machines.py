@@ -91,6 +91,12 @@ def test_ticked_jobs_are_held_released_and_killed_together(world: World, open_pa
         for number in range(3)
     ]
     page = open_page()
+    page.goto(f"{world.url}/jobs")
+    page.select_option("#phase", "waiting")
+    page.fill("#find", "label:batch=b7")
+    page.click("main button >> text=Filter")
+    expect(page.locator("#jobs tbody tr")).to_have_count(3)
+    assert page.url == f"{world.url}/jobs?phase=waiting&q=label%3Abatch%3Db7"
     page.goto(f"{world.url}/jobs?q=label:batch=b7")
     expect(page.locator("#jobs tbody tr")).to_have_count(3)
     page.click("main button >> text='Kill'")

@@ -18,6 +18,8 @@ from tests.support.tools import ROOT
 Open = Callable[..., Page]
 WIRE_BYTES = 200_000
 REALM = "/auth/realms/hansa"
+LISTS = ("/", "/jobs", "/machines", "/volumes", "/snapshots", "/sites", "/vos", "/usage")
+"""As somebody sees them who has nothing yet."""
 DOORS = (
     "/sign-in",
     f"{REALM}/login",
@@ -92,6 +94,27 @@ def test_a_code_signs_in_once_and_leaves_no_trace(world: World, open_page: Open)
     expect(other.locator("main")).to_contain_text("used before")
 
 
+def test_colours_are_chosen_and_kept_and_one_signs_out(world: World, open_page: Open) -> None:
+    page = open_page(color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.click(".menu summary")
+    page.click(".menu button >> text=Dark")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert page.evaluate(ground) != light
+    page.goto(f"{world.url}/sites")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.click(".menu summary")
+    page.click(".menu button >> text=System")
+    expect(page.locator("html")).to_have_attribute("data-theme", "auto")
+    assert page.evaluate(ground) == light
+    page.click(".menu summary")
+    page.click(".menu button >> text='Sign out'")
+    expect(page.locator("main")).to_contain_text("You are signed out")
+    page.goto(f"{world.url}/jobs")
+    assert "/auth/realms/hansa/login?next=" in page.url
+
+
 def test_submit_by_form_and_read_the_log_live(world: World, open_page: Open) -> None:
     page = open_page()
     page.click("text=Submit a job")
@@ -128,6 +151,7 @@ def test_counts_change_by_themselves_in_two_tabs(world: World, open_page: Open) 
     expect(second.locator("#home")).to_contain_text(f"Job {job} failed")
     expect(second.locator("#home time").first).not_to_contain_text("UTC")
     expect(tile).to_have_text(f"{before + 1:,}")
+    expect(second.locator(f"#home .timeline a[href='/jobs/{job}']").first).to_be_visible()
     first.bring_to_front()
     expect(first.locator("#jobs")).to_contain_text("seen by itself")
     expect(chip).to_have_text(f"{before + 1:,}")
@@ -312,6 +336,7 @@ def test_results_are_sorted_by_a_click_and_drawn(world: World, open_page: Open) 
     page = open_page()
     page.goto(f"{world.url}/jobs/{job}")
     page.click("nav >> text=Tasks and results")
+    expect(page.locator("main tbody tr")).to_have_count(200)
     assert _column(page, "Task") == [str(task) for task in range(200)]
     page.click("main thead a >> text=loss")
     page.wait_for_url(re.compile("sort=loss"))
@@ -438,6 +463,10 @@ def test_capacity_is_asked_for_and_agreed_and_an_image_endorsed(world: World, op
     page.click("summary >> text=Answer")
     page.click("text=Agree to what they ask")
     expect(page.locator("main")).to_contain_text("agreed to 1,000 core hours")
+    page.goto(f"{world.url}/")
+    balance = page.locator("#home tr", has_text="NEBULA")
+    expect(balance).to_contain_text("vo.example.org")
+    expect(balance).to_contain_text("1,000")
     page.goto(f"{world.url}/vos/vo.example.org")
     expect(page.locator("main")).to_contain_text("1,000 core hours")
     page.click("main a >> text=Debian 12")
@@ -461,7 +490,17 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.click("text=Show the plan")
     expect(page.locator(".notice.error")).to_contain_text("is no volume")
     page.fill("#volumes", "7G")
+    page.select_option("#site", "NEBULA")
+    page.click("summary >> text=Network")
+    page.fill("#ports", "443 8000-8010")
     page.click("text=Show the plan")
+    expect(page.locator(".notice.error")).to_contain_text("No site can run it as it is")
+    expect(page.locator("main details[open] .list")).to_contain_text("NEBULA")
+    page.click(".steps a >> text=Size and place")
+    expect(page.locator("#ports")).to_have_value("443 8000-8010")
+    page.select_option("#site", "")
+    page.click("text=Show the plan")
+    expect(page.locator("main form .facts")).to_contain_text("vo.example.org")
     expect(page.locator("aside")).to_contain_text("--volume 7G")
     expect(page.locator("main .list").first).to_contain_text("local")
     expect(page.locator("main .list").first).to_contain_text("2 × CPU, 4.0 GiB")
@@ -476,6 +515,7 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.wait_for_url(f"{world.url}/machines/web")
     expect(page.locator("#machine .phase").first).to_have_text("running")
     expect(page.locator("#ssh")).to_contain_text("ssh ")
+    expect(page.locator("#machine .facts")).to_contain_text("443, 8000-8010")
     page.reload()
     expect(page.locator("main section.card", has_text="Volumes")).to_contain_text("7 GiB")
     volume = page.locator("main section.card", has_text="Volumes").locator("li a").inner_text()
@@ -488,6 +528,17 @@ def test_a_machine_is_made_by_the_wizard_kept_for_longer_and_deleted(world: Worl
     page.goto(f"{world.url}/machines/web")
     page.click("main button >> text='Stop'")
     expect(page.locator("#machine .phase").first).to_have_text("stopped")
+    page.select_option("#flavour", "small")
+    page.click("main button >> text='Resize'")
+    expect(page.locator("#machine .facts")).to_contain_text("1 × CPU, 2.0 GiB")
+    page.click("main button >> text='Start'")
+    expect(page.locator("#machine .phase").first).to_have_text("running")
+    page.click("main button >> text='Reboot'")
+    expect(page.locator("#machine .timeline")).to_contain_text(re.compile("reboot", re.IGNORECASE))
+    page.check("main section [name=restart]")
+    page.click("main button >> text='Set'")
+    expect(page.locator("#notices")).to_contain_text("It is started again when it fails")
+    assert world.api.get("/machines/web").json()["restart"] is True
     page.click("main button >> text='Delete'")
     page.wait_for_url(f"{world.url}/machines")
     expect(page.locator("#machines")).not_to_contain_text("web")
@@ -598,6 +649,15 @@ def test_every_page_is_seen_small_and_without_a_barrier(world: World, open_page:
     page.fill("#q", "e")
     expect(page.locator("#hits a").first).to_be_visible()
     said += _look(page, axe, f"90-search-and-menu.{mode}")
+    with world.other(f"nobody-{mode}") as api:
+        guest.goto(api.post("/portal/sign-ins").json()["link"])
+    guest.wait_for_url(f"{world.url}/")
+    for number, path in enumerate(LISTS):
+        guest.goto(world.url + path)
+        if guest.locator("main .empty").count() == 0:
+            said.append(f"{path} teaches nobody what belongs there")
+        said += _look(guest, axe, f"{80 + number}-nothing-{_name(path)}.{mode}", full=True)
+    guest.context.clear_cookies()
     for number, path in enumerate(DOORS):
         who = guest if path in ("/sign-in", f"{REALM}/login") else page
         who.goto(world.url + path)

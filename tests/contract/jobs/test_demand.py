@@ -72,6 +72,29 @@ async def test_pilots_are_as_large_as_their_tasks_need_within_a_node_and_the_lim
     assert len(await started(world)) == 3, "no more than may wait there"
 
 
+async def test_a_site_has_so_many_pilots_at_most_of_all_its_users(world: World) -> None:
+    await cluster(world, max_pilots=3, max_waiting=10)
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(site_store.sites).values(visibility="all"))
+    job = await world.submit(100, site="cluster", cores=32, memory_mib=1000)
+    await world.demand.look()
+    assert len(await started(world)) == 3
+    eve = await world.user("eve")
+    hers = await world.submit(site="cluster", caller=eve)
+    await world.demand.look()
+    assert len(await started(world)) == 3
+    async with world.database.read() as tx:
+        standing = (await tx.execute(sa.select(queues.c.standing).where(queues.c.owner_id == eve.user_id))).scalar_one()
+    assert "cluster: 3 pilots are there, which is the site's limit" in str(standing)
+    assert "3 pilots are there" in (await world.jobs.get(eve, hers.number)).status.message
+    first, *_ = await started(world)
+    async with world.database.begin() as tx:
+        await tx.execute(sa.update(pilots).where(pilots.c.id == first.id).values(phase="ended"))
+    await world.kill(job.number)
+    await world.demand.look()
+    assert [one.owner_id for one in await started(world)][3:] == [eve.user_id], "one has ended: another may come"
+
+
 async def test_what_has_room_needs_no_pilot_and_what_has_none_soon_gets_one(world: World) -> None:
     await cluster(world)
     await world.submit(4, command=["true"])

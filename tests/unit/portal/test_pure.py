@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import shlex
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from hansa.client.volumes import parse_volume
+from hansa.identity.model import Caller, Membership, Role
+from hansa.identity.wire import Authority
 from hansa.jobs.log_search import Wanted, find_lines
 from hansa.jobs.overview import Bucket
 from hansa.jobs.wire import After, JobSpec, Phase, Requirements, Task
@@ -27,8 +30,8 @@ from hansa.portal.image_places import table_of
 from hansa.portal.vo_access import read_credential
 from hansa.portal.vo_members import read_rule
 from hansa.portal.vos import read_subscription
-from hansa.sites.capacity_wire import GrantCaps, GrantTerms
-from tests.support.tools import load_tool
+from hansa.sites.capacity_wire import Grant, GrantCaps, GrantTerms
+from tests.support.tools import ROOT, load_tool
 
 
 def test_a_bar_shows_the_smallest_share_and_stays_inside() -> None:
@@ -350,6 +353,36 @@ def test_a_job_that_waits_for_its_users_word_has_the_button_that_gives_it(reason
     status = Status("waiting", reason, "It waits.", Party.USER, datetime(2026, 1, 1, tzinfo=UTC))
     html = templates().get_template("macros.html").module.renewal(status, "/auth/realms/hansa")  # type: ignore[attr-defined]
     assert ('href="/auth/realms/hansa/renew"' in html) is has_button
+
+
+def test_components_use_tokens_alone_for_colours() -> None:
+    style = (ROOT / "portal" / "src" / "portal.css").read_text(encoding="utf-8")
+    tokens, _, components = style.partition("*, ::before")
+    assert "--ground" in tokens
+    assert re.findall(r"#[0-9a-fA-F]{3,8}\b|\brgb\(|\bhsl\(", components) == []
+
+
+def test_what_waits_for_a_member_is_told() -> None:
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    manager = Membership("vo.lab", frozenset({Role.MANAGER}))
+    stopped = replace(manager, vo="vo.off", suspended=True)
+    lapsed = Authority(
+        "g", "user", "lapsed", "identity.grant_expired", "The lasting sign-in has ended.", "user", now, now, "check-in"
+    )
+    calm = Status("in_force", "capacity.in_force", "It is in force.", Party.NOBODY, now)
+    soon = Grant("vo.lab", "BARI", calm, GrantTerms(ends=now + timedelta(days=3)))
+    late = Grant("vo.lab", "ROMA", calm, GrantTerms(ends=now + timedelta(days=300)))
+    spent = replace(calm, phase="used_up", message="It is used up.", waiting_on=Party.VO_MANAGER)
+    used = Grant("vo.lab", "PISA", spent, GrantTerms())
+    found = home.needs_of(Caller("user_me", "me"), [manager, stopped], [], [soon, late, used], [lapsed], now)
+    assert [(one.title, one.about) for one in found] == [
+        ("check-in", "The lasting sign-in has ended."),
+        ("vo.off", "Suspended: nothing new starts for it. What runs goes on."),
+        ("vo.lab, BARI", "The capacity grant ends."),
+        ("vo.lab, PISA", "It is used up."),
+    ]
+    member = replace(manager, roles=frozenset())
+    assert home.needs_of(Caller("user_me", "me"), [member], [], [soon, used], [], now) == []
 
 
 def test_machines_that_need_their_owner_are_told_apart() -> None:
