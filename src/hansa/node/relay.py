@@ -25,7 +25,9 @@ FIRST_LOOK_S = 0.005
 LONGEST_LOOK_S = 0.25
 SILENCE_S = 60.0
 """Without a word from the server for so long it ends: somebody else will be started."""
-_FAULTS = 500
+_AWAY = (502, 503, 504)
+"""Answers that mean: later. Anything else would be the same again."""
+AGAIN_S = 1.0
 Head = Dict[str, Any]
 
 
@@ -82,6 +84,7 @@ class Relay:
         self._send = send
         self._known: Dict[str, str] = {}  # id of a request that was sent: its pilot
         self._starts: Dict[str, int] = {}  # of large ones: from where on its body is wanted
+        self._later: Dict[str, float] = {}  # id of a request that is to be carried again: not before
         self._uploads: List[Iterator[bool]] = []
         os.makedirs(self._out, mode=0o700, exist_ok=True)
 
@@ -92,7 +95,7 @@ class Relay:
             if name not in names:  # withdrawn
                 self._forget(name)
         for name in sorted(names - set(self._known)):
-            if is_its_turn(name, names):
+            if is_its_turn(name, names) and time.monotonic() >= self._later.get(name, 0.0):
                 self._begin(name)
         moved = False
         for upload in list(self._uploads):
@@ -104,6 +107,7 @@ class Relay:
 
     def _forget(self, name: str) -> None:
         del self._known[name]
+        self._later.pop(name, None)
         self._starts.pop(name, None)
 
     @property
@@ -131,7 +135,8 @@ class Relay:
             pass
         if head.get("last"):
             self._forget(name)
-            if LEFT in name and int(head["status"]) >= _FAULTS:
+            if LEFT in name and int(head["status"]) in _AWAY:
+                self._later[name] = time.monotonic() + AGAIN_S
                 return  # nobody else will say it again: it is carried once more
             for end in (".json", ".body"):
                 try:

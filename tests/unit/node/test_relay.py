@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import hansa.node.relay
 from hansa.node.protocol import RESUME_BYTES
 from hansa.node.relay import Relay, Unframer
 from hansa.node.spool import Left, Spool
@@ -66,7 +67,10 @@ def test_what_is_withdrawn_is_not_waited_for(tmp_path: Path) -> None:
     assert len(wire.heads) == 1
 
 
-def test_what_an_ended_pilot_left_is_carried_in_its_order_after_all_else_of_it(tmp_path: Path) -> None:
+def test_what_an_ended_pilot_left_is_carried_in_its_order_after_all_else_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hansa.node.relay, "AGAIN_S", 0.0)
     spool, other = Spool(str(tmp_path / "spool"), "p"), Spool(str(tmp_path / "spool"), "q")
     first, last = (spool.leave("POST", "/x", "t", b"{}") for _ in range(2))
     elses = other.leave("POST", "/x", "t", b"{}")
