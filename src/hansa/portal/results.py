@@ -16,7 +16,7 @@ from hansa.portal.frame import PageRoute, Portal, Visit, visitor
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 PAGE = 200
-WHOLE = 2000
+WHOLE = 1000
 """An array of so many tasks is sorted and drawn as a whole; a larger one page by page."""
 SORTABLE = {
     "index": "Task",
