@@ -1,4 +1,4 @@
-"""The portal's catalogue of texts: collects every `_("…")` of its templates and code into `texts.json`.
+"""The catalogue of texts of all pages: collects every `_("…")` of their templates and code into `texts.json`.
 
 With `--check` it tells whether the catalogue is what they say.
 """
@@ -12,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-PORTAL = Path(__file__).resolve().parent.parent / "src" / "hansa" / "portal"
+HANSA = Path(__file__).resolve().parent.parent / "src" / "hansa"
+PORTAL = HANSA / "portal"
+SIGN_IN = (HANSA / "identity" / "provider", HANSA / "identity" / "upstream")
+"""Its pages are in the catalogue, too; what else that code says goes through the API, not onto a page."""
 _SENTENCE = re.compile(r"[A-Z{][^\n]* [^\n]*[.?!]")
-CATALOGUE = PORTAL / "texts.json"
+CATALOGUE = HANSA / "kernel" / "texts.json"
 WORDS = (
     *("waiting", "running", "done", "failed", "killed", "job", "site", "organisation", "machine", "volume", "VM image"),
     *("grant", "sign-in", "user", "pilot"),
@@ -32,11 +35,15 @@ def texts() -> list[str]:
     return sorted({*WORDS, *_of_templates(), *_of_code()})
 
 
+def _templates() -> list[Path]:
+    return sorted(file for room in (PORTAL, *SIGN_IN) for file in room.glob("templates/**/*.html"))
+
+
 def _of_templates() -> Iterator[str]:
     from jinja2 import Environment, nodes
 
     environment = Environment(autoescape=True)
-    for file in sorted(PORTAL.glob("templates/**/*.html")):
+    for file in _templates():
         for call in environment.parse(file.read_text(encoding="utf-8")).find_all(nodes.Call):
             if isinstance(call.node, nodes.Name) and call.node.name == "_" and call.args:
                 first = call.args[0]
@@ -45,7 +52,7 @@ def _of_templates() -> Iterator[str]:
 
 
 def _of_code() -> Iterator[str]:
-    for file in sorted(PORTAL.glob("*.py")):
+    for file in sorted(file for room in (PORTAL, *SIGN_IN) for file in room.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
                 first = node.args[0]
@@ -65,7 +72,7 @@ def strays() -> list[str]:
     from jinja2 import Environment, nodes
 
     found = []
-    for file in sorted(PORTAL.glob("templates/**/*.html")):
+    for file in _templates():
         parsed = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
         bare = _CODE.sub("", " ".join(one.data for one in parsed.find_all(nodes.TemplateData)))
         words = [*_WORD.findall(_TAG.sub(" ", bare)), *_LABEL.findall(bare)]

@@ -36,7 +36,7 @@ from hansa.placement.service import grants_left
 from hansa.sites.capacity_model import Left, NoGrant
 from hansa.sites.model import SiteView
 from hansa.sites.service import SiteService
-from hansa.sites.store import vos_banned
+from hansa.sites.store import name_of_user, vos_banned
 
 log = structlog.get_logger(__name__)
 TOPIC = "demand"
@@ -148,7 +148,7 @@ class Demand:
         sites = {site.name: site for site in await self._sites.serving(tx, owner_id, vos)}
         names = list(sites)
         known = Known(await measured(tx, names, now), await placing.platforms_of(tx, names))
-        return _Owner(sites, known, next((site.user_name for site in sites.values()), owner_id))
+        return _Owner(sites, known, await name_of_user(tx, owner_id))
 
     async def lapsed(self, tx: Tx, owner: _Owner, owner_id: str, vo: str | None, until: datetime) -> dict[str, Status]:
         """Sites at which this server may start nothing for an owner, who is to sign in again."""

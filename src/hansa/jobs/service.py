@@ -30,7 +30,7 @@ from hansa.jobs.placing import Known, choice_for, offer_of, platforms_of, why_ne
 from hansa.jobs.query import Term
 from hansa.jobs.reopen import reopen
 from hansa.jobs.search import read_query
-from hansa.jobs.submission import begin, check_spec, plain_spec
+from hansa.jobs.submission import begin, check_spec, inputs_of, new_row, plain_spec
 from hansa.jobs.views import job_view, pilot_view, result_view, waiting_view
 from hansa.jobs.wire import (
     Explanation,
@@ -114,72 +114,54 @@ class JobService:
         )
         choice = await self._check_site(caller, spec.vo, needs)
         await self._check_mounts(caller, choice, needs)
-        inputs = spec.inputs + [file for row in spec.rows or [] for file in row.inputs]
+        inputs = inputs_of(spec)
         self._files.check_sizes([(file.path, file.size) for file in inputs])
         plain = plain_spec(spec, needs)
         rows = [asdict(row) for row in spec.rows] if spec.rows is not None else None
         request = idempotency.fingerprint("jobs.submit", json.dumps([plain, rows], sort_keys=True).encode())
         now = self._clock.now()
         async with self._database.begin() as tx:
-            before = await idempotency.recall(tx, caller.user_id, key, request)
-            if before is not None:
-                return await self._view(tx, await own_job(tx, caller, before))
-            vo = await self._vos.check_may_start(tx, caller, spec.vo)
-            await self._check_group(tx, caller, vo, spec.vo_group)
-            await _check_image(tx, vo, spec.image)
-            await self._check_inputs(tx, caller, inputs)
-            needed = await links.check(tx, caller, spec.after)
-            beginning = begin(spec, [link["needs"] for link in needed if not link["met"]])
-            reason, message = beginning.reason, beginning.message
-            values: dict[str, Any] = {
-                "id": new_id("job"),
-                "owner_id": caller.user_id,
-                "owner_name": caller.name,
-                "vo": vo,
-                "name": spec.name,
-                "queue_id": await store.queue_for(tx, caller.user_id, needs, vo, spec.vo_group),
-                "rank": 10 - spec.priority,
-                "spec": plain,
-                "has_rows": rows is not None,
-                "first": spec.first,
-                "count": spec.count,
-                "next_index": spec.first,
-                "ahead": 0,
-                "again": 0,
-                "open": beginning.is_open,
-                "done": 0,
-                "failed": 0,
-                "killed": 0,
-                "kill_requested": False,
-                "phase": Phase.WAITING.value,
-                "reason": reason,
-                "message": message,
-                "waiting_on": beginning.waiting_on.value,
-                "since": now,
-                "version": 1,
-                "input_files": len(inputs),
-                "input_bytes": sum(file.size for file in inputs),
-                "created": now,
-                "vo_group": spec.vo_group,
-                "group_name": spec.group,
-                "command": " ".join(spec.command)[:200],
-                "labels": spec.labels,
-                "comment": spec.comment,
-                "sites": [],
-                "held": spec.hold,
-                "blockers": sum(not link["met"] for link in needed),
-                "deadline": spec.deadline,
-            }
-            number = await store.insert_job(tx, values, rows)
-            await store_files.add_inputs(tx, number, [file.digest for file in inputs])
-            await store.mark(tx, caller.user_id, [number], "label", spec.labels)
-            await links.insert(tx, number, needed)
-            await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
-            event = Event(caller.actor, f"job/{number}", "waiting", reason, message, caller.user_id, vo)
-            await self._events.record(tx, event)
-            tx.ring(f"work/{caller.user_id}")
-            tx.ring("demand")
+            number = await idempotency.recall(tx, caller.user_id, key, request)
+            if number is None:
+                vo = await self._may_submit(tx, caller, spec, inputs)
+                number = await self._insert(tx, caller, vo, spec, needs, plain, rows, now)
+                await idempotency.remember(tx, self._clock, caller.user_id, key, request, number)
             return await self._view(tx, await own_job(tx, caller, number))
+
+    async def _may_submit(self, tx: Tx, caller: Caller, spec: JobSpec, inputs: Sequence[File]) -> str | None:
+        """Refuse what its VO does not allow, or whose files are not here; the VO."""
+        vo = await self._vos.check_may_start(tx, caller, spec.vo)
+        await self._check_group(tx, caller, vo, spec.vo_group)
+        await _check_image(tx, vo, spec.image)
+        await self._check_inputs(tx, caller, inputs)
+        return vo
+
+    async def _insert(
+        self,
+        tx: Tx,
+        caller: Caller,
+        vo: str | None,
+        spec: JobSpec,
+        needs: Needs,
+        plain: dict[str, Any],
+        rows: list[dict[str, Any]] | None,
+        now: datetime,
+    ) -> int:
+        """Write a job and all that belongs to it; its number."""
+        needed = await links.check(tx, caller, spec.after)
+        unmet = [link["needs"] for link in needed if not link["met"]]
+        beginning = begin(spec, unmet)
+        owner: dict[str, Any] = {"id": new_id("job"), "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo}
+        owner["queue_id"] = await store.queue_for(tx, caller.user_id, needs, vo, spec.vo_group)
+        number = await store.insert_job(tx, owner | new_row(spec, plain, beginning, len(unmet), now), rows)
+        await store_files.add_inputs(tx, number, [file.digest for file in inputs_of(spec)])
+        await store.mark(tx, caller.user_id, [number], "label", spec.labels)
+        await links.insert(tx, number, needed)
+        said = ("waiting", beginning.reason, beginning.message)
+        await self._events.record(tx, Event(caller.actor, f"job/{number}", *said, caller.user_id, vo))
+        tx.ring(f"work/{caller.user_id}")
+        tx.ring("demand")
+        return number
 
     async def get(self, caller: Caller, number: int) -> Job:
         """One job. Raises Fault ``jobs.not_found`` where it is not the caller's, too."""

@@ -1,4 +1,4 @@
-"""Checks of a job as it is described, beyond what types can say. Pure."""
+"""A job as it is described: what is wrong with it beyond what types can say, and how it begins. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 from hansa.jobs import errors
 from hansa.jobs.batch import problem_of
 from hansa.jobs.needs import Needs, version_key
-from hansa.jobs.wire import JobSpec
+from hansa.jobs.wire import JobSpec, Phase
 from hansa.kernel.errors import Fault
 from hansa.kernel.status import Party
 from hansa.node.containers.errors import ContainerError
 from hansa.node.containers.model import Reference
+from hansa.node.protocol import File
 
 _COMMAND_BYTES = 128 * 1024
 _RESERVED_NAMES = {"job", "node"}
@@ -185,3 +186,47 @@ def plain_spec(spec: JobSpec, needs: Needs) -> dict[str, Any]:
     plain["deadline"] = spec.deadline.isoformat() if spec.deadline is not None else None
     plain["requirements"] = asdict(needs)
     return plain
+
+
+def inputs_of(spec: JobSpec) -> list[File]:
+    """The input files of a job and of each of its tasks."""
+    return spec.inputs + [file for row in spec.rows or [] for file in row.inputs]
+
+
+def new_row(spec: JobSpec, plain: dict[str, Any], beginning: Beginning, blockers: int, now: datetime) -> dict[str, Any]:
+    """The columns of a new job that follow from what was asked. ``plain``: of :func:`plain_spec`."""
+    inputs = inputs_of(spec)
+    return {
+        "name": spec.name,
+        "rank": 10 - spec.priority,
+        "spec": plain,
+        "has_rows": spec.rows is not None,
+        "first": spec.first,
+        "count": spec.count,
+        "next_index": spec.first,
+        "ahead": 0,
+        "again": 0,
+        "open": beginning.is_open,
+        "done": 0,
+        "failed": 0,
+        "killed": 0,
+        "kill_requested": False,
+        "phase": Phase.WAITING.value,
+        "reason": beginning.reason,
+        "message": beginning.message,
+        "waiting_on": beginning.waiting_on.value,
+        "since": now,
+        "version": 1,
+        "input_files": len(inputs),
+        "input_bytes": sum(file.size for file in inputs),
+        "created": now,
+        "vo_group": spec.vo_group,
+        "group_name": spec.group,
+        "command": " ".join(spec.command)[:200],
+        "labels": spec.labels,
+        "comment": spec.comment,
+        "sites": [],
+        "held": spec.hold,
+        "blockers": blockers,
+        "deadline": spec.deadline,
+    }

@@ -14,8 +14,8 @@ from hansa.identity.upstream.service import UpstreamService
 from hansa.identity.vos import VoService
 from hansa.identity.wire import NewUser, NewVo
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
-from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.service import SiteService
 

@@ -25,9 +25,9 @@ from hansa.identity.provider.browser import Browser, read_form
 from hansa.identity.provider.service import REALM, ProviderService, Session
 from hansa.kernel.errors import Fault
 from hansa.kernel.http import invalid, provided
+from hansa.kernel.texts import _, english
 from hansa.portal.show import FILTERS
 from hansa.portal.snippets import of_call
-from hansa.portal.texts import _, english
 
 if TYPE_CHECKING:
     from jinja2 import Environment

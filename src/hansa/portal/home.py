@@ -25,6 +25,7 @@ from hansa.kernel.errors import Fault
 from hansa.kernel.events import EventLog
 from hansa.kernel.http import MOST, provided
 from hansa.kernel.status import Party
+from hansa.kernel.texts import _
 from hansa.machines.service import MachineService
 from hansa.machines.store import Search
 from hansa.machines.volume_service import VolumeService
@@ -32,7 +33,6 @@ from hansa.machines.wire import Machine
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
 from hansa.portal.sites import may_steer
-from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import Grant
 from hansa.sites.service import SiteService

@@ -15,8 +15,8 @@ from hansa.images.service import ImageService
 from hansa.images.wire import NewEndorsement, VmImage
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
-from hansa.portal.texts import _
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Images = Annotated[ImageService, Depends(provided(ImageService))]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from hansa.jobs.wire import After, JobSpec
 from hansa.kernel.errors import INVALID, Fault
-from hansa.portal.texts import _
+from hansa.kernel.texts import _
 
 FIELDS = (
     "command", "name", "vo", "first", "last", "cores", "memory_gib", "gpus", "hours", "site", "retries", "priority",

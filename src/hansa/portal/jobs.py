@@ -21,11 +21,11 @@ from hansa.jobs.usage import SHORT_S, UsageService
 from hansa.jobs.wire import Job, JobSpec, Phase, Selection
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import MOST, provided
+from hansa.kernel.texts import _
 from hansa.kernel.wire import encode
 from hansa.portal import charts, job_form, snippets
 from hansa.portal.curves import curves_of
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor, with_query
-from hansa.portal.texts import _
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)

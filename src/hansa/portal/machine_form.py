@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hansa.kernel.errors import INVALID, Fault
+from hansa.kernel.texts import _
 from hansa.kernel.wire import encode
 from hansa.machines.placing import NAMED
 from hansa.machines.volume_wire import MachineVolume
 from hansa.machines.wire import DAY_S, DEFAULT_LIFETIME_S, NewMachine
-from hansa.portal.texts import _
 
 CHOICES = (
     "image", "vo", "flavour", "cores", "memory_gib", "disk_gib", "gpus", "gpu_model", "site", "network", "public",

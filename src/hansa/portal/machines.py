@@ -16,6 +16,7 @@ from hansa.identity.vos import VoService
 from hansa.images.service import ImageService
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.machines.meter_service import MeterService
 from hansa.machines.model import Phase
 from hansa.machines.service import MachineService
@@ -29,7 +30,6 @@ from hansa.portal import machine_form
 from hansa.portal.curves import curves_of_machine
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.snippets import of_call
-from hansa.portal.texts import _
 from hansa.sites.service import SiteService
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from markupsafe import Markup
 
-from hansa.portal.texts import _
+from hansa.kernel.texts import _
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 

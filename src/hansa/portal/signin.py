@@ -15,8 +15,8 @@ from hansa.identity.provider.service import SIGN_IN_CODE, ProviderService
 from hansa.kernel.clock import SystemClock
 from hansa.kernel.errors import Fault
 from hansa.kernel.http import API, provided
+from hansa.kernel.texts import _
 from hansa.portal.frame import STATIC, THEMES, PageRoute, Portal, Visit, own_form, visitor
-from hansa.portal.texts import _
 from hansa.portal.wire import SignIn
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)

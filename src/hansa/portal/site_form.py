@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import invalid
-from hansa.portal.texts import _
+from hansa.kernel.texts import _
 from hansa.sites.capacity_wire import GrantCaps, GrantTerms
 from hansa.sites.wire import NewDowntime, NewSite
 

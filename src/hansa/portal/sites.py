@@ -15,9 +15,9 @@ from hansa.jobs.service import JobService
 from hansa.kernel.clock import SystemClock
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.portal import site_form
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
-from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.capacity_wire import AgreeGrant, AskGrant, Grant
 from hansa.sites.checking import CheckService

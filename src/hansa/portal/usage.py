@@ -18,10 +18,10 @@ from hansa.accounting.wire import WORDS, UsagePage, UsageRow
 from hansa.identity.policy import Permission
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.portal import charts
 from hansa.portal.frame import PageRoute, Portal, Visit, visitor
 from hansa.portal.snippets import Snippet, of_call
-from hansa.portal.texts import _
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 Usage = Annotated[AccountingService, Depends(provided(AccountingService))]

@@ -15,9 +15,9 @@ from hansa.identity.vos import VoService
 from hansa.identity.wire import NewService, NewSiteCredential, Service, ServiceScope
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.site_form import read_moment
-from hansa.portal.texts import _
 from hansa.portal.vos import standing
 from hansa.sites.service import SiteService
 

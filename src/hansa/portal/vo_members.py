@@ -13,8 +13,8 @@ from hansa.identity.vos import VoService
 from hansa.identity.wire import Invitation, MemberChange, MemberPage, NewInvitation, RoleName, VoRule
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form
-from hansa.portal.texts import _
 from hansa.portal.vos import Cookies, Manager, Pages, Reader, Vos, standing, words
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hansa.kernel.errors import INVALID, Fault
+from hansa.kernel.texts import _
 from hansa.kernel.wire import encode
 from hansa.machines.volume_wire import NewVolume
-from hansa.portal.texts import _
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 

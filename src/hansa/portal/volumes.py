@@ -12,6 +12,7 @@ from hansa.identity.provider.browser import Browser
 from hansa.identity.vos import VoService
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.machines.model import Phase as MachinePhase
 from hansa.machines.service import MachineService
 from hansa.machines.snapshot_service import SnapshotService
@@ -21,7 +22,6 @@ from hansa.machines.volume_service import VolumeService
 from hansa.machines.volume_wire import AttachVolume, NewVolume, Volume
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
 from hansa.portal.snippets import Snippet, of_call
-from hansa.portal.texts import _
 from hansa.portal.volume_form import body, command, read
 from hansa.sites.service import SiteService
 

@@ -18,8 +18,8 @@ from hansa.images.service import ImageService
 from hansa.images.wire import ImagePolicy, NewSubscription
 from hansa.kernel.errors import INVALID, Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 from hansa.portal.frame import PageRoute, Portal, Visit, own_form, visitor
-from hansa.portal.texts import _
 from hansa.sites.capacity_service import CapacityService
 from hansa.sites.service import SiteService
 

@@ -157,6 +157,7 @@ class SiteView:
     """Banned VOs of the user, and why."""
     user_id: str = ""
     user_name: str = ""
+    """As far as a policy asks for names; else the id."""
     country: str = ""
 
 

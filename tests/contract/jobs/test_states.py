@@ -110,11 +110,11 @@ class Histories(RuleBasedStateMachine):
         self.run(self._exchange(pilot, request, is_heard=request is pilot.last))
         assert self.run(self._reported()) == before, "what it reports was heard before, or came too late for ever"
 
-    async def _reported(self) -> set[tuple[int, int, str]]:
-        """How attempts ended, as pilots said: index, attempt, outcome."""
+    async def _reported(self) -> list[tuple[int, int, str]]:
+        """How attempts ended, as pilots said, each once: index, attempt, outcome."""
         ends = [*(await self.world.result_rows(self.job.number)).values()]
         ends += await self.world.attempt_rows(self.job.number)
-        return {(row.index, row.attempt, row.outcome) for row in ends if row.wall_s > 0}
+        return sorted((row.index, row.attempt, row.outcome) for row in ends if row.wall_s > 0)
 
     @rule(which=PILOTS)
     def start_anew(self, which: int) -> None:

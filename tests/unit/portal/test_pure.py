@@ -19,12 +19,13 @@ from hansa.identity.wire import Authority
 from hansa.jobs.log_search import Wanted, find_lines
 from hansa.jobs.overview import Bucket
 from hansa.jobs.wire import After, JobSpec, Phase, Requirements, Task
+from hansa.kernel import texts
 from hansa.kernel.errors import Fault
 from hansa.kernel.status import Party, Status
 from hansa.machines.sync_wire import ImagePlace
 from hansa.machines.volume_wire import MachineVolume, NewVolume
 from hansa.machines.wire import Machine, MachineSize
-from hansa.portal import charts, home, job_form, machine_form, results, show, site_form, snippets, texts, volume_form
+from hansa.portal import charts, home, job_form, machine_form, results, show, site_form, snippets, volume_form
 from hansa.portal.frame import templates, with_query
 from hansa.portal.image_places import table_of
 from hansa.portal.vo_access import read_credential

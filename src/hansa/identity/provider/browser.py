@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from hansa.identity.provider.service import REALM, Fields, Session
 from hansa.kernel.errors import INVALID, TOO_LARGE, Fault
+from hansa.kernel.texts import english
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -199,7 +200,9 @@ def with_headers(response: Response, form_ends_at: str | None = None) -> Respons
 def _templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined)
+    made = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined)
+    made.globals["_"] = english()
+    return made
 
 
 @cache

@@ -26,6 +26,7 @@ from hansa.identity.upstream.service import UpstreamService
 from hansa.identity.vos import VoService
 from hansa.kernel.errors import Fault
 from hansa.kernel.http import provided
+from hansa.kernel.texts import _
 
 router = APIRouter(include_in_schema=False, dependencies=[public()])
 Provider = Annotated[ProviderService, Depends(provided(ProviderService))]
@@ -36,18 +37,19 @@ Authorities = Annotated[AuthorityService, Depends(provided(AuthorityService))]
 Upstreams = Annotated[UpstreamService, Depends(provided(UpstreamService))]
 
 AUTH = f"{PROTOCOL}/auth"
-_WRONG = "Name and password do not belong together, or there were too many attempts: then wait a few minutes."
-_STALE = "This form is too old, or was not made for this browser. Please start again."
+_WRONG = _("Name and password do not belong together, or there were too many attempts: then wait a few minutes.")
+_STALE = _("This form is too old, or was not made for this browser. Please start again.")
+_NO_DEVICE = _("There is no device that waits with this code: it is wrong, used or too old.")
 _MEANINGS = {
-    "openid": "know who you are on this server",
-    "profile": "know your name",
-    "offline_access": "go on while you are away, until you revoke it",
-    "voperson_id": "know your lasting identifier",
-    "eduperson_entitlement": "know your virtual organisations, groups and roles",
-    "entitlements": "know your virtual organisations, groups and roles",
-    "hansa": "do on this server all that you may do",
-    "hansa.jobs": "run jobs for you, and see what is needed for that",
-    "hansa.read": "see on this server all that you may see",
+    "openid": _("know who you are on this server"),
+    "profile": _("know your name"),
+    "offline_access": _("go on while you are away, until you revoke it"),
+    "voperson_id": _("know your lasting identifier"),
+    "eduperson_entitlement": _("know your virtual organisations, groups and roles"),
+    "entitlements": _("know your virtual organisations, groups and roles"),
+    "hansa": _("do on this server all that you may do"),
+    "hansa.jobs": _("run jobs for you, and see what is needed for that"),
+    "hansa.read": _("see on this server all that you may see"),
 }
 
 
@@ -247,7 +249,7 @@ async def _logout(
     if uri:
         state = f"{'&' if '?' in uri else '?'}{urlencode({'state': data['state']})}" if "state" in data else ""
         return pages.signed_out(with_headers(RedirectResponse(uri + state, 302)))
-    return pages.signed_out(pages.page(request, "message.html", title="Signed out", text="You are signed out."))
+    return pages.signed_out(pages.page(request, "message.html", title=_("Signed out"), text=_("You are signed out.")))
 
 
 @router.get(f"{REALM}/account")
@@ -285,7 +287,7 @@ async def device_page(
         return pages.redirect(f"{REALM}/login?{urlencode({'next': f'{REALM}/device{query}'})}")
     found = await provider.find_device(code) if code else None
     if found is None:
-        error = "There is no device that waits with this code: it is wrong, used or too old." if code else None
+        error = _NO_DEVICE if code else None
         status = 404 if error else 200
         return pages.page(request, "device.html", status=status, session=session, error=error, code=code)
     device, client = found
@@ -303,10 +305,9 @@ async def decide_device(request: Request, provider: Provider, pages: Pages, sess
         return stale_page(request, pages, session)
     approved = form.get("decision") == "allow"
     if not await provider.decide_device(form.get("user_code", ""), session, approved=approved):
-        text = "There is no device that waits with this code: it is wrong, used or too old."
-        return pages.page(request, "message.html", status=404, session=session, title="Device", text=text)
-    text = "The device is signed in. You can close this page." if approved else "The device was refused."
-    return pages.page(request, "message.html", session=session, title="Device", text=text)
+        return pages.page(request, "message.html", status=404, session=session, title=_("Device"), text=_NO_DEVICE)
+    text = _("The device is signed in. You can close this page.") if approved else _("The device was refused.")
+    return pages.page(request, "message.html", session=session, title=_("Device"), text=text)
 
 
 # --- invitations ------------------------------------------------------------------------------------------------
@@ -355,7 +356,7 @@ async def set_password(
         return stale_page(request, pages, session)
     invitation, password = form.get("invitation", ""), form.get("password", "")
     if password != form.get("again", ""):
-        return await _welcome(request, accounts, pages, session, invitation, "The two passwords are not the same.")
+        return await _welcome(request, accounts, pages, session, invitation, _("The two passwords are not the same."))
     try:
         user_id = await accounts.accept_invitation(invitation, password)
     except Fault as fault:
@@ -391,10 +392,10 @@ async def join(request: Request, vos: Vos, pages: Pages, session: Signed) -> Res
 
 
 def stale_page(request: Request, pages: Browser, session: Session | None) -> Response:
-    return pages.page(request, "message.html", status=403, session=session, title="Please start again", text=_STALE)
+    return pages.page(request, "message.html", status=403, session=session, title=_("Please start again"), text=_STALE)
 
 
 def message_page(request: Request, pages: Browser, fault: Fault, session: Session | None) -> Response:
     text = f"{fault.detail} {fault.hint or ''}".strip()
     status = fault.code.status if fault.code.status != 422 else 400
-    return pages.page(request, "message.html", status=status, session=session, title="This did not work", text=text)
+    return pages.page(request, "message.html", status=status, session=session, title=_("This did not work"), text=text)

@@ -13,13 +13,17 @@ from hansa.identity.provider.pages import Pages, Provider, Signed, Upstreams, me
 from hansa.identity.provider.service import REALM, Session
 from hansa.identity.upstream.service import Purpose, UpstreamService
 from hansa.kernel.errors import Fault
+from hansa.kernel.texts import _
 
 router = APIRouter(include_in_schema=False, dependencies=[public()])
 _ACCOUNT = f"{REALM}/account"
 _AS_IT_IS = ":/%#?=@[]!$&'()*+,;"
 _TEXTS = {
-    Purpose.LINK: ("Link an identity", "From then on you may sign in to this account, {name}, with it, too."),
-    Purpose.RENEW: ("While you are away", "Hansa will go on for you, {name}, until you take it back here or there."),
+    Purpose.LINK: (_("Link an identity"), _("From then on you may sign in to this account, {name}, with it, too.")),
+    Purpose.RENEW: (
+        _("While you are away"),
+        _("Hansa will go on for you, {name}, until you take it back here or there."),
+    ),
 }
 
 
