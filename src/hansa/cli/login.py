@@ -84,10 +84,11 @@ def logout(server: str | None) -> None:
     note(f"signed out of {found.url}")
 
 
-@click.command(epilog=examples('curl -H "Authorization: Bearer $(hansa token)" https://hansa.example.org/api/v1/jobs'))
+@click.command(epilog=examples("hansa token --header | curl -H @- https://hansa.example.org/api/v1/jobs"))
 @click.argument("server", required=False)
 @click.option("--for-sites", is_flag=True, help="One that says who you are, and is not good for Hansa itself.")
-def token(server: str | None, *, for_sites: bool) -> None:
+@click.option("--header", is_flag=True, help="As the header of HTTP, for a pipe: other users can read arguments.")
+def token(server: str | None, *, for_sites: bool, header: bool) -> None:
     """Print a fresh access token, and nothing else. Whoever has it may do what you may, for up to an hour.
 
     Where you signed in nowhere: the token of the server of this computer, which lasts.
@@ -100,7 +101,7 @@ def token(server: str | None, *, for_sites: bool) -> None:
             fresh = oidc.narrowed(found.token_endpoint, fresh, SITE_SCOPE, found.ca_file)
     if sys.stdout.isatty():
         note("this is a secret")
-    click.echo(fresh)
+    click.echo(f"Authorization: Bearer {fresh}" if header else fresh)
 
 
 def _token_at_hand() -> str | None:

@@ -47,6 +47,7 @@ from hansa.placement import failover
 from hansa.placement.failover import Course, Try
 from hansa.sites import store as site_store
 from hansa.sites import views as site_views
+from hansa.sites.errors import USED_UP
 from hansa.sites.model import Work as SiteWork
 from hansa.sites.model import site_refusals
 
@@ -271,6 +272,10 @@ class MachineRoom:
         except Fault as fault:
             course = failover.is_cleaned(failover.has_failed(course, place, fault.detail), place)
             said = f"At {site_of(place)}: {fault.detail}"
+            if fault.code is USED_UP and failover.is_over(course):  # there is no other place: it waits for this one
+                said = f"{said} {fault.hint or ''}".strip()
+                await self._turn(tx, row, Turn(fault.code.code, now, Phase.WAITING, said, Party.VO_MANAGER), {}, now)
+                return Next(now + _ASK_AGAIN)
             refused = Turn(fault.code.code, now, None, said, Party.VO_MANAGER)
             await self._turn(tx, row, refused, {"course": course}, now)
             return Next(now)

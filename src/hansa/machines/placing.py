@@ -33,6 +33,7 @@ NAMED: Mapping[str, tuple[int, int]] = {
 """Cores and MiB that these words wish for, wherever a site has no flavour of that name."""
 SITE_IMAGE = "site:"
 _REJECTED_SHOWN = 10
+_USED_UP = "placement.grant_used_up"
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,14 @@ def _takes_no_images(site: str, end: EndpointView | None, asking: Asking) -> lis
     if end is None or asking.image is None or asking.image.is_there:
         return []
     access = end.vos.get(asking.vo) if asking.vo else None
-    if not sync_places.is_closed(end.settings, access.settings if access else {}):
+    if end.kind in sync_places.NEVER_SENT:
+        said = f"{site} is sent no VM images: Hansa knows no way to do that at an endpoint of kind {end.kind}."
+    elif sync_places.is_closed(end.settings, access.settings if access else {}):
+        said = sync_places.closed_words(site, end.name, asking.vo)
+    else:
         return []
     remedy = "Start one of the site's own there, where your VO allows those: --image site:NAME."
-    return [Refusal("sites.takes_no_images", sync_places.closed_words(site, end.name, asking.vo), remedy)]
+    return [Refusal("sites.takes_no_images", said, remedy)]
 
 
 def _allows(site: SiteView, image: ImageNames, vo: str | None) -> bool:
@@ -226,6 +231,11 @@ def why(choice: Choice, order: Sequence[str]) -> str:
     return " ".join(lines) + (f" Nor {more} more." if more > 0 else "")
 
 
+def why_not(choice: Choice) -> str:
+    """What keeps it from running at the first place of a choice of :func:`at_zero`, and what would change that."""
+    return placement.why_not(choice, choice.order[0])
+
+
 def choose(request: Request, found: Sequence[Candidate], *, says_memory: bool = True) -> Choice:
     """The order of places; ``says_memory``: whether its memory was asked for, and does not only follow from its cores.
 
@@ -252,6 +262,21 @@ def chosen(choice: Choice) -> Choice:
     said = "; ".join(f"{name}: {word}" for name, word in list(zip(names, words, strict=True))[:10])
     remedies = dict.fromkeys(two.remedy for one in verdicts for two in one.findings if two.remedy)
     raise Fault(errors.NO_SITE, f"No site can run it. {said}", hint=" ".join(list(remedies)[:3]))
+
+
+def at_zero(choice: Choice) -> Choice | None:
+    """Where nothing but used-up grants keep it from running: those places, in which it waits for its VO's managers.
+
+    A grant of which something is left refuses at once: a smaller or shorter machine may do."""
+    waits = [one for one in choice.rejected if _is_at_zero(choice, one)]
+    return None if choice.order or not waits else replace(choice, order=tuple(waits))
+
+
+def _is_at_zero(choice: Choice, one: Candidate) -> bool:
+    left = one.grant
+    if left is None or 0 not in (left.core_s, left.cores, left.memory_mib):
+        return False
+    return [found.reason for found in fits.findings(choice.request, one)] == [_USED_UP]
 
 
 def order(choice: Choice, local: Sequence[str]) -> list[str]:

@@ -100,7 +100,8 @@ class MachineService:
 
         Raises Fault ``machines.bad_spec``, ``machines.no_site``, ``machines.name_taken``, those of its image
         (``images.not_found``, ``images.not_endorsed``, ``images.not_ready``), of its VO (``identity.no_vo`` …), of the
-        grants under which it runs (``identity.grant_expired``, ``capacity.used_up``). Nothing is changed then.
+        grants under which it runs (``identity.grant_expired``, ``capacity.used_up``). Nothing is changed then. Where
+        nothing is left of the VO's capacity grants, it waits for the VO's managers.
         """
         wish = placing.wish_of(new)
         _check(new)
@@ -124,35 +125,45 @@ class MachineService:
                 says_lifetime=new.lifetime_s not in (None, DEFAULT_LIFETIME_S),
             )  # fmt: skip
             says = placing.says_memory(new)
-            choice = await self._places(tx, asking, asked, now, mine, says_memory=says)
+            found = await self._choice(tx, asking, asked, now, mine, says_memory=says)
+            waits = None if pilot_id else placing.at_zero(found)
+            choice = waits or placing.chosen(found)
             order, sizes = placing.order(choice, list(self._drivers.local)), placing.sizes(choice, wish)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
             course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
             site = order[0].partition("/")[0]
-            started = failover.has_started(course, order[0], now)
-            ends = site_end(await site_store.get(tx, site), started)
+            started = course if waits else failover.has_started(course, order[0], now)
+            ends = None if waits else site_end(await site_store.get(tx, site), started)
             row = {
                 "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
                 "vo_group": new.vo_group, "name": await self._name(tx, caller, new, image["name"]),
                 "spec": encode(new), "image_version_id": version_id, "image": image, "sizes": sizes, "seen": {},
                 "wanted": Wanted.RUNNING.value, "created": now, "since": now, "expires": expires, "due_at": now,
-                "course": store.dump_course(started), "place": order[0], "site_ends": ends,
+                "course": store.dump_course(started), "place": None if waits else order[0], "site_ends": ends,
                 "phase": Phase.CREATING.value, "reason": "machines.creating", "waiting_on": Party.SITE.value,
                 "message": f"It is being created at {site}.", "pilot_id": pilot_id,
             }  # fmt: skip
+            if waits:
+                row |= {
+                    "phase": Phase.WAITING.value,
+                    "reason": "capacity.used_up",
+                    "waiting_on": Party.VO_MANAGER.value,
+                }
+                row |= {"message": f"{site}: {placing.why_not(choice)}"}
             made = await store.insert(tx, **row)
             # The first attempt, in the unit of work of the creation: what it lacks is told at once.
             until = expires or now + timedelta(seconds=DEFAULT_LIFETIME_S)
             await self._authority.require(tx, caller.user_id, until, vo=vo, site=site)
-            await accounts.reserve(tx, made, order[0], now)
+            if not waits:  # else the controller reserves, as soon as there is something to be had
+                await accounts.reserve(tx, made, order[0], now)
             await claims.take(tx, made, new.volumes, now)
             whose = f"It is for jobs of {caller.name}." if pilot_id else f"{caller.name} created it."
             actor = "hansa" if pilot_id else caller.actor
             await self._events.record(
                 tx,
                 _event(actor, made, "machines.created", f"{whose} {made.message}"),
-                _event("hansa", made, "machines.placed", placing.why(choice, order)),
+                *(() if waits else (_event("hansa", made, "machines.placed", placing.why(choice, order)),)),
             )
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
@@ -189,10 +200,17 @@ class MachineService:
         says_memory: bool,
     ) -> Choice:  # fmt: skip
         """The places in their order. Raises Fault ``machines.no_site``."""
+        return placing.chosen(await self._choice(tx, asking, asked, now, mine, says_memory=says_memory))
+
+    async def _choice(
+        self, tx: Tx, asking: placing.Asking, asked: Request, now: datetime, mine: Sequence[Membership], *,
+        says_memory: bool,
+    ) -> Choice:  # fmt: skip
+        """The same, also of no place."""
         vos = [one.vo for one in mine]
         sites = await self._sites.serving(tx, asking.user_id, vos)
         found = await self._candidates(tx, sites, asking, now)
-        return placing.chosen(placing.choose(asked, found, says_memory=says_memory))
+        return placing.choose(asked, found, says_memory=says_memory)
 
     async def _candidates(
         self, tx: Tx, sites: Sequence[SiteView], asking: placing.Asking, now: datetime

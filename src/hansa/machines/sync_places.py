@@ -15,6 +15,8 @@ from hansa.sites.model import Visibility, allows_image
 from hansa.sites.service import LOCAL
 from hansa.sites.wire import SitePolicy
 
+NEVER_SENT = frozenset({"libcloud"})
+"""Kinds of endpoints whose drivers bring no image of the catalogue there: only the site's own can be started."""
 SETTING = "image_sync"
 """Of an endpoint, or of a VO at it. Default: yes, where the site is a VO's. At what somebody keeps for himself nothing
 is sent ahead, only what a machine there is started of. No: nothing is sent there, ahead or on demand."""

@@ -66,7 +66,7 @@ async def _admin(
         visit,
         "admin.html",
         users=await accounts.list_users(after, 100, word),
-        word=word,
+        sought=word,
         clients=(await provider.list_clients()).items,
         issuers=upstreams.issuers,
         drained=[one for one in (await sites.list_sites(visit.caller)).items if one.drained is not None],

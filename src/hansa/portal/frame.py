@@ -129,6 +129,8 @@ class Portal:
     def _respond(
         self, request: Request, session: Session | None, template: str, status: int, values: Mapping[str, Any]
     ) -> Response:
+        if taken := values.keys() & templates().globals.keys():
+            raise RuntimeError(f"{template} would lose its function {min(taken)}")
         visit = self.browser.visit(request) or secrets.token_urlsafe(32)
         theme = request.cookies.get("hansa_theme", "auto")
         said = request.cookies.get("hansa_said", "")

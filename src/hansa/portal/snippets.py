@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from hansa.jobs.wire import JobSpec, Phase, Requirements
 from hansa.kernel.wire import encode
 
+_CURL = "hansa token --header | curl -H @-"
+"""The token goes by a pipe: what is in the arguments, everybody on the computer can read."""
+
 
 @dataclass(frozen=True)
 class Snippet:
@@ -26,7 +29,7 @@ class Snippet:
 
 def of_call(command: str, method: str, path: str, body: object = None, *, url: str) -> list[Snippet]:
     """How to do what a form does without it: the command (none: ``""``), and the call of the API that it makes."""
-    curl = [f"curl -X {method} {shlex.quote(f'{url}/api/v1{path}')} \\", '  -H "Authorization: Bearer $(hansa token)"']
+    curl = [f"{_CURL} -X {method} {shlex.quote(f'{url}/api/v1{path}')}"]
     words = [repr(method), repr(path)]
     if body is not None:
         text = json.dumps(encode(body), ensure_ascii=False)
@@ -124,8 +127,7 @@ def _curl(spec: JobSpec, url: str) -> str:
     body = json.dumps(_body(spec), ensure_ascii=False)
     return "\n".join(
         [
-            f"curl {shlex.quote(url + '/api/v1/jobs')} \\",
-            '  -H "Authorization: Bearer $(hansa token)" \\',
+            f"{_CURL} {shlex.quote(url + '/api/v1/jobs')} \\",
             "  -H 'Content-Type: application/json' \\",
             f"  -d {shlex.quote(body)}",
         ]

@@ -196,7 +196,8 @@ def test_every_form_can_be_copied_and_what_is_copied_is_understood(world: World,
         seen |= set(page.evaluate(SNIPPETS))
     assert not bare, "\n".join(bare)
     for text in sorted(seen):
-        problem = _of_command(text) if text.startswith("hansa ") else _of_call(api, text)
+        is_command = text.startswith("hansa ") and " | curl " not in text
+        problem = _of_command(text) if is_command else _of_call(api, text)
         wrong += [f"{text}: {problem}"] if problem else []
     assert not wrong, "\n".join(wrong)
     assert len(seen) > 60
@@ -220,7 +221,7 @@ def _of_command(text: str) -> str:
 
 def _of_call(api: object, text: str) -> str:
     """What is wrong with a request of the API, by curl or Python: no such route."""
-    curl = re.match(r"curl (?:-X (?P<method>[A-Z]+) )?'?(?P<url>http[^'\s]+)", text)
+    curl = re.match(r"hansa token --header \| curl -H @- (?:-X (?P<method>[A-Z]+) )?'?(?P<url>http[^'\s]+)", text)
     python = re.search(r"call\('(?P<method>[A-Z]+)', '(?P<url>[^']+)'", text)
     found = curl or python
     if found is None:

@@ -491,6 +491,30 @@ async def test_a_grant_is_reserved_used_and_given_back(world: MachineWorld) -> N
     assert (row.kind, row.vo, row.site, row.core_s) == ("machine", "vo.a", "alpha", 6 * 3600)
 
 
+async def test_where_a_grant_is_at_zero_a_machine_waits_for_the_managers_of_its_vo(world: MachineWorld) -> None:
+    await world.base.vo("vo.a", world.bob)
+    await world.endorsing.endorse(world.olga, IMAGE, NewEndorsement("vo.a", follow=True))
+    await world.site("alpha", "vo.a", demands_grant=True)
+    grants = CapacityService(world.database, world.events, world.clock)
+    await grants.ask(world.olga, AskGrant("vo.a", "alpha", GrantTerms(core_hours=168)))
+    await grants.agree(world.olga, "vo.a", "alpha", AgreeGrant())
+    await world.create("first", who=world.bob)  # a core for 168 hours: that is all
+    await world.settle()
+    made = await world.create("second", who=world.bob)
+    assert (made.status.phase, made.status.reason, made.site) == ("waiting", "capacity.used_up", None)
+    await world.settle(60)
+    waits = await world.get("second", who=world.bob)
+    assert (waits.status.phase, waits.status.waiting_on) == ("waiting", "vo_manager")
+    assert "hansa grant ask alpha --vo vo.a" in waits.status.message
+    assert len(world.drivers.cloud("alpha/cloud").machines) == 1
+    await grants.ask(world.olga, AskGrant("vo.a", "alpha", GrantTerms(core_hours=400)))
+    await grants.agree(world.olga, "vo.a", "alpha", AgreeGrant())
+    await world.settle(60)
+    runs = await world.get("second", who=world.bob)
+    assert (runs.status.phase, runs.site) == ("running", "alpha")
+    assert round((await grants.get(world.olga, "vo.a", "alpha")).reserved_h) == 336  # the second waited a little
+
+
 async def test_a_deletion_waits_for_nothing_and_goes_on_until_it_is_done(world: MachineWorld) -> None:
     made = await world.create()
     await world.settle()

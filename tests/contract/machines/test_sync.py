@@ -301,6 +301,15 @@ async def test_this_computer_keeps_nothing_that_nobody_may_start(sync: SyncWorld
     assert set(here.there) == good
 
 
+async def test_a_cloud_to_which_no_image_can_be_sent_is_no_place_for_one_of_the_catalogue(sync: SyncWorld) -> None:
+    world, settings = sync.world, {"provider": "ec2", "region": "eu-north-1"}
+    end = NewEndpoint("libcloud", "cloud", None, vos={"vo.a": None}, settings=settings)
+    await world.base.registry.add(world.olga, NewSite("amazon", [end]))
+    with pytest.raises(Fault, match="amazon is sent no VM images") as fault:
+        await world.service.create(world.ada, NewMachine(IMAGE, "web", vo="vo.a", sites=["amazon"]))
+    assert "site:NAME" in str(fault.value.hint)
+
+
 async def test_who_takes_no_images_is_sent_none_on_demand_either(sync: SyncWorld) -> None:
     """Not for a machine that is asked for there, nor for one that was asked for before the site said no."""
     world, shy, cern = sync.world, Site(), Site()
