@@ -74,6 +74,35 @@ def test_the_lid_is_closed_and_nothing_is_lost(far: Cluster) -> None:
     assert job in books
 
 
+def test_pilots_that_end_while_the_lid_is_closed_leave_what_they_know(far: Cluster) -> None:
+    """Their time is over before the server is back: results, logs, outputs lie in the spool, and nothing runs again."""
+    far.free()
+    marks = far.desk.folder / "seen"
+    marks.mkdir()
+    script = (
+        f"echo x >> {marks}/{{i}}; sleep 3; head -c 300000 /dev/zero > out.{{i}}; echo {{i}}; echo y >> {marks}/{{i}}"
+    )
+    words = ["--array", "0-3", "--cores", "1", "--output", "out.*"]
+    job = far.job("--site", "mycluster", *words, "--", "/bin/sh", "-c", script)
+    eventually(lambda: len(list(marks.iterdir())) == 4, "all tasks have begun")
+    far.server.kill()
+    whole = len("x\ny\n")
+    eventually(lambda: all(mark.stat().st_size == whole for mark in marks.iterdir()), "they end without the server")
+    for number in far.slurm.jobs("running"):
+        far.slurm.run("scancel", "--batch", "--signal=TERM", str(number), check=False)
+    eventually(lambda: not far.slurm.jobs("pending,running,completing"), "no pilot is left")
+    far.server.start()
+    ended = far.end(job)
+    assert ended["counts"]["done"] == 4
+    assert all((marks / str(index)).read_text() == "x\ny\n" for index in range(4)), "each ran once"
+    with far.server.client() as client:
+        files = client.get(f"/jobs/{job}/files").raise_for_status().json()["items"]
+    assert sorted((one["path"], one["size"]) for one in files) == sorted((f"out.{n}", 300_000) for n in range(4))
+    assert far.hansa("job", "logs", f"{job}.3").out == "3\n"
+    books = asyncio.run(far.server.check_books())
+    assert job in books
+
+
 def test_a_login_that_has_lapsed_waits_for_its_user_and_loses_nothing(far: Cluster) -> None:
     far.free()
     config = far.desk.folder.parent / "config"
