@@ -194,7 +194,7 @@ class Slurm:
             gres = f"Gres=gpu:{self.gpus} " if name == "n1" and self.gpus else ""
             lines.append(
                 f"NodeName={name} NodeHostname={host} NodeAddr={self.node_address} Port={port} CPUs={self.cpus} "
-                f"RealMemory={self.memory_mib} {gres}State=UNKNOWN"
+                f"RealMemory={self.memory_mib} Feature=fast {gres}State=UNKNOWN"
             )
         text = _CONF.format(
             host=host,

@@ -149,11 +149,12 @@ def test_a_task_that_wants_a_node_to_itself_is_one_batch_job_of_that_node(cluste
 
 def test_options_of_the_batch_system_reach_it_and_bad_ones_are_refused_before(cluster: Cluster) -> None:
     cluster.free()
-    job = cluster.job("--site", "here", "--batch", "partition=urgent", "--batch", "nice=7", "--", "true")
+    options = ["partition=urgent", "nice=7", "account=physics", "constraint=fast"]
+    job = cluster.job("--site", "here", *(word for one in options for word in ("--batch", one)), "--", "true")
     assert cluster.end(job)["exit_code"] == 0
     shown = cluster.slurm.show(int(cluster.pilots()[0]["batch_id"]))
-    assert "Partition=urgent" in shown
-    assert "Nice=7" in shown
+    for said in ("Partition=urgent", "Nice=7", "Account=physics", "Features=fast"):
+        assert said in shown
     refused = cluster.hansa("run", "--batch", "output=/etc/passwd", "--", "true", code=None)
     assert refused.code == 125
     assert "is none that jobs may give" in refused.err
