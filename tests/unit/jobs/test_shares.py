@@ -65,6 +65,17 @@ def test_users_of_a_large_vo_share_what_is_its_own() -> None:
     assert {given["big", "", f"u{n}"] for n in range(9)} == {50}
 
 
+def test_groups_share_what_is_their_vos_whatever_their_size_by_their_weights_and_use() -> None:
+    claims = [Claim("a", "large", f"u{n}", 1000) for n in range(9)] + [Claim("a", "small", "v", 1000)]
+    given = divide(900, claims, {}, {})
+    assert given["a", "small", "v"] == 450
+    assert {given["a", "large", f"u{n}"] for n in range(9)} == {50}
+    given = divide(1200, claims, {}, {("a", "large"): 3.0})
+    assert given["a", "small", "v"] == 300
+    assert {given["a", "large", f"u{n}"] for n in range(9)} == {100}
+    assert order(claims, {("a", "small", "w"): 1.0}, {})[-1].group == "small", "another of its users has used something"
+
+
 def test_who_has_used_much_waits_until_others_have_caught_up() -> None:
     claims = [Claim("a", "", "u", 100), Claim("b", "", "u", 100)]
     given = divide(60, claims, {("a", "", "u"): 40 * 3600.0}, {})
