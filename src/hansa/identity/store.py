@@ -94,8 +94,11 @@ async def find_user(tx: Tx, issuer: str, sub: str) -> Any | None:
     return (await tx.execute(sa.select(users).where(users.c.issuer == issuer, users.c.sub == sub))).first()
 
 
+_USER = sa.select(users).where(users.c.id == sa.bindparam("which"))
+
+
 async def get_user(tx: Tx, user_id: str) -> Any | None:
-    return (await tx.execute(sa.select(users).where(users.c.id == user_id))).first()
+    return (await tx.execute(_USER, {"which": user_id})).first()
 
 
 async def insert_user(tx: Tx, **values: Any) -> None:

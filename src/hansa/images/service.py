@@ -199,8 +199,8 @@ class ImageService:
         """The images that the caller may see, by name."""
         after = decode_cursor(cursor, str, str) or ["", ""]
         async with self._database.read() as tx:
-            where = await self._visible(tx, caller)
-            rows = await store.list_images(tx, where, (after[0], after[1]), limit)
+            reader = await self._reader(tx, caller)
+            rows = await store.list_images(tx, reader, (after[0], after[1]), limit)
             items = await self._views(tx, rows)
         return VmImagePage(items, encode_cursor(rows[-1].name, rows[-1].scope) if len(rows) == limit else None)
 
@@ -253,9 +253,9 @@ class ImageService:
         where they were read already.
         Raises Fault ``images.not_found``, also where two VOs have the name.
         """
-        where = await self._visible(tx, caller, mine)
+        reader = await self._reader(tx, caller, mine)
         scope, _, last = name.rpartition("/")
-        rows = [row for row in await store.named(tx, where, last) if not scope or scope in _scopes(row)]
+        rows = [row for row in await store.named(tx, reader, last) if not scope or scope in _scopes(row)]
         if not rows:
             raise Fault(errors.NOT_FOUND, f"There is no VM image {name} for you.", hint="hansa image list")
         best = min(_nearness(row, caller, vo) for row in rows)
@@ -303,7 +303,7 @@ class ImageService:
         """The same by the id that image lists name."""
         async with self._database.read() as tx:
             row = await store.get_version(tx, version_id)
-            visible = await store.list_images(tx, await self._visible(tx, caller), ("", ""), _ALL) if row else ()
+            visible = await store.list_images(tx, await self._reader(tx, caller), ("", ""), _ALL) if row else ()
         image = next((one for one in visible if row is not None and one.id == row.image_id), None)
         if row is None or image is None or not usable(row.phase, row.expires, self._clock.now()):
             raise Fault(errors.NOT_FOUND, f"There is no VM image {version_id} for you.")
@@ -344,11 +344,12 @@ class ImageService:
             raise Fault(errors.NOT_READY, f"{name} cannot be had as {form} now: {error}", retry_after_s=60) from error
         return path, f"{image.name}-{row.version}.{form or has}"
 
-    async def _visible(self, tx: Tx, caller: Caller, mine: Sequence[Membership] | None = None) -> Any:
+    async def _reader(self, tx: Tx, caller: Caller, mine: Sequence[Membership] | None = None) -> store.Reader | None:
+        """Who reads; None: an operator, who sees all."""
         if caller.is_operator:
-            return store.images.c.id.is_not(None)
+            return None
         memberships = await vo_store.memberships(tx, caller.user_id) if mine is None else mine
-        return store.visible_to(caller.user_id, [one.vo for one in memberships])
+        return store.Reader(caller.user_id, tuple(one.vo for one in memberships))
 
     async def _mine(self, tx: Tx, caller: Caller, name: str) -> Any:
         """An image that the caller may change. Raises Fault ``images.forbidden``."""

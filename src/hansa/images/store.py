@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -129,24 +130,44 @@ async def get_image(tx: Tx, image_id: str) -> Any | None:
     return (await tx.execute(_IMAGE, {"which": image_id})).first()
 
 
-def visible_to(user_id: str, vos: Sequence[str]) -> Any:
-    """What somebody in these VOs may see: own ones, their VOs', those for all, and what their VOs endorse."""
-    mine = sa.and_(images.c.vo.is_(None), images.c.owner_id == user_id)
-    of_vo = sa.and_(images.c.vo.in_(vos), images.c.visibility != "owner")
-    of_creator = images.c.owner_id == user_id
-    endorsed = images.c.id.in_(sa.select(endorsements.c.image_id).where(endorsements.c.vo.in_(vos)))
-    return sa.or_(mine, of_creator, of_vo, images.c.visibility == "all", endorsed)
+@dataclass(frozen=True)
+class Reader:
+    """Somebody in these VOs."""
+
+    user_id: str
+    vos: tuple[str, ...]
 
 
-async def list_images(tx: Tx, where: Any, after: tuple[str, str], limit: int) -> Sequence[Any]:
-    """Images by name and scope."""
+_READER_VOS: sa.BindParameter[Any] = sa.bindparam("reader_vos", expanding=True)
+_VISIBLE = sa.or_(
+    images.c.owner_id == sa.bindparam("reader"),
+    sa.and_(images.c.vo.in_(_READER_VOS), images.c.visibility != "owner"),
+    images.c.visibility == "all",
+    images.c.id.in_(sa.select(endorsements.c.image_id).where(endorsements.c.vo.in_(_READER_VOS))),
+)
+"""Own ones, those of the reader's VOs, those for all, and what the VOs endorse."""
+_NAMED = sa.select(images).where(images.c.name == sa.bindparam("name"))
+_NAMED_VISIBLE = _NAMED.where(_VISIBLE)
+
+
+def _seen_by(reader: Reader) -> dict[str, Any]:
+    return {"reader": reader.user_id, "reader_vos": list(reader.vos)}
+
+
+async def list_images(tx: Tx, reader: Reader | None, after: tuple[str, str], limit: int) -> Sequence[Any]:
+    """Images that a reader may see (None: all), by name and scope."""
     behind = sa.tuple_(images.c.name, images.c.scope) > sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
-    query = sa.select(images).where(where, behind).order_by(images.c.name, images.c.scope).limit(limit)
-    return (await tx.execute(query)).all()
+    query = sa.select(images).where(behind).order_by(images.c.name, images.c.scope).limit(limit)
+    if reader is None:
+        return (await tx.execute(query)).all()
+    return (await tx.execute(query.where(_VISIBLE), _seen_by(reader))).all()
 
 
-async def named(tx: Tx, where: Any, name: str) -> Sequence[Any]:
-    return (await tx.execute(sa.select(images).where(where, images.c.name == name))).all()
+async def named(tx: Tx, reader: Reader | None, name: str) -> Sequence[Any]:
+    """Images of this name that a reader may see; None: all."""
+    if reader is None:
+        return (await tx.execute(_NAMED, {"name": name})).all()
+    return (await tx.execute(_NAMED_VISIBLE, {"name": name} | _seen_by(reader))).all()
 
 
 async def update_image(tx: Tx, image_id: str, **values: Any) -> None:
@@ -176,10 +197,16 @@ async def find_version(tx: Tx, image_id: str, version: str) -> Any | None:
     return (await tx.execute(query)).first()
 
 
+_VERSIONS = (
+    sa.select(versions)
+    .where(versions.c.image_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(versions.c.id.desc())
+)
+
+
 async def versions_of(tx: Tx, image_ids: Sequence[str]) -> Sequence[Any]:
     """Versions of images, the newest first (ids sort by time)."""
-    query = sa.select(versions).where(versions.c.image_id.in_(image_ids)).order_by(versions.c.id.desc())
-    return (await tx.execute(query)).all()
+    return (await tx.execute(_VERSIONS, {"ids": list(image_ids)})).all()
 
 
 async def update_version(tx: Tx, version_id: str, **values: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -124,14 +126,17 @@ async def of_pilot(tx: Tx, pilot_id: str) -> Any | None:
     return (await tx.execute(sa.select(machines).where(mine))).first()
 
 
+_NAMES = sa.select(machines.c.name).where(
+    machines.c.owner_id == sa.bindparam("owner"),
+    machines.c.phase != "deleted",
+    machines.c.name.like(sa.bindparam("like"), escape="/"),
+)
+
+
 async def names(tx: Tx, owner_id: str, start: str) -> set[str]:
     """The names of an owner's machines that begin so."""
-    query = sa.select(machines.c.name).where(
-        machines.c.owner_id == owner_id,
-        machines.c.phase != "deleted",
-        machines.c.name.startswith(start, autoescape=True),
-    )
-    return set((await tx.execute(query)).scalars())
+    like = re.sub(r"([%_/])", r"/\1", start) + "%"
+    return set((await tx.execute(_NAMES, {"owner": owner_id, "like": like})).scalars())
 
 
 async def listed(
@@ -167,8 +172,20 @@ async def search(tx: Tx, owner_id: str, wanted: Search) -> tuple[Sequence[Any], 
 
 
 async def update(tx: Tx, machine_id: str, **values: Any) -> None:
-    values["version"] = machines.c.version + 1
-    await tx.execute(sa.update(machines).where(machines.c.id == machine_id).values(**values))
+    """Values may be expressions of SQL."""
+    plain = {name: value for name, value in values.items() if not isinstance(value, sa.ClauseElement)}
+    query = _updating(tuple(sorted(plain)))
+    if len(plain) < len(values):
+        query = query.values({name: value for name, value in values.items() if name not in plain})
+    await tx.execute(query, {"which": machine_id} | {f"new_{name}": value for name, value in plain.items()})
+
+
+@lru_cache(maxsize=64)
+def _updating(names: tuple[str, ...]) -> sa.Update:
+    """Built once for each set of columns: to build a statement costs as much as to execute it."""
+    new = {name: sa.bindparam(f"new_{name}", type_=machines.c[name].type) for name in names}
+    mine = machines.c.id == sa.bindparam("which")
+    return sa.update(machines).where(mine).values({**new, "version": machines.c.version + 1})
 
 
 async def counted(tx: Tx, owner_id: str, place: str) -> int:

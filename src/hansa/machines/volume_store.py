@@ -100,10 +100,16 @@ async def listed(tx: Tx, owner_id: str, after: tuple[str, str] | None, limit: in
     return (await tx.execute(query.order_by(volumes.c.name, volumes.c.id).limit(limit))).all()
 
 
+_OF_MACHINE = (
+    sa.select(volumes)
+    .where(volumes.c.machine_id == sa.bindparam("machine"), volumes.c.phase != "deleted")
+    .order_by(volumes.c.name)
+)
+
+
 async def of_machine(tx: Tx, machine_id: str) -> Sequence[Any]:
     """The volumes that a machine has, or shall have."""
-    query = sa.select(volumes).where(volumes.c.machine_id == machine_id, volumes.c.phase != "deleted")
-    return (await tx.execute(query.order_by(volumes.c.name))).all()
+    return (await tx.execute(_OF_MACHINE, {"machine": machine_id})).all()
 
 
 async def update(tx: Tx, volume_id: str, **values: Any) -> None:

@@ -161,13 +161,25 @@ async def of_owner(tx: Tx, owner_id: str) -> Sequence[Any]:
     return (await tx.execute(sa.select(sites).where(sites.c.owner_id == owner_id).order_by(sites.c.name))).all()
 
 
+_OF_VOS = (
+    sa.select(endpoints.c.site).join(endpoint_vos).where(endpoint_vos.c.vo.in_(sa.bindparam("vos", expanding=True)))
+)
+_SERVING = (
+    sa.select(sites)
+    .where(
+        sa.or_(
+            sa.and_(sites.c.visibility == Visibility.OWNER.value, sites.c.owner_id == sa.bindparam("user")),
+            sites.c.visibility == Visibility.ALL.value,
+            sa.and_(sites.c.visibility == Visibility.VOS.value, sites.c.name.in_(_OF_VOS)),
+        )
+    )
+    .order_by(sites.c.name)
+)
+
+
 async def serving(tx: Tx, user_id: str, vos: Sequence[str]) -> Sequence[Any]:
     """The sites that are there for this user, in these VOs, by name."""
-    mine = sa.and_(sites.c.visibility == Visibility.OWNER.value, sites.c.owner_id == user_id)
-    of_vo = sa.select(endpoints.c.site).join(endpoint_vos).where(endpoint_vos.c.vo.in_(vos))
-    by_vo = sa.and_(sites.c.visibility == Visibility.VOS.value, sites.c.name.in_(of_vo))
-    query = sa.select(sites).where(sa.or_(mine, sites.c.visibility == Visibility.ALL.value, by_vo))
-    return (await tx.execute(query.order_by(sites.c.name))).all()
+    return (await tx.execute(_SERVING, {"user": user_id, "vos": list(vos)})).all()
 
 
 async def listed(tx: Tx, user_id: str, vos: Sequence[str], after: str, limit: int, *, operator: bool) -> Sequence[Any]:
@@ -199,9 +211,15 @@ async def delete(tx: Tx, name: str) -> None:
     await tx.execute(sa.delete(sites).where(sites.c.name == name))
 
 
+_ENDPOINTS = (
+    sa.select(endpoints)
+    .where(endpoints.c.site.in_(sa.bindparam("names", expanding=True)))
+    .order_by(endpoints.c.site, endpoints.c.name)
+)
+
+
 async def endpoints_of(tx: Tx, names: Iterable[str]) -> Sequence[Any]:
-    query = sa.select(endpoints).where(endpoints.c.site.in_(list(names)))
-    return (await tx.execute(query.order_by(endpoints.c.site, endpoints.c.name))).all()
+    return (await tx.execute(_ENDPOINTS, {"names": list(names)})).all()
 
 
 async def get_endpoint(tx: Tx, endpoint_id: str) -> Any | None:
@@ -227,9 +245,15 @@ async def delete_endpoints(tx: Tx, ids: Sequence[str]) -> None:
     await tx.execute(sa.delete(endpoints).where(endpoints.c.id.in_(ids)))
 
 
+_VOS = (
+    sa.select(endpoint_vos)
+    .where(endpoint_vos.c.endpoint_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(endpoint_vos.c.vo)
+)
+
+
 async def vos_of(tx: Tx, ids: Iterable[str]) -> Sequence[Any]:
-    query = sa.select(endpoint_vos).where(endpoint_vos.c.endpoint_id.in_(list(ids)))
-    return (await tx.execute(query.order_by(endpoint_vos.c.vo))).all()
+    return (await tx.execute(_VOS, {"ids": list(ids)})).all()
 
 
 async def set_vos(tx: Tx, endpoint_id: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -306,10 +330,16 @@ async def delete_ban(tx: Tx, name: str, kind: str, who: str) -> bool:
     return (await tx.execute(sa.delete(site_bans).where(here))).rowcount == 1
 
 
+_DOWNTIMES = (
+    sa.select(downtimes)
+    .where(downtimes.c.site.in_(sa.bindparam("names", expanding=True)), downtimes.c.ends > sa.bindparam("after"))
+    .order_by(downtimes.c.starts, downtimes.c.id)
+)
+
+
 async def downtimes_of(tx: Tx, names: Iterable[str], after: datetime) -> Sequence[Any]:
     """Downtimes that end after that moment, by start."""
-    query = sa.select(downtimes).where(downtimes.c.site.in_(list(names)), downtimes.c.ends > after)
-    return (await tx.execute(query.order_by(downtimes.c.starts, downtimes.c.id))).all()
+    return (await tx.execute(_DOWNTIMES, {"names": list(names), "after": after})).all()
 
 
 async def get_downtime(tx: Tx, downtime_id: str) -> Any | None:

@@ -103,9 +103,11 @@ async def get_authority(tx: Tx, grant_id: str, *, lock: bool = False) -> Any | N
     return (await tx.execute(query.with_for_update() if lock else query)).first()
 
 
+_OF_USER = sa.select(authority).where(authority.c.user_id == sa.bindparam("user")).order_by(authority.c.created.desc())
+
+
 async def authority_of_user(tx: Tx, user_id: str) -> Sequence[Any]:
-    query = sa.select(authority).where(authority.c.user_id == user_id).order_by(authority.c.created.desc())
-    return (await tx.execute(query)).all()
+    return (await tx.execute(_OF_USER, {"user": user_id})).all()
 
 
 async def authority_of_vo(tx: Tx, vo: str, site: str | None = None) -> Sequence[Any]:
