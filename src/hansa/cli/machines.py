@@ -13,6 +13,7 @@ import click
 
 from hansa.cli import completion, output
 from hansa.cli.jobs import examples
+from hansa.cli.options import near_data, prefer_site
 from hansa.cli.output import ago, emit, emit_one, output_option
 from hansa.cli.session import note, open_session
 from hansa.client import machines as ops
@@ -109,17 +110,8 @@ def size_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--gpus", type=int, default=0, metavar="N", help="GPUs.")
 @click.option("--gpu-model", metavar="NAME", help="Part of the name of the GPUs: A100.")
 @click.option("--site", "sites", multiple=True, metavar="SITE", help="Only there; more than once: one of them.")
-@click.option(
-    "--prefer-site",
-    "preferred_sites",
-    multiple=True,
-    metavar="SITE",
-    shell_complete=completion.sites,
-    help="Rather there; the first one most.",
-)
-@click.option(
-    "--near-data", multiple=True, metavar="NAME", help="A data set that is better at the site, or in its country."
-)
+@prefer_site
+@near_data
 @click.option("--vo", metavar="VO", help="For which VO. [default: your only one]")
 @click.option("--group", "vo_group", metavar="GROUP", help="The VO's group that it counts for.")
 @click.option("--cloud-init", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="User data: a file.")

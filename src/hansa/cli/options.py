@@ -12,6 +12,17 @@ import click
 from hansa.cli import completion
 from hansa.client.draft import Options, parse_env
 
+prefer_site = click.option(
+    "--prefer-site",
+    "preferred_sites",
+    multiple=True,
+    metavar="SITE",
+    shell_complete=completion.sites,
+    help="Rather there; the first one most.",
+)
+near_data = click.option(
+    "--near-data", multiple=True, metavar="NAME", help="A data set that is better at the site, or in its country."
+)
 DECORATORS = (
     click.option("--name", metavar="NAME", help="A name for people."),
     click.option(
@@ -50,14 +61,7 @@ DECORATORS = (
     click.option(
         "--ban-site", "banned_sites", multiple=True, metavar="SITE", shell_complete=completion.sites, help="Not there."
     ),
-    click.option(
-        "--prefer-site",
-        "preferred_sites",
-        multiple=True,
-        metavar="SITE",
-        shell_complete=completion.sites,
-        help="Rather there; the first one most.",
-    ),
+    prefer_site,
     click.option(
         "--nodes", type=int, default=1, metavar="N", help="Nodes of each task, as for MPI; the rest is of each."
     ),
@@ -77,9 +81,7 @@ DECORATORS = (
     ),
     click.option("--tag", "tags", multiple=True, metavar="TAG", help="What the site must offer by name."),
     click.option("--data", multiple=True, metavar="NAME", help="A data set that must be at the site."),
-    click.option(
-        "--near-data", multiple=True, metavar="NAME", help="A data set that is better at the site, or in its country."
-    ),
+    near_data,
     click.option(
         "--platform",
         "platform",

@@ -8,6 +8,7 @@ import click
 
 from hansa.cli import completion
 from hansa.cli.jobs import examples
+from hansa.cli.options import near_data, prefer_site
 from hansa.cli.output import emit, output_option, write_table
 from hansa.cli.session import note, open_session
 from hansa.client import site_api
@@ -66,9 +67,7 @@ def _write_why(plan: Plan) -> None:
 @click.option("--disk", metavar="SIZE", help="Free disk: 20G.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="What the site must offer by name.")
 @click.option("--data", multiple=True, metavar="NAME", help="A data set that must be at the site.")
-@click.option(
-    "--near-data", multiple=True, metavar="NAME", help="A data set that is better at the site, or in its country."
-)
+@near_data
 @click.option("--platform", multiple=True, metavar="WHAT", help="el9, debian12, x86_64, glibc=2.28 or avx2.")
 @click.option("--image", "vm_image", metavar="NAME", help="VM image, by its name at the site.")
 @click.option("--flavour", metavar="NAME", help="Flavour. [default: the smallest that fits]")
@@ -79,7 +78,7 @@ def _write_why(plan: Plan) -> None:
 @click.option(
     "--ban-site", "banned_sites", multiple=True, metavar="SITE", shell_complete=completion.sites, help="Not there."
 )
-@click.option("--prefer-site", "preferred_sites", multiple=True, metavar="SITE", help="Rather there.")
+@prefer_site
 @click.option("--vo", metavar="VO", help="Virtual organisation. [default: the only one]")
 @click.option("--vo-group", default="", metavar="GROUP", help="Group of the VO.")
 @click.option("--why", is_flag=True, help="Every factor of each place, and what would change each refusal.")
