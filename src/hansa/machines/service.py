@@ -131,30 +131,17 @@ class MachineService:
             order, sizes = placing.order(choice, list(self._drivers.local)), placing.sizes(choice, wish)
             fixed = await claims.places(tx, caller.user_id, new.volumes)
             order = placing.only(order, fixed | {place for place in (image.get("place"),) if place})
-            course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
-            site = order[0].partition("/")[0]
-            started = course if waits else failover.has_started(course, order[0], now)
-            ends = None if waits else site_end(await site_store.get(tx, site), started)
             row = {
                 "id": machine_id, "owner_id": caller.user_id, "owner_name": caller.name, "vo": vo,
                 "vo_group": new.vo_group, "name": await self._name(tx, caller, new, image["name"]),
                 "spec": encode(new), "image_version_id": version_id, "image": image, "sizes": sizes, "seen": {},
                 "wanted": Wanted.RUNNING.value, "created": now, "since": now, "expires": expires, "due_at": now,
-                "course": store.dump_course(started), "place": None if waits else order[0], "site_ends": ends,
-                "phase": Phase.CREATING.value, "reason": "machines.creating", "waiting_on": Party.SITE.value,
-                "message": f"It is being created at {site}.", "pilot_id": pilot_id,
+                "pilot_id": pilot_id,
             }  # fmt: skip
-            if waits:
-                row |= {
-                    "phase": Phase.WAITING.value,
-                    "reason": "capacity.used_up",
-                    "waiting_on": Party.VO_MANAGER.value,
-                }
-                row |= {"message": f"{site}: {placing.why_not(choice)}"}
-            made = await store.insert(tx, **row)
+            made = await store.insert(tx, **row, **await self._beginning(tx, choice, order, now, waits=bool(waits)))
             # The first attempt, in the unit of work of the creation: what it lacks is told at once.
             until = expires or now + timedelta(seconds=DEFAULT_LIFETIME_S)
-            await self._authority.require(tx, caller.user_id, until, vo=vo, site=site)
+            await self._authority.require(tx, caller.user_id, until, vo=vo, site=order[0].partition("/")[0])
             if not waits:  # else the controller reserves, as soon as there is something to be had
                 await accounts.reserve(tx, made, order[0], now)
             await claims.take(tx, made, new.volumes, now)
@@ -168,6 +155,26 @@ class MachineService:
             await idempotency.remember(tx, self._clock, caller.user_id, key, request, machine_id)
             tx.ring(store.QUEUE.topic)
         return machine_view(made)
+
+    async def _beginning(
+        self, tx: Tx, choice: Choice, order: Sequence[str], now: datetime, *, waits: bool
+    ) -> dict[str, Any]:
+        """How a new machine begins: at the first place of its order, or waiting for what its VO has used up."""
+        course = Course(tuple(order), self._limits.attempts, self._limits.start_s)
+        site = order[0].partition("/")[0]
+        if waits:
+            return {
+                "course": store.dump_course(course), "place": None, "site_ends": None, "phase": Phase.WAITING.value,
+                "reason": "capacity.used_up", "waiting_on": Party.VO_MANAGER.value,
+                "message": f"{site}: {placing.why_not(choice)}",
+            }  # fmt: skip
+        started = failover.has_started(course, order[0], now)
+        ends = site_end(await site_store.get(tx, site), started)
+        return {
+            "course": store.dump_course(started), "place": order[0], "site_ends": ends,
+            "phase": Phase.CREATING.value, "reason": "machines.creating", "waiting_on": Party.SITE.value,
+            "message": f"It is being created at {site}.",
+        }  # fmt: skip
 
     async def plan(self, caller: Caller, new: NewMachine) -> MachinePlan:
         """What ``create`` would do, and why not elsewhere; nothing is changed, and that no site fits is no error.
