@@ -62,15 +62,15 @@ MAY_RUN = sa.and_(
     sa.or_(queues.c.vo == NONE, _IN_VO), ~sa.exists().where(users.c.id == queues.c.owner_id, users.c.suspended)
 )
 """Whether what waits in a queue may start: neither its owner nor the VO, nor the owner there, is suspended."""
-HAS_WORK: sa.ColumnElement[bool] = (
-    sa.select(jobs.c.number)
-    .where(jobs.c.queue_id == queues.c.id, OPEN)
-    .order_by(jobs.c.rank, jobs.c.number)
-    .limit(ONE)
-    .correlate(queues)
-    .scalar_subquery()
-    .is_not(None)
-)
+
+
+def _of_next(column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
+    """What a queue's next open job has in a column; none: it has no work."""
+    query = sa.select(column).where(jobs.c.queue_id == queues.c.id, OPEN).order_by(jobs.c.rank, jobs.c.number)
+    return query.limit(ONE).correlate(queues).scalar_subquery()
+
+
+HAS_WORK: sa.ColumnElement[bool] = _of_next(jobs.c.number).is_not(None)
 """Whether something waits in a queue: a look at the beginning of the index of open jobs, in every plan. An EXISTS may
 be planned as a join that reads all that waits."""
 _QUEUE_ID = sa.select(queues.c.id).where(queues.c.digest == sa.bindparam("key"))
@@ -388,18 +388,10 @@ _LEFT = (
     .correlate(queues)
     .subquery()
 )
-_RANK = (
-    sa.select(jobs.c.rank)
-    .where(jobs.c.queue_id == queues.c.id, OPEN)
-    .order_by(jobs.c.rank, jobs.c.number)
-    .limit(ONE)
-    .correlate(queues)
-    .scalar_subquery()
-)
 _WITH_WORK = sa.select(
     queues,
     sa.select(sa.func.sum(_LEFT.c.tasks)).correlate(queues).scalar_subquery().label("waiting"),
-    _RANK.label("rank"),
+    _of_next(jobs.c.rank).label("rank"),
 ).where(HAS_WORK, MAY_RUN)
 
 
